@@ -1,0 +1,129 @@
+//! Facts of a Parquet file from its footer, in the form that travels and is stored.
+
+use crate::control::{ColumnFacts, FileFacts, RowGroupFacts};
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow_flight::{IpcMessage, SchemaAsIpc};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion_proto::protobuf;
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
+use prost::Message;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Byte offset of a row group's first page: the value that range-limited readers compare with their range.
+pub fn row_group_offset(row_group: &RowGroupMetaData) -> u64 {
+    row_group.columns().first().map_or(0, |column| column.dictionary_page_offset().unwrap_or(column.data_page_offset()).max(0) as u64)
+}
+
+/// Reads the facts out of parsed metadata.
+pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> Result<FileFacts, String> {
+    let file = metadata.file_metadata();
+    let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).map_err(|error| error.to_string())?;
+    // Metadata that writers leave in the schema (pandas indexes and the like) is not part of a table's type.
+    let schema: SchemaRef = Arc::new(Schema::new(schema.fields().clone()));
+    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(metadata, &schema).map_err(|error| error.to_string())?;
+    let columns = (0..schema.fields().len()).map(|index| statistics.column_statistics.get(index).map(column_facts).unwrap_or_default()).collect();
+    let row_groups: Vec<_> = metadata
+        .row_groups()
+        .iter()
+        .map(|group| RowGroupFacts { offset: row_group_offset(group), rows: group.num_rows().max(0) as u64, bytes: group.compressed_size().max(0) as u64 })
+        .collect();
+    Ok(FileFacts {
+        size_bytes,
+        version,
+        row_count: file.num_rows().max(0) as u64,
+        row_groups,
+        schema_ipc: encode_schema(&schema)?,
+        footer_hash: footer_hash(metadata),
+        checksum: None,
+        columns,
+    })
+}
+
+/// A fingerprint of everything the footer says of the content. Two files with different fingerprints differ; equal ones may not.
+fn footer_hash(metadata: &ParquetMetaData) -> String {
+    let mut hasher = std::hash::DefaultHasher::new();
+    format!("{:?}", metadata.row_groups()).hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+fn column_facts(statistics: &ColumnStatistics) -> ColumnFacts {
+    let bound = |value: &Precision<ScalarValue>| value.get_value().filter(|value| !value.is_null()).and_then(encode_scalar);
+    ColumnFacts {
+        min: bound(&statistics.min_value),
+        max: bound(&statistics.max_value),
+        null_count: statistics.null_count.get_value().map(|&count| count as u64),
+    }
+}
+
+fn encode_scalar(value: &ScalarValue) -> Option<String> {
+    let proto = protobuf::ScalarValue::try_from(value).ok()?;
+    Some(BASE64.encode(proto.encode_to_vec()))
+}
+
+fn decode_scalar(text: &str) -> Option<ScalarValue> {
+    let proto = protobuf::ScalarValue::decode(BASE64.decode(text).ok()?.as_slice()).ok()?;
+    ScalarValue::try_from(&proto).ok()
+}
+
+/// An Arrow schema as base64 text.
+pub fn encode_schema(schema: &Schema) -> Result<String, String> {
+    let message = IpcMessage::try_from(SchemaAsIpc::new(schema, &Default::default())).map_err(|error| error.to_string())?;
+    Ok(BASE64.encode(&message.0))
+}
+
+/// The schema back from text.
+pub fn decode_schema(text: &str) -> Result<Schema, String> {
+    let bytes = BASE64.decode(text).map_err(|error| error.to_string())?;
+    Schema::try_from(IpcMessage(bytes.into())).map_err(|error| error.to_string())
+}
+
+/// Table statistics as the sum of its files', all marked inexact: a bound that a writer truncated must never answer a query.
+pub fn table_statistics<'a>(schema: &Schema, files: impl Iterator<Item = &'a FileFacts>) -> Statistics {
+    let mut rows = 0u64;
+    let mut bytes = 0u64;
+    let mut columns: Vec<Option<(Option<ScalarValue>, Option<ScalarValue>, Option<u64>)>> = vec![None; schema.fields().len()];
+    for file in files {
+        rows += file.row_count;
+        bytes += file.size_bytes;
+        if file.row_count == 0 {
+            continue;
+        }
+        for (index, slot) in columns.iter_mut().enumerate() {
+            let facts = file.columns.get(index);
+            let min = facts.and_then(|facts| decode_scalar(facts.min.as_deref()?));
+            let max = facts.and_then(|facts| decode_scalar(facts.max.as_deref()?));
+            let nulls = facts.and_then(|facts| facts.null_count);
+            *slot = Some(match slot.take() {
+                None => (min, max, nulls),
+                Some((low, high, sum)) => (
+                    low.zip(min).map(|(a, b)| if b < a { b } else { a }),
+                    high.zip(max).map(|(a, b)| if b > a { b } else { a }),
+                    sum.zip(nulls).map(|(a, b)| a + b),
+                ),
+            });
+        }
+    }
+    let inexact = |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value.and_then(|value| value.cast_to(field.data_type()).ok()) {
+        Some(value) => Precision::Inexact(value),
+        None => Precision::Absent,
+    };
+    let mut statistics = Statistics::new_unknown(schema);
+    statistics.num_rows = Precision::Inexact(rows as usize);
+    // Parquet is about three times smaller than Arrow.
+    statistics.total_byte_size = Precision::Inexact((bytes as usize).saturating_mul(3));
+    for (index, slot) in columns.into_iter().enumerate() {
+        let Some((min, max, nulls)) = slot else { continue };
+        let field = schema.field(index);
+        let column = &mut statistics.column_statistics[index];
+        column.min_value = inexact(min, field);
+        column.max_value = inexact(max, field);
+        column.null_count = nulls.map_or(Precision::Absent, |count| Precision::Inexact(count as usize));
+    }
+    statistics
+}

@@ -1,0 +1,214 @@
+//! Settings of the two roles. Every field has a default except the names and secrets only the operator knows.
+
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// What a coordinator needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CoordinatorConfig {
+    /// Folder of the catalog database. Created when missing.
+    pub data_dir: PathBuf,
+    /// Address of the control service where workers register. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// Secret that every node of the cluster shares; at least 16 characters.
+    pub cluster_token: String,
+    /// Region of the coordinator itself: where final results are merged.
+    pub region: String,
+    /// Schema of unqualified table names in new sessions.
+    pub default_schema: String,
+    /// Buckets that tables may lie in; handed to every worker at registration.
+    pub storage: Vec<StorageConfig>,
+    /// Limits on queries.
+    pub query: QueryConfig,
+}
+
+impl Default for CoordinatorConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from(".bowshot/coordinator"),
+            listen: SocketAddr::from(([127, 0, 0, 1], 47472)),
+            cluster_token: String::new(),
+            region: "local".into(),
+            default_schema: "public".into(),
+            storage: vec![],
+            query: QueryConfig::default(),
+        }
+    }
+}
+
+/// Limits on queries of one coordinator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryConfig {
+    /// Deadline of a query, in milliseconds, from admission to its last row. A session may lower or raise it (`bowshot.query_timeout_ms`).
+    pub timeout_ms: u64,
+    /// Queries that run at once; more wait.
+    pub max_concurrent: usize,
+    /// Partitions of a fragment on each worker; 0 takes the largest core count that a worker reports, at most 16.
+    pub target_partitions: usize,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self { timeout_ms: crate::limits::QUERY_TIMEOUT_MS, max_concurrent: crate::limits::QUERIES_RUNNING_MAX, target_partitions: 0 }
+    }
+}
+
+/// What a worker needs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WorkerConfig {
+    /// Name of the node, unique in the cluster and kept for its life: placements refer to it.
+    pub node_id: String,
+    /// Jurisdiction of the node's data.
+    pub region: String,
+    /// Address that other nodes reach the worker on. Port 0 takes any free port.
+    pub listen: SocketAddr,
+    /// `host:port` to tell others when it differs from `listen` (address translation, containers).
+    pub advertise: Option<String>,
+    /// Control address of the coordinator, `http://host:port`.
+    pub coordinator: String,
+    /// Secret that every node of the cluster shares.
+    pub cluster_token: String,
+    /// Named folders that hold this node's Parquet files.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Extra buckets of this node; those of the coordinator arrive at registration.
+    pub storage: Vec<StorageConfig>,
+    /// Memory pool of query operators, in bytes; beyond it they spill. 0 takes half of the machine's memory.
+    pub memory_bytes: u64,
+    /// Budget of the column cache, in bytes. 0 takes a quarter of the machine's memory.
+    pub cache_bytes: u64,
+    /// Which card may be used: `off`, `hardware`, or `software` (also a software rasteriser; for tests).
+    pub kernel_device: String,
+    /// Threads that run fragments; 0 takes the machine's cores.
+    pub cpu_threads: usize,
+    /// Folder for spilled data; the system's temporary folder when unset.
+    pub spill_dir: Option<PathBuf>,
+    /// Test hooks by name; empty outside tests. See `worker::fault`.
+    pub faults: Vec<String>,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            node_id: String::new(),
+            region: "local".into(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 47480)),
+            advertise: None,
+            coordinator: "http://127.0.0.1:47472".into(),
+            cluster_token: String::new(),
+            volumes: BTreeMap::new(),
+            storage: vec![],
+            memory_bytes: 0,
+            cache_bytes: 0,
+            kernel_device: "hardware".into(),
+            cpu_threads: 0,
+            spill_dir: None,
+            faults: vec![],
+        }
+    }
+}
+
+/// A bucket and how to reach it. Secrets never appear in plans, logs or results.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StorageConfig {
+    /// `s3://bucket`.
+    pub url: String,
+    /// Region of the bucket; `us-east-1` when unset.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// Endpoint of an S3-compatible server; the provider's own when unset.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Access key; anonymous requests when unset.
+    #[serde(default)]
+    pub access_key_id: Option<String>,
+    /// Secret of the access key.
+    #[serde(default)]
+    pub secret_access_key: Option<String>,
+    /// Allow plain HTTP to the endpoint.
+    #[serde(default)]
+    pub allow_http: bool,
+}
+
+impl std::fmt::Debug for StorageConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StorageConfig").field("url", &self.url).field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Memory of the machine in bytes, from the kernel; 8 GiB where it cannot be read.
+pub fn machine_memory_bytes() -> u64 {
+    std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()))
+        .map_or(8 << 30, |kib| kib * 1024)
+}
+
+datafusion::common::extensions_options! {
+    /// Settings of a session that reach every worker: `SET bowshot.<name> = <value>`.
+    pub struct BowshotOptions {
+        /// Which executor runs hot aggregations: auto, device, host or off.
+        pub kernel: KernelChoice, default = KernelChoice::Auto
+        /// Deadline of a query in milliseconds; 0 takes the coordinator's setting.
+        pub query_timeout_ms: u64, default = 0
+    }
+}
+
+impl datafusion::config::ConfigExtension for BowshotOptions {
+    const PREFIX: &'static str = "bowshot";
+}
+
+/// Which executor runs hot aggregations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KernelChoice {
+    /// The device where a hardware one is present, else the host kernel.
+    #[default]
+    Auto,
+    /// The device, software adapters included where the node allows them.
+    Device,
+    /// The host kernel.
+    Host,
+    /// DataFusion's operators.
+    Off,
+}
+
+impl std::str::FromStr for KernelChoice {
+    type Err = datafusion::common::DataFusionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "device" => Ok(Self::Device),
+            "host" => Ok(Self::Host),
+            "off" => Ok(Self::Off),
+            other => Err(datafusion::common::DataFusionError::Configuration(format!(
+                "bowshot.kernel cannot be '{other}': use auto, device, host or off"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for KernelChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Device => "device",
+            Self::Host => "host",
+            Self::Off => "off",
+        })
+    }
+}
+
+impl datafusion::config::ConfigField for KernelChoice {
+    fn visit<V: datafusion::config::Visit>(&self, v: &mut V, key: &str, description: &'static str) {
+        v.some(key, self, description)
+    }
+    fn set(&mut self, _: &str, value: &str) -> datafusion::common::Result<()> {
+        *self = value.parse()?;
+        Ok(())
+    }
+}

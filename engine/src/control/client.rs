@@ -1,0 +1,64 @@
+//! Worker side of the control channel.
+
+use super::{HEARTBEAT, Heartbeat, HeartbeatAnswer, REGISTER, Register, Registered, TOKEN_HEADER};
+use crate::error::{Error, ErrorClass, Result};
+use crate::limits;
+use arrow_flight::Action;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request};
+
+/// A connection to the coordinator's control port that re-connects by itself.
+pub struct ControlClient {
+    client: FlightServiceClient<Channel>,
+    token: MetadataValue<Ascii>,
+    coordinator: String,
+}
+
+impl ControlClient {
+    /// Prepares a connection; nothing is sent yet.
+    pub fn new(coordinator: &str, token: &str) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(coordinator.to_string())
+            .map_err(|error| Error::user(format!("coordinator address '{coordinator}' is not a URL like http://host:47472: {error}")))?
+            .connect_timeout(limits::CONNECT_TIMEOUT)
+            .timeout(limits::CONTROL_CALL_TIMEOUT)
+            .tcp_nodelay(true);
+        let token = token.parse().map_err(|_| Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
+        let client = FlightServiceClient::new(endpoint.connect_lazy()).max_encoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX);
+        Ok(Self { client, token, coordinator: coordinator.to_string() })
+    }
+
+    /// Introduces this worker.
+    pub async fn register(&mut self, register: &Register) -> Result<Registered> {
+        self.call(REGISTER, register).await
+    }
+
+    /// Reports that this worker lives.
+    pub async fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<HeartbeatAnswer> {
+        self.call(HEARTBEAT, heartbeat).await
+    }
+
+    async fn call<T: Serialize, R: DeserializeOwned>(&mut self, action: &str, message: &T) -> Result<R> {
+        let body = serde_json::to_vec(message).map_err(|error| Error::bug(format!("{action} cannot be encoded: {error}")))?;
+        let mut request = Request::new(Action { r#type: action.to_string(), body: body.into() });
+        request.metadata_mut().insert(TOKEN_HEADER, self.token.clone());
+        let failed = |status: tonic::Status| {
+            let class = match status.code() {
+                Code::Unauthenticated => ErrorClass::Unauthenticated,
+                Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument | Code::Unimplemented => ErrorClass::User,
+                _ => ErrorClass::Retry,
+            };
+            Error::new(class, format!("coordinator {}: {}", self.coordinator, status.message()))
+        };
+        let mut answers = self.client.do_action(request).await.map_err(failed)?.into_inner();
+        let answer = answers
+            .message()
+            .await
+            .map_err(failed)?
+            .ok_or_else(|| Error::retry(format!("coordinator {} gave an empty answer to {action}", self.coordinator)))?;
+        serde_json::from_slice(&answer.body).map_err(|error| Error::retry(format!("coordinator {} gave a malformed answer to {action}: {error}", self.coordinator)))
+    }
+}

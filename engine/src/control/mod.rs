@@ -1,0 +1,157 @@
+//! The control channel between a coordinator and its workers: two calls, both made by the worker.
+//!
+//! Carried as Arrow Flight actions with JSON bodies: Flight is on every node anyway, and an operator can read the messages.
+//! A worker registers once, then sends a heartbeat every second. The coordinator never calls a worker on this channel, so a
+//! worker behind address translation needs no second open port for it.
+
+pub mod client;
+pub mod server;
+
+use crate::config::StorageConfig;
+use serde::{Deserialize, Serialize};
+
+/// Action type of [`Register`].
+pub const REGISTER: &str = "bowshot.register";
+/// Action type of [`Heartbeat`].
+pub const HEARTBEAT: &str = "bowshot.heartbeat";
+/// Version of this protocol: both sides must speak the same.
+pub const PROTOCOL_VERSION: u32 = 1;
+/// Metadata key of the shared secret on every call between nodes.
+pub const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
+
+/// A worker introduces itself. Trusted by the coordinator because the call carries the cluster token.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Register {
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub protocol_version: u32,
+    /// Release of the worker, for people.
+    pub version: String,
+    /// Node id: unique, stable for the life of the node.
+    pub node_id: String,
+    /// Region label of the node's data.
+    pub region: String,
+    /// URL that the coordinator and other workers reach the worker on.
+    pub address: String,
+    /// Process id on its machine.
+    pub pid: u32,
+    /// Cores the worker runs fragments on.
+    pub cpu_threads: usize,
+    /// Card the kernels found, or why none.
+    pub device: String,
+    /// Distinguishes two lives of one node: a new process has a new one.
+    pub incarnation: String,
+}
+
+/// The coordinator's answer to [`Register`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Registered {
+    /// Buckets the worker must be able to read.
+    pub storage: Vec<StorageConfig>,
+}
+
+/// Every second: I am alive, and this is what changed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Sender.
+    pub node_id: String,
+    /// Must be the one of the last [`Register`], else the answer asks for a new one.
+    pub incarnation: String,
+    /// Counts inventories; the coordinator echoes the one it holds.
+    pub inventory_epoch: u64,
+    /// The whole inventory, only when its epoch is not the one the coordinator acknowledged.
+    pub inventory: Option<Vec<VolumeFile>>,
+    /// Bytes in the column cache.
+    pub cached_bytes: u64,
+    /// Card the kernels found, or why none (probing ends after registration).
+    pub device: String,
+    /// Unix milliseconds when the volumes were last listed.
+    pub listed_at_ms: u64,
+    /// Files in the volumes that could not be read as Parquet, with the reason; at most a hundred.
+    pub unreadable: Vec<UnreadableFile>,
+}
+
+/// The coordinator's answer to [`Heartbeat`].
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct HeartbeatAnswer {
+    /// The coordinator does not know this incarnation: register again.
+    pub register_again: bool,
+    /// Epoch of the inventory the coordinator holds.
+    pub acknowledged_epoch: u64,
+    /// Files (`volume/path`) whose content checksum is wanted, because another node reports a file of the same name.
+    pub wanted_checksums: Vec<String>,
+}
+
+/// A Parquet file of a volume, with the facts of its footer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VolumeFile {
+    /// Volume name.
+    pub volume: String,
+    /// Path below the volume, `/`-separated.
+    pub path: String,
+    /// Facts of the file.
+    pub facts: FileFacts,
+}
+
+/// What a catalog must know of a Parquet file to plan over it without opening it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Version: modification time in nanoseconds for disks, a hash of the entity tag for buckets. With the size, it identifies the content.
+    pub version: i64,
+    /// Rows in all.
+    pub row_count: u64,
+    /// Row groups: where each starts in the file and how many rows it has.
+    pub row_groups: Vec<RowGroupFacts>,
+    /// Arrow schema as an IPC message, base64.
+    pub schema_ipc: String,
+    /// Hash of the footer's bytes.
+    pub footer_hash: String,
+    /// Hash of the whole content, when it was asked for.
+    pub checksum: Option<String>,
+    /// Statistics a column, in schema order.
+    pub columns: Vec<ColumnFacts>,
+}
+
+/// Place and size of a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RowGroupFacts {
+    /// Byte offset of its first page: what range-limited readers compare with.
+    pub offset: u64,
+    /// Rows.
+    pub rows: u64,
+    /// Compressed bytes.
+    pub bytes: u64,
+}
+
+/// Footer statistics of a column. Bounds, not exact values: writers may truncate strings.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct ColumnFacts {
+    /// Smallest value as an encoded scalar, base64.
+    pub min: Option<String>,
+    /// Largest value, likewise.
+    pub max: Option<String>,
+    /// Nulls.
+    pub null_count: Option<u64>,
+}
+
+/// A file that is no readable Parquet file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct UnreadableFile {
+    /// Volume name.
+    pub volume: String,
+    /// Path below the volume.
+    pub path: String,
+    /// What the reader said.
+    pub reason: String,
+}
+
+/// Compares secrets without a data-dependent early exit.
+pub fn secrets_equal(left: &[u8], right: &[u8]) -> bool {
+    left.len() == right.len() && left.iter().zip(right).fold(0u8, |acc, (a, b)| acc | (a ^ b)) == 0
+}
+
+/// Milliseconds since the epoch.
+pub fn now_ms() -> u64 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,116 @@
+//! Coordinator side of the control channel.
+
+use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
+use crate::coordinator::membership::Membership;
+use crate::limits;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    PutResult, SchemaResult, Ticket,
+};
+use futures::stream::BoxStream;
+use std::sync::Arc;
+use tonic::{Request, Response, Status, Streaming};
+
+/// Answers `register` and `heartbeat`; every other Flight call is refused.
+pub struct ControlService {
+    membership: Arc<Membership>,
+    token: String,
+    registered: Registered,
+}
+
+impl ControlService {
+    /// A service over `membership` for callers that know `token`.
+    pub fn new(membership: Arc<Membership>, token: String, registered: Registered) -> Self {
+        Self { membership, token, registered }
+    }
+
+    /// The gRPC server, with its message limit.
+    pub fn into_server(self) -> FlightServiceServer<Self> {
+        FlightServiceServer::new(self).max_decoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX)
+    }
+
+    fn authenticate<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
+        if secrets_equal(given, self.token.as_bytes()) {
+            return Ok(());
+        }
+        Err(Status::unauthenticated("the cluster token is missing or wrong: give every node the coordinator's cluster_token"))
+    }
+}
+
+fn refused<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("this is Bowshot's control port: only workers call it"))
+}
+
+fn body<'a, T: serde::Deserialize<'a>>(action: &'a Action) -> Result<T, Status> {
+    serde_json::from_slice(&action.body)
+        .map_err(|error| Status::invalid_argument(format!("{} has a malformed body: {error}; do worker and coordinator run the same release?", action.r#type)))
+}
+
+fn answer<T: serde::Serialize>(value: &T) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {
+    let body = serde_json::to_vec(value).map_err(|error| Status::internal(error.to_string()))?;
+    let stream: BoxStream<'static, Result<arrow_flight::Result, Status>> =
+        Box::pin(futures::stream::once(async move { Ok(arrow_flight::Result { body: body.into() }) }));
+    Ok(Response::new(stream))
+}
+
+#[tonic::async_trait]
+impl FlightService for ControlService {
+    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
+    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
+    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
+    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
+    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        self.authenticate(&request)?;
+        let observed = request.remote_addr();
+        let action = request.into_inner();
+        match action.r#type.as_str() {
+            REGISTER => {
+                let register: Register = body(&action)?;
+                if register.protocol_version != PROTOCOL_VERSION {
+                    return Err(Status::failed_precondition(format!(
+                        "worker {} (release {}) speaks control protocol {}, this coordinator {}: run the same release on every node",
+                        register.node_id, register.version, register.protocol_version, PROTOCOL_VERSION
+                    )));
+                }
+                self.membership.register(register, observed).map_err(|error| Status::already_exists(error.message()))?;
+                answer(&self.registered)
+            }
+            HEARTBEAT => answer(&self.membership.heartbeat(body::<Heartbeat>(&action)?)),
+            other => Err(Status::unimplemented(format!("no control action '{other}'"))),
+        }
+    }
+
+    async fn handshake(&self, _: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+        refused()
+    }
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        refused()
+    }
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        refused()
+    }
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        refused()
+    }
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        refused()
+    }
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        refused()
+    }
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        refused()
+    }
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        refused()
+    }
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        refused()
+    }
+}

@@ -1,0 +1,193 @@
+//! The coordinator role: keeps the catalog and the membership, plans queries, watches them, and merges their results.
+
+pub mod admission;
+pub mod explain;
+pub mod membership;
+pub mod observer;
+pub mod planner;
+pub mod query;
+pub mod registry;
+
+use crate::catalog::Snapshot;
+use crate::catalog::store::CatalogStore;
+use crate::config::CoordinatorConfig;
+use crate::control::Registered;
+use crate::control::server::ControlService;
+use crate::error::{Error, Result};
+use crate::fragment::transport::ClusterChannels;
+use crate::limits;
+use crate::session::Session;
+use crate::worker::{bind, check_token};
+use admission::Admission;
+use membership::{Membership, NodeInfo};
+use observer::QuerySummary;
+use parking_lot::{Mutex, RwLock};
+use registry::QueryRegistry;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use uuid::Uuid;
+
+/// A running coordinator. Clones share it.
+#[derive(Clone)]
+pub struct Coordinator {
+    pub(crate) inner: Arc<CoordinatorInner>,
+}
+
+pub(crate) struct CoordinatorInner {
+    pub config: CoordinatorConfig,
+    pub membership: Arc<Membership>,
+    pub channels: ClusterChannels,
+    pub queries: QueryRegistry,
+    pub admission: Admission,
+    pub base: planner::BaseState,
+    pub cpu: CpuRuntime,
+    store: Mutex<CatalogStore>,
+    snapshot: RwLock<Arc<Snapshot>>,
+    stop: watch::Sender<bool>,
+    control_address: SocketAddr,
+}
+
+impl Coordinator {
+    /// Opens the catalog and starts the control service.
+    pub async fn open(config: CoordinatorConfig) -> Result<Self> {
+        check_token(&config.cluster_token, "coordinator")?;
+        for storage in &config.storage {
+            // Mistakes are found at start, not by the first query.
+            crate::worker::store::open_bucket(storage)?;
+        }
+        let mut store = CatalogStore::open(&config.data_dir)?;
+        if !store.snapshot()?.schemas.contains_key(&config.default_schema) {
+            store.create_schema(&config.default_schema)?;
+        }
+        let snapshot = Arc::new(store.snapshot()?);
+        let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
+        let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
+        let membership = Arc::new(Membership::default());
+        let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
+        let (stop, mut stopped) = watch::channel(false);
+        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            // A closed channel means that the coordinator is gone.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        });
+        tokio::spawn(async move {
+            if let Err(error) = server.await {
+                tracing::error!(%error, "the control service ended");
+            }
+        });
+        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
+        let inner = CoordinatorInner {
+            membership,
+            channels,
+            queries: QueryRegistry::default(),
+            admission: Admission::new(config.query.max_concurrent.max(1)),
+            base: planner::BaseState::new()?,
+            cpu: CpuRuntime::new()?,
+            store: Mutex::new(store),
+            snapshot: RwLock::new(snapshot),
+            stop,
+            control_address,
+            config,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// A new session of `user`.
+    pub fn open_session(&self, user: &str) -> Session {
+        Session::new(self.clone(), user)
+    }
+
+    /// Address of the control service.
+    pub fn control_address(&self) -> SocketAddr {
+        self.inner.control_address
+    }
+
+    /// Nodes that ever registered, with the coordinator itself first.
+    pub fn nodes(&self) -> Vec<NodeInfo> {
+        let own = NodeInfo {
+            node_id: "coordinator".into(),
+            role: "coordinator".into(),
+            region: self.inner.config.region.clone(),
+            address: format!("http://{}", self.inner.control_address),
+            observed_address: None,
+            pid: std::process::id(),
+            state: membership::NodeState::Live,
+            version: env!("CARGO_PKG_VERSION").into(),
+            device: "-".into(),
+            cached_bytes: 0,
+            cpu_threads: crate::worker::service::default_threads(),
+            heartbeat_age_ms: 0,
+            file_count: 0,
+        };
+        std::iter::once(own).chain(self.inner.membership.nodes()).collect()
+    }
+
+    /// Figures of a running or remembered query.
+    pub fn summary(&self, query_id: Uuid) -> Option<QuerySummary> {
+        self.inner.queries.summary(query_id)
+    }
+
+    /// Ends a running query. Returns whether there was one that `user` may end: their own.
+    pub fn cancel(&self, query_id: Uuid, user: &str) -> bool {
+        self.inner.queries.cancel(query_id, user)
+    }
+
+    /// Stops the control service; running queries end with their streams.
+    pub async fn shutdown(&self) {
+        // Fails only when the service has ended already.
+        let _ = self.inner.stop.send(true);
+    }
+}
+
+impl CoordinatorInner {
+    /// The catalog as it is now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().clone()
+    }
+
+    /// Runs a change against the catalog and publishes the state after it.
+    pub fn change_catalog<T>(&self, change: impl FnOnce(&mut CatalogStore) -> Result<T>) -> Result<T> {
+        let mut store = self.store.lock();
+        let value = change(&mut store)?;
+        *self.snapshot.write() = Arc::new(store.snapshot()?);
+        Ok(value)
+    }
+
+    /// Deadline of a query, in milliseconds.
+    pub fn timeout_ms(&self, session_ms: u64) -> u64 {
+        match (session_ms, self.config.query.timeout_ms) {
+            (0, 0) => limits::QUERY_TIMEOUT_MS,
+            (0, own) => own,
+            (asked, _) => asked,
+        }
+    }
+}
+
+/// The runtime that plans queries and merges their results, apart from the one that serves connections and heartbeats.
+pub(crate) struct CpuRuntime(Option<tokio::runtime::Runtime>);
+
+impl CpuRuntime {
+    fn new() -> Result<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .thread_name("bowshot-merge")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::bug(format!("the coordinator's runtime cannot start: {error}")))?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// Where drivers are spawned.
+    pub fn handle(&self) -> tokio::runtime::Handle {
+        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
+    }
+}
+
+impl Drop for CpuRuntime {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            // Waiting for tasks here would block an async thread.
+            runtime.shutdown_background();
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What a query did, task by task: the one source of the figures in EXPLAIN ANALYZE, the footer, `system.tasks` and the metrics.
+
+use crate::fragment::transport::{BYTES_MOVED_METRIC, FROM_FRAGMENT_LABEL, FROM_TASK_LABEL};
+use crate::operators::hot_aggregate::{DECLINED_METRIC, EXECUTOR_LABEL, KERNEL_ROWS_METRIC, REASON_LABEL};
+use crate::operators::panic_guard::{ELAPSED_METRIC, ROWS_METRIC};
+use datafusion::physical_plan::metrics::MetricValue;
+use datafusion_distributed::{BytesCounterMetric, TaskKey, TaskMetrics};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+use uuid::Uuid;
+
+/// One task of a query, for people and programs.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct TaskRecord {
+    /// Fragment number.
+    pub fragment: usize,
+    /// Task number within the fragment.
+    pub task: usize,
+    /// Node that ran it.
+    pub node_id: String,
+    /// Region of that node.
+    pub region: String,
+    /// `device`, `host`, `declined`, or `-` for a fragment without an aggregation.
+    pub device: String,
+    /// Why the kernel declined, or which parts ran elsewhere.
+    pub reason: String,
+    /// Rows it sent on.
+    pub rows: u64,
+    /// Rows that a kernel aggregated.
+    pub kernel_rows: u64,
+    /// Bytes read from Parquet files or, for cached chunks, from the column cache.
+    pub bytes_scanned: u64,
+    /// Bytes it sent to other nodes, as Arrow messages.
+    pub bytes_moved: u64,
+    /// Part of them that crossed a region's border.
+    pub bytes_moved_across_regions: u64,
+    /// Time from the first poll to its last batch.
+    pub elapsed_ms: f64,
+    /// Whether its report arrived: false while it runs, or when it was cut off.
+    pub ended: bool,
+}
+
+/// A query's figures. The same struct live and at the end.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct QuerySummary {
+    /// Query id.
+    #[serde(with = "uuid_text")]
+    pub query_id: Uuid,
+    /// Rows released to the client.
+    pub rows: u64,
+    /// Time since admission, in milliseconds.
+    pub elapsed_ms: u64,
+    /// Bytes read by all tasks.
+    pub bytes_scanned: u64,
+    /// Bytes moved between nodes as Arrow messages, the last hop to the coordinator included.
+    pub bytes_moved: u64,
+    /// Part of them that crossed a region's border.
+    pub bytes_moved_across_regions: u64,
+    /// Tasks on workers.
+    pub tasks: u32,
+    /// Tasks that aggregated on a device.
+    pub tasks_on_device: u32,
+    /// Tasks that aggregated on the host kernel.
+    pub tasks_on_host_kernel: u32,
+    /// Whole-query tries before this one.
+    pub retries: u32,
+}
+
+/// Query ids as text in JSON.
+mod uuid_text {
+    use serde::{Deserialize, Deserializer, Serializer};
+    use uuid::Uuid;
+
+    pub fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+#[derive(Default)]
+struct Task {
+    node_id: String,
+    ended: bool,
+    rows: u64,
+    elapsed_ns: u64,
+    bytes_scanned: u64,
+    device_rows: u64,
+    host_rows: u64,
+    declined: BTreeSet<String>,
+}
+
+/// Bytes on one edge of the plan, still counting while the stream runs.
+struct Edge {
+    from: (usize, usize),
+    to_node: Option<String>,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Live(BytesCounterMetric),
+    Final(u64),
+}
+
+#[derive(Default)]
+struct Inner {
+    tasks: BTreeMap<(usize, usize), Task>,
+    edges: Vec<Edge>,
+}
+
+/// Collects the figures of one try of one query. Lives in the session configuration of that try.
+pub struct QueryObserver {
+    /// Query id.
+    pub query_id: Uuid,
+    regions: HashMap<String, String>,
+    coordinator_region: String,
+    started: Instant,
+    elapsed_ms: AtomicU64,
+    rows: AtomicU64,
+    retries: u32,
+    inner: Mutex<Inner>,
+}
+
+impl QueryObserver {
+    /// An observer; `regions` maps node ids to regions.
+    pub fn new(query_id: Uuid, regions: HashMap<String, String>, coordinator_region: String, started: Instant, retries: u32) -> Self {
+        Self { query_id, regions, coordinator_region, started, elapsed_ms: AtomicU64::new(0), rows: AtomicU64::new(0), retries, inner: Mutex::default() }
+    }
+
+    /// A task's plan goes to a node.
+    pub fn task_sent(&self, key: &TaskKey, node_id: String) {
+        self.inner.lock().tasks.insert((key.stage_id, key.task_number), Task { node_id, ..Default::default() });
+    }
+
+    /// The coordinator itself reads from a task.
+    pub fn receives(&self, key: &TaskKey, bytes: BytesCounterMetric) {
+        self.inner.lock().edges.push(Edge { from: (key.stage_id, key.task_number), to_node: None, bytes: Bytes::Live(bytes) });
+    }
+
+    /// A task reported its metrics.
+    pub fn task_ended(&self, key: &TaskKey, metrics: &TaskMetrics) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let task = inner.tasks.entry((key.stage_id, key.task_number)).or_default();
+        task.ended = true;
+        for metric in metrics.pre_order_plan_metrics.iter().flat_map(|set| set.iter()) {
+            let label = |name: &str| metric.labels().iter().find(|label| label.name() == name).map(|label| label.value().to_string());
+            let count = match metric.value() {
+                MetricValue::Count { count, .. } => count.value() as u64,
+                MetricValue::Gauge { gauge, .. } => gauge.value() as u64,
+                MetricValue::Custom { value, .. } => match value.as_any().downcast_ref::<BytesCounterMetric>() {
+                    Some(bytes) => bytes.value() as u64,
+                    None => continue,
+                },
+                _ => continue,
+            };
+            match metric.value().name() {
+                ROWS_METRIC => task.rows += count,
+                ELAPSED_METRIC => task.elapsed_ns = task.elapsed_ns.max(count),
+                "bytes_scanned" => task.bytes_scanned += count,
+                KERNEL_ROWS_METRIC if label(EXECUTOR_LABEL).as_deref() == Some("device") => task.device_rows += count,
+                KERNEL_ROWS_METRIC => task.host_rows += count,
+                DECLINED_METRIC => drop(task.declined.insert(label(REASON_LABEL).unwrap_or_default())),
+                BYTES_MOVED_METRIC => {
+                    let number = |name| label(name).and_then(|text| text.parse::<usize>().ok());
+                    if let (Some(fragment), Some(sender)) = (number(FROM_FRAGMENT_LABEL), number(FROM_TASK_LABEL)) {
+                        inner.edges.push(Edge { from: (fragment, sender), to_node: Some(task.node_id.clone()), bytes: Bytes::Final(count) });
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Rows went to the client.
+    pub fn released(&self, rows: usize) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Stops the clock, once.
+    pub fn finish(&self) {
+        let elapsed = self.started.elapsed().as_millis().max(1) as u64;
+        let _ = self.elapsed_ms.compare_exchange(0, elapsed, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Tasks in order of fragment and number.
+    pub fn tasks(&self) -> Vec<TaskRecord> {
+        let inner = self.inner.lock();
+        let region = |node: &str| self.regions.get(node).cloned().unwrap_or_default();
+        let mut records: BTreeMap<(usize, usize), TaskRecord> = inner
+            .tasks
+            .iter()
+            .map(|(&(fragment, number), task)| {
+                let declined = task.declined.iter().cloned().collect::<Vec<_>>().join("; ");
+                let device = match (task.device_rows, task.host_rows, task.declined.is_empty()) {
+                    (1.., _, _) => "device",
+                    (0, 1.., _) => "host",
+                    (0, 0, false) => "declined",
+                    _ => "-",
+                };
+                let record = TaskRecord {
+                    fragment,
+                    task: number,
+                    node_id: task.node_id.clone(),
+                    region: region(&task.node_id),
+                    device: device.into(),
+                    reason: declined,
+                    rows: task.rows,
+                    kernel_rows: task.device_rows + task.host_rows,
+                    bytes_scanned: task.bytes_scanned,
+                    elapsed_ms: task.elapsed_ns as f64 / 1e6,
+                    ended: task.ended,
+                    ..Default::default()
+                };
+                ((fragment, number), record)
+            })
+            .collect();
+        for edge in &inner.edges {
+            let Some(record) = records.get_mut(&edge.from) else { continue };
+            let bytes = match &edge.bytes {
+                Bytes::Live(counter) => counter.value() as u64,
+                Bytes::Final(bytes) => *bytes,
+            };
+            let to = edge.to_node.as_deref().map_or(self.coordinator_region.clone(), region);
+            record.bytes_moved += bytes;
+            if to != record.region {
+                record.bytes_moved_across_regions += bytes;
+            }
+        }
+        records.into_values().collect()
+    }
+
+    /// The figures so far.
+    pub fn summary(&self) -> QuerySummary {
+        let tasks = self.tasks();
+        let sum = |figure: fn(&TaskRecord) -> u64| tasks.iter().map(figure).sum::<u64>();
+        let finished = self.elapsed_ms.load(Ordering::Relaxed);
+        QuerySummary {
+            query_id: self.query_id,
+            rows: self.rows.load(Ordering::Relaxed),
+            elapsed_ms: if finished > 0 { finished } else { self.started.elapsed().as_millis() as u64 },
+            bytes_scanned: sum(|task| task.bytes_scanned),
+            bytes_moved: sum(|task| task.bytes_moved),
+            bytes_moved_across_regions: sum(|task| task.bytes_moved_across_regions),
+            tasks: tasks.len() as u32,
+            tasks_on_device: tasks.iter().filter(|task| task.device == "device").count() as u32,
+            tasks_on_host_kernel: tasks.iter().filter(|task| task.device == "host").count() as u32,
+            retries: self.retries,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The DataFusion session of one statement: our catalog, our handlers, the library's distributed planner.
+
+use super::CoordinatorInner;
+use super::observer::QueryObserver;
+use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalogList};
+use crate::catalog::{CATALOG_NAME, Snapshot};
+use crate::config::BowshotOptions;
+use crate::error::{Result, from_datafusion};
+use crate::fragment::placement::Placement;
+use crate::fragment::{leaf, route};
+use datafusion::common::DataFusionError;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
+use datafusion_distributed::{DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver};
+use std::sync::Arc;
+use url::Url;
+
+/// What all statements share: functions, rules, planners. Built once.
+pub struct BaseState {
+    state: SessionState,
+}
+
+/// Coordinators read no file: their runtime serves no store at all.
+fn storeless_runtime() -> Result<Arc<datafusion::execution::runtime_env::RuntimeEnv>> {
+    datafusion::execution::runtime_env::RuntimeEnvBuilder::new()
+        .with_object_store_registry(Arc::new(crate::worker::store::RestrictedStores::default()))
+        .build_arc()
+        .map_err(|error| from_datafusion(&error))
+}
+
+impl BaseState {
+    /// DataFusion's defaults over a runtime without stores.
+    pub fn new() -> Result<Self> {
+        let state = SessionStateBuilder::new().with_default_features().with_runtime_env(storeless_runtime()?).build();
+        Ok(Self { state })
+    }
+}
+
+/// Settings of a new session.
+pub fn session_config(default_schema: &str) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG_NAME, default_schema)
+        // Leaves are dealt to partitions by the leaf handler; splitting or shuffling them again would move rows for nothing.
+        .with_round_robin_repartition(false)
+        .with_repartition_file_scans(false);
+    config.options_mut().execution.collect_statistics = false;
+    config.options_mut().extensions.insert(BowshotOptions::default());
+    config
+}
+
+struct NodeUrls(Vec<Url>);
+
+impl WorkerResolver for NodeUrls {
+    fn get_urls(&self) -> Result<Vec<Url>, DataFusionError> {
+        Ok(self.0.clone())
+    }
+}
+
+/// A state for parsing and logical planning: no placement yet.
+pub fn logical_state(inner: &CoordinatorInner, config: SessionConfig, snapshot: Arc<Snapshot>, overlay: OverlaySchemas) -> SessionState {
+    let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay));
+    SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
+}
+
+/// A state for physical planning and execution of one try over a frozen placement.
+pub fn physical_state(inner: &CoordinatorInner, logical: &SessionState, placement: Arc<Placement>, observer: Arc<QueryObserver>) -> Result<SessionState> {
+    let options = logical.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+    let partitions = match inner.config.query.target_partitions {
+        0 => placement.partitions(),
+        set => set.max(2),
+    };
+    let config = logical.config().clone().with_target_partitions(partitions).with_extension(observer);
+    let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
+    let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
+    let build = || -> Result<SessionState, DataFusionError> {
+        Ok(SessionStateBuilder::new_from_existing(logical.clone())
+            .with_config(config)
+            .with_distributed_option_extension(options)
+            .with_distributed_worker_resolver(NodeUrls(urls))
+            .with_distributed_channel_resolver(inner.channels.clone())
+            .with_distributed_planner()
+            .with_distributed_children_isolator_unions(false)?
+            .with_distributed_broadcast_joins(true)?
+            .with_distributed_max_tasks_per_stage(0)?
+            .with_distributed_metrics_collection(true)?
+            .with_distributed_desired_task_count_handler(move |event: DesiredTaskCountEvent| leaf::desired_task_count(&count, event))
+            .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| leaf::scale_up(&scale, event))
+            .with_distributed_route_tasks_handler(move |event: RouteTasksEvent| Some(route::route(&routes, &event)))
+            .build())
+    };
+    build().map_err(|error| from_datafusion(&error))
+}

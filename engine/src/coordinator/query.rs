@@ -1,0 +1,279 @@
+//! One query from plan to last batch: admission, placement, tries, deadline, cancel.
+//!
+//! ```text
+//!   queued ──admit──► place + plan + run ──first batch──► release ──► end
+//!                         ▲        │ node lost, nothing released yet
+//!                         └────────┘ at most three tries, never on the node that was lost
+//! ```
+
+use super::CoordinatorInner;
+use super::observer::{QueryObserver, QuerySummary};
+use super::planner;
+use super::registry::{QueryHandle, QueryState};
+use crate::catalog::Snapshot;
+use crate::config::BowshotOptions;
+use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_node};
+use crate::fragment::leaf::stored_scan;
+use crate::fragment::placement::Placement;
+use crate::fragment::route::no_workers;
+use crate::limits;
+use crate::result_types::{plain_batch, plain_schema};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion_distributed::DistributedExec;
+use futures::{Stream, StreamExt};
+use std::collections::{HashMap, HashSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+/// A running query's rows. Dropping it ends the query.
+pub struct QueryStream {
+    handle: Option<QueryHandle>,
+    query_id: Uuid,
+    schema: SchemaRef,
+    affected_rows: Option<i64>,
+    batches: Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>,
+}
+
+impl QueryStream {
+    /// The result of a command: no rows.
+    pub fn done(affected_rows: Option<i64>) -> Self {
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        Self { handle: None, query_id: Uuid::now_v7(), schema, affected_rows, batches: futures::stream::empty().boxed() }
+    }
+
+    /// Rows that are there already.
+    pub fn ready(query_id: Uuid, batch: RecordBatch) -> Self {
+        let schema = batch.schema();
+        Self { handle: None, query_id, schema, affected_rows: None, batches: futures::stream::once(async move { Ok(batch) }).boxed() }
+    }
+
+    /// Query id.
+    pub fn query_id(&self) -> Uuid {
+        self.query_id
+    }
+    /// Exactly the schema of every batch.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+    /// Rows that a command changed.
+    pub fn affected_rows(&self) -> Option<i64> {
+        self.affected_rows
+    }
+    /// The figures so far.
+    pub fn summary(&self) -> QuerySummary {
+        self.handle.as_ref().map_or(QuerySummary { query_id: self.query_id, ..Default::default() }, |handle| handle.summary())
+    }
+}
+
+impl Stream for QueryStream {
+    type Item = Result<RecordBatch>;
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.batches.as_mut().poll_next(context)
+    }
+}
+
+/// A planned query, ready for any number of runs.
+#[derive(Clone)]
+pub struct PlannedQuery {
+    /// Logical plan, parameters bound.
+    pub plan: LogicalPlan,
+    /// State the plan was made with.
+    pub state: SessionState,
+    /// Catalog the plan reads.
+    pub snapshot: Arc<Snapshot>,
+    /// Statement text, for the record.
+    pub sql: String,
+    /// Who runs it.
+    pub user: String,
+}
+
+/// A finished run, for EXPLAIN ANALYZE.
+pub struct FinishedRun {
+    /// The plan that ran, with its metrics.
+    pub plan: Arc<dyn ExecutionPlan>,
+    /// What its tasks did.
+    pub observer: Arc<QueryObserver>,
+}
+
+/// Starts the query and returns its rows as they come.
+pub fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
+    let query_id = Uuid::now_v7();
+    let handle = inner.queries.add(query_id, &query.user, &query.sql);
+    let schema = plain_schema(query.plan.schema().as_arrow());
+    let (sender, receiver) = mpsc::channel(limits::RESULT_QUEUE_BATCHES);
+    let cpu = inner.cpu.handle();
+    let (driver_handle, driver_schema) = (handle.clone(), schema.clone());
+    cpu.spawn(async move {
+        let outcome = tokio::select! {
+            outcome = drive(&inner, &query, &driver_handle, driver_schema, Some(&sender)) => outcome.map(|_| ()),
+            () = sender.closed() => Err(Error::new(ErrorClass::Cancelled, "the client went away")),
+            () = driver_handle.cancelled() => Err(Error::new(ErrorClass::Cancelled, "the query was cancelled")),
+        };
+        match outcome {
+            Ok(()) => driver_handle.end(QueryState::Finished),
+            Err(error) => {
+                let error = error.with_query(query_id);
+                driver_handle.fail(&error);
+                // A client that went away needs no error.
+                let _ = sender.send(Err(error)).await;
+            }
+        }
+    });
+    let batches = tokio_stream::wrappers::ReceiverStream::new(receiver).boxed();
+    QueryStream { handle: Some(handle), query_id, schema, affected_rows: None, batches }
+}
+
+/// Runs the query to its end without releasing a row.
+pub async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<FinishedRun> {
+    let handle = inner.queries.add(Uuid::now_v7(), &query.user, &query.sql);
+    let schema = plain_schema(query.plan.schema().as_arrow());
+    let on_drop = EndOnDrop(handle.clone());
+    let result = drive(&inner, &query, &handle, schema, None).await;
+    match &result {
+        Ok(_) => handle.end(QueryState::Finished),
+        Err(error) => handle.fail(error),
+    }
+    drop(on_drop);
+    result.map_err(|error| error.with_query(handle.query_id()))
+}
+
+/// Marks a query cancelled whose future was dropped.
+struct EndOnDrop(QueryHandle);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.end(QueryState::Cancelled);
+    }
+}
+
+type Sender = mpsc::Sender<Result<RecordBatch>>;
+
+async fn drive(inner: &Arc<CoordinatorInner>, query: &PlannedQuery, handle: &QueryHandle, schema: SchemaRef, sender: Option<&Sender>) -> Result<FinishedRun> {
+    let session_ms = query.state.config().options().extensions.get::<BowshotOptions>().map_or(0, |options| options.query_timeout_ms);
+    let timeout_ms = inner.timeout_ms(session_ms);
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
+    let work = async {
+        let _place = inner.admission.admit(Duration::from_millis(timeout_ms)).await?;
+        let started = Instant::now();
+        let mut avoid = HashSet::new();
+        let mut wait = limits::QUERY_RETRY_WAIT;
+        for retry in 0.. {
+            let mut released = false;
+            let failed = match run_once(inner, query, handle, &schema, sender, &avoid, started, retry, &mut released).await {
+                Ok(run) => return Ok(run),
+                Err(error) => error,
+            };
+            let error = failed_query(&failed);
+            let Some(node) = lost_node(&failed) else { return Err(error) };
+            inner.membership.trip(&node);
+            if released {
+                return Err(Error::retry(format!("{error}; rows had already been released, so the query cannot be repeated unseen: run it again")));
+            }
+            if retry + 1 >= limits::QUERY_TRIES_MAX || avoid.contains(&node) {
+                return Err(error);
+            }
+            tracing::warn!(query = %handle.query_id(), node, %error, "replanning without the lost node");
+            avoid.insert(node);
+            tokio::time::sleep(wait).await;
+            wait *= 2;
+        }
+        Err(Error::bug("a query left its tries"))
+    };
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
+        Err(Error::new(
+            ErrorClass::Deadline,
+            format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less"),
+        ))
+    })
+}
+
+/// The user's text for a failed run.
+fn failed_query(error: &DataFusionError) -> Error {
+    from_datafusion(error)
+}
+
+#[expect(clippy::too_many_arguments, reason = "the state of one try, used in one place")]
+async fn run_once(
+    inner: &Arc<CoordinatorInner>,
+    query: &PlannedQuery,
+    handle: &QueryHandle,
+    schema: &SchemaRef,
+    sender: Option<&Sender>,
+    avoid: &HashSet<String>,
+    started: Instant,
+    retry: u32,
+    released: &mut bool,
+) -> Result<FinishedRun, DataFusionError> {
+    let placement = Arc::new(Placement::freeze(&query.snapshot, &inner.membership, avoid));
+    let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
+    let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
+    handle.observe(observer.clone());
+    let plan = plan_physical(inner, query, placement, observer.clone()).await?;
+    let (plan, state) = plan;
+    let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
+    while let Some(batch) = batches.next().await {
+        let batch = plain_batch(&batch?, schema)?;
+        observer.released(batch.num_rows());
+        let Some(sender) = sender else { continue };
+        if batch.num_rows() == 0 {
+            continue;
+        }
+        *released = true;
+        if sender.send(Ok(batch)).await.is_err() {
+            return Err(Error::new(ErrorClass::Cancelled, "the client went away").into());
+        }
+    }
+    observer.finish();
+    Ok(FinishedRun { plan, observer })
+}
+
+/// Plans for a placement, and refuses plans that would read stored files on the coordinator.
+pub async fn plan_physical(
+    inner: &Arc<CoordinatorInner>,
+    query: &PlannedQuery,
+    placement: Arc<Placement>,
+    observer: Arc<QueryObserver>,
+) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
+    let no_nodes = placement.nodes.is_empty();
+    let state = planner::physical_state(inner, &query.state, placement, observer)?;
+    if no_nodes && reads_stored(&query.plan)? {
+        return Err(no_workers().into());
+    }
+    let plan = state.create_physical_plan(&query.plan).await?;
+    if !plan.is::<DistributedExec>() {
+        plan.apply(|node| match stored_scan(node) {
+            Some(_) => Err(Error::user(
+                "this query would read stored files on the coordinator, which holds none: its shape cannot be spread over the workers yet",
+            )
+            .into()),
+            None => Ok(TreeNodeRecursion::Continue),
+        })?;
+    }
+    Ok((plan, state))
+}
+
+/// Whether a logical plan scans a stored table.
+fn reads_stored(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
+    let mut found = false;
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node
+            && let Ok(provider) = datafusion::datasource::source_as_provider(&scan.source)
+            && provider.downcast_ref::<crate::catalog::provider::StoredTable>().is_some()
+        {
+            found = true;
+            return Ok(TreeNodeRecursion::Stop);
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}

@@ -1,0 +1,247 @@
+//! Errors, classified by what the caller must do about them.
+
+use datafusion::common::{DataFusionError, SchemaError};
+use std::fmt;
+use uuid::Uuid;
+
+/// What the caller must do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorClass {
+    /// Mend the statement or its input.
+    User,
+    /// Say who you are.
+    Unauthenticated,
+    /// Ask for the right.
+    Denied,
+    /// Name something that exists.
+    NotFound,
+    /// Try again: the cause was passing.
+    Retry,
+    /// Ask for less, or give the node more.
+    Resource,
+    /// Nothing: somebody ended it.
+    Cancelled,
+    /// Raise the deadline or ask for less.
+    Deadline,
+    /// Report it.
+    Bug,
+}
+
+/// The one error of the engine: a class, a text for people, and the query it belongs to.
+#[derive(Debug, Clone)]
+pub struct Error {
+    class: ErrorClass,
+    message: String,
+    query_id: Option<Uuid>,
+}
+
+impl Error {
+    /// An error of `class` with a text that names the thing, the place and the way out.
+    pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
+        Self { class, message: message.into(), query_id: None }
+    }
+    /// The statement or its input is wrong.
+    pub fn user(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::User, message)
+    }
+    /// Something named does not exist.
+    pub fn not_found(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::NotFound, message)
+    }
+    /// A passing cause.
+    pub fn retry(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Retry, message)
+    }
+    /// Our own defect.
+    pub fn bug(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Bug, message)
+    }
+    /// What the caller must do.
+    pub fn class(&self) -> ErrorClass {
+        self.class
+    }
+    /// The text for people; ends with the query id when there is one.
+    pub fn message(&self) -> String {
+        self.to_string()
+    }
+    /// Ties the error to a query, once.
+    pub fn with_query(mut self, query_id: Uuid) -> Self {
+        self.query_id.get_or_insert(query_id);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        if let Some(id) = self.query_id {
+            write!(f, " (query {id})")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for DataFusionError {
+    fn from(error: Error) -> Self {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        Error::new(ErrorClass::Bug, format!("the catalog database failed: {error}"))
+    }
+}
+
+/// A worker was lost or could not be reached: the one kind of failure that a replan may cure.
+#[derive(Debug, Clone)]
+pub struct NodeLost {
+    /// Node id, or its address when the id is unknown.
+    pub node: String,
+    /// Fragment number, when a task was running.
+    pub fragment: Option<usize>,
+    /// What the transport said.
+    pub reason: String,
+}
+
+/// Starts every [`NodeLost`] text, so that a loss reported by another worker (whose error crossed the wire as text) is recognised.
+pub const NODE_LOST_PREFIX: &str = "lost node ";
+
+impl fmt::Display for NodeLost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{NODE_LOST_PREFIX}{}", self.node)?;
+        if let Some(fragment) = self.fragment {
+            write!(f, " while it ran fragment {fragment}")?;
+        }
+        write!(f, ": {}", self.reason)
+    }
+}
+
+impl std::error::Error for NodeLost {}
+
+/// The node named by a lost-node error anywhere in the chain, if that is what failed.
+pub fn lost_node(error: &DataFusionError) -> Option<String> {
+    let text = error.to_string();
+    let rest = &text[text.find(NODE_LOST_PREFIX)? + NODE_LOST_PREFIX.len()..];
+    let end = rest.find([' ', ':', ',', ')']).unwrap_or(rest.len());
+    (end > 0).then(|| rest[..end].to_string())
+}
+
+/// Turns an error of planning or execution into ours: class from the innermost cause, text without library prefixes.
+pub fn from_datafusion(error: &DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(source) => {
+            if let Some(own) = source.downcast_ref::<Error>() {
+                return own.clone();
+            }
+            if let Some(inner) = source.downcast_ref::<DataFusionError>() {
+                return from_datafusion(inner);
+            }
+            external(&source.to_string())
+        }
+        DataFusionError::Shared(inner) => from_datafusion(inner),
+        DataFusionError::Context(_, inner) => from_datafusion(inner),
+        DataFusionError::Diagnostic(_, inner) => from_datafusion(inner),
+        DataFusionError::Collection(all) => match all.first() {
+            Some(first) => from_datafusion(first),
+            None => Error::bug("an empty list of errors was reported"),
+        },
+        DataFusionError::SchemaError(schema, _) => Error::new(
+            match schema.as_ref() {
+                SchemaError::FieldNotFound { .. } => ErrorClass::NotFound,
+                _ => ErrorClass::User,
+            },
+            schema.to_string(),
+        ),
+        DataFusionError::SQL(parser, _) => Error::user(format!("the statement does not parse: {}", strip(&parser.to_string()))),
+        DataFusionError::Plan(text) => plan(text),
+        DataFusionError::Configuration(text) | DataFusionError::NotImplemented(text) => Error::user(text.clone()),
+        DataFusionError::ArrowError(arrow, _) => external(&arrow.to_string()),
+        DataFusionError::Execution(text) => external(text),
+        DataFusionError::ExecutionJoin(join) => Error::bug(format!("an operator panicked: {join}")),
+        DataFusionError::ResourcesExhausted(text) => Error::new(ErrorClass::Resource, text.clone()),
+        DataFusionError::ParquetError(parquet) => external(&format!("a Parquet file could not be read: {parquet}")),
+        DataFusionError::ObjectStore(store) => external(&store.to_string()),
+        DataFusionError::IoError(io) => external(&io.to_string()),
+        DataFusionError::Internal(text) => internal(text),
+        other => internal(&other.strip_backtrace()),
+    }
+}
+
+/// Library prefixes that tell a user nothing.
+fn strip(text: &str) -> &str {
+    let mut text = text;
+    for prefix in ["sql parser error: ", "ParserError(\"", "Execution error: ", "External error: ", "Arrow error: ", "Error during planning: "] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    text
+}
+
+fn plan(text: &str) -> Error {
+    let missing = (text.starts_with("table '") && text.contains("not found")) || text.starts_with("Invalid function");
+    let class = if missing { ErrorClass::NotFound } else { ErrorClass::User };
+    Error::new(class, text)
+}
+
+/// Errors that lost their type on the way: class by the texts that arrow and our own guards use.
+fn external(text: &str) -> Error {
+    let text = strip(text);
+    let class = if text.contains(NODE_LOST_PREFIX) {
+        ErrorClass::Retry
+    } else if text.contains(crate::worker::PANIC_TEXT) {
+        ErrorClass::Bug
+    } else if text.contains("Resources exhausted") || text.contains("Failed to allocate") {
+        ErrorClass::Resource
+    } else if text.contains(crate::worker::VERSION_TEXT) {
+        ErrorClass::Retry
+    } else {
+        ErrorClass::User
+    };
+    if let Some(at) = text.find(NODE_LOST_PREFIX) {
+        return Error::new(class, text[at..].to_string());
+    }
+    let text = match text {
+        "Divide by zero error" => "division by zero".to_string(),
+        other => other.to_string(),
+    };
+    Error::new(class, text)
+}
+
+fn internal(text: &str) -> Error {
+    if text.contains("No suitable object store found for node://") {
+        return Error::user(
+            "this query needs stored rows on the coordinator, which holds none of the files: a shape that must run in one place (a UNION with literal rows, a recursive CTE) is not supported over stored tables yet; materialise the literal side as a file or split the query",
+        );
+    }
+    if text.contains(NODE_LOST_PREFIX) {
+        return external(text);
+    }
+    Error::bug(text)
+}
+
+/// Shorthand for results of the engine.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lost_nodes_are_named_through_text_and_type() {
+        let lost = NodeLost { node: "node-2".into(), fragment: Some(1), reason: "connection reset".into() };
+        let typed = DataFusionError::External(Box::new(lost.clone()));
+        assert_eq!(lost_node(&typed).as_deref(), Some("node-2"));
+        let text = DataFusionError::Execution(format!("External error: {lost}"));
+        assert_eq!(lost_node(&text).as_deref(), Some("node-2"));
+        assert_eq!(from_datafusion(&text).class(), ErrorClass::Retry);
+    }
+
+    #[test]
+    fn arithmetic_errors_belong_to_the_user() {
+        let error = DataFusionError::ArrowError(Box::new(arrow::error::ArrowError::DivideByZero), None);
+        let ours = from_datafusion(&error);
+        assert_eq!((ours.class(), ours.message().as_str()), (ErrorClass::User, "division by zero"));
+    }
+}

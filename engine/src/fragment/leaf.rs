@@ -1,0 +1,173 @@
+//! Leaf handlers of the distributed planner: which files each task of a fragment reads.
+//!
+//! ```text
+//!   DataSourceExec(lineitem: 6 files)        slot 0 = node-1   slot 1 = node-2   slot 2 = node-3
+//!        │  scale up to 3 slots       ──►    DataSourceExec    DataSourceExec    DataSourceExec
+//!        ▼                                   row groups of     row groups of     row groups of
+//!   DistributedLeafExec                      node-1's files    node-2's files    node-3's files
+//! ```
+
+use super::placement::Placement;
+use crate::catalog::CatalogFile;
+use crate::error::Error;
+use chrono::{DateTime, Utc};
+use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::{Result, plan_err};
+use datafusion::datasource::listing::{FileRange, PartitionedFile};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
+use datafusion::physical_plan::empty::EmptyExec;
+use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion_distributed::{
+    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedLeafExec, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
+};
+use std::sync::Arc;
+
+/// The scan of stored files in a leaf, if it is one.
+pub fn stored_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
+}
+
+/// A leaf whose rows exist once, in the plan itself: it must run in exactly one task.
+fn is_literal_leaf(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<PlaceholderRowExec>()
+        || plan.is::<EmptyExec>()
+        || plan.downcast_ref::<DataSourceExec>().is_some_and(|leaf| leaf.data_source().downcast_ref::<MemorySourceConfig>().is_some())
+}
+
+/// Stored scans want one task a node; literal leaves want one, but follow their stage.
+pub fn desired_task_count(placement: &Placement, event: DesiredTaskCountEvent) -> Option<Result<DesiredTaskCountEventResponse>> {
+    if stored_scan(event.plan).is_some() {
+        return Some(Ok(DesiredTaskCountEventResponse::desired(placement.nodes.len())));
+    }
+    is_literal_leaf(event.plan).then(|| Ok(DesiredTaskCountEventResponse::desired(1)))
+}
+
+/// Gives each task its files, or one task the literal rows and the others none.
+pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Result<ScaleUpLeafNodeEventResponse>> {
+    if let Some(scan) = stored_scan(event.plan) {
+        return Some(scale_up_stored(placement, scan, &event));
+    }
+    if event.task_count > 1 && is_literal_leaf(event.plan) {
+        return Some(scale_up_literal(&event));
+    }
+    None
+}
+
+fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
+    let slots = placement.nodes.len();
+    if event.task_count != slots {
+        return Err(Error::user(format!(
+            "this query has a shape that must run in {} task(s), but its table lies on {slots} nodes; shapes that gather all raw rows in one place (nested-loop FULL JOIN, recursive CTE over stored tables, UNION with a recursive part) are not supported yet",
+            event.task_count
+        ))
+        .into());
+    }
+    let mut files: Vec<Vec<(&CatalogFile, i64)>> = vec![vec![]; slots];
+    let mut load_bytes = vec![0u64; slots];
+    for planned in scan.file_groups.iter().flat_map(|group| group.files()) {
+        let Some(file_id) = planned.object_meta.e_tag.as_ref().and_then(|tag| tag.parse().ok()) else {
+            return plan_err!("a file of the scan carries no catalog id");
+        };
+        let (file, copies) = placement.copies(file_id)?;
+        let Some(&(slot, version)) = copies.iter().min_by_key(|(slot, _)| load_bytes[*slot]) else {
+            return plan_err!("no live replica of {}", file.display_name());
+        };
+        load_bytes[slot] += file.facts.size_bytes.max(1);
+        files[slot].push((file, version));
+    }
+    let partitions = event.session_config.target_partitions().max(2);
+    let variants = files.into_iter().map(|files| {
+        let mut variant = scan.clone();
+        variant.file_groups = split_by_row_groups(&files, partitions);
+        DataSourceExec::from_data_source(variant) as Arc<dyn ExecutionPlan>
+    });
+    Ok(ScaleUpLeafNodeEventResponse::new(Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?)))
+}
+
+/// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node.
+fn split_by_row_groups(files: &[(&CatalogFile, i64)], partitions: usize) -> Vec<FileGroup> {
+    let total: u64 = files.iter().flat_map(|(file, _)| &file.facts.row_groups).map(|group| group.rows).sum();
+    let mut groups: Vec<Vec<PartitionedFile>> = vec![vec![]; partitions];
+    let mut before = 0u64;
+    for (file, version) in files {
+        let mut run: Option<(usize, u64, u64)> = None;
+        for row_group in &file.facts.row_groups {
+            // The row group belongs to the partition in whose share its middle row lies.
+            let middle = before + row_group.rows / 2;
+            let partition = ((middle as u128 * partitions as u128) / total.max(1) as u128).min(partitions as u128 - 1) as usize;
+            before += row_group.rows;
+            run = match run {
+                Some((open, first, last)) if open == partition && row_group.offset > last => Some((open, first, row_group.offset)),
+                Some((open, first, last)) => {
+                    groups[open].push(ranged(file, *version, first, last));
+                    Some((partition, row_group.offset, row_group.offset))
+                }
+                None => Some((partition, row_group.offset, row_group.offset)),
+            };
+        }
+        if let Some((open, first, last)) = run {
+            groups[open].push(ranged(file, *version, first, last));
+        }
+    }
+    groups.into_iter().map(FileGroup::new).collect()
+}
+
+/// The row groups of a file that start in `first..=last`. The time of modification carries the copy's version to the worker.
+fn ranged(file: &CatalogFile, version: i64, first: u64, last: u64) -> PartitionedFile {
+    let mut planned = PartitionedFile::new(file.path.clone(), file.facts.size_bytes);
+    planned.object_meta.last_modified = DateTime::<Utc>::from_timestamp_nanos(version);
+    planned.range = Some(FileRange { start: first as i64, end: last as i64 + 1 });
+    planned
+}
+
+fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
+    let partitions = event.plan.output_partitioning().partition_count();
+    let nothing = Arc::new(EmptyExec::new(event.plan.schema()).with_partitions(partitions)) as Arc<dyn ExecutionPlan>;
+    let variants = (0..event.task_count).map(|task| if task == 0 { Arc::clone(event.plan) } else { nothing.clone() });
+    Ok(ScaleUpLeafNodeEventResponse::new(Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{FileFacts, RowGroupFacts};
+
+    fn file(rows: &[u64]) -> CatalogFile {
+        let row_groups = rows.iter().enumerate().map(|(i, &rows)| RowGroupFacts { offset: 4 + 100 * i as u64, rows, bytes: 100 }).collect();
+        let facts = FileFacts {
+            size_bytes: 1000,
+            version: 1,
+            row_count: rows.iter().sum(),
+            row_groups,
+            schema_ipc: String::new(),
+            footer_hash: String::new(),
+            checksum: None,
+            columns: vec![],
+        };
+        CatalogFile { file_id: 1, store_url: "node://data".into(), path: "f.parquet".into(), facts, homes: vec![] }
+    }
+
+    #[test]
+    fn every_row_group_lands_in_exactly_one_partition() {
+        let (a, b) = (file(&[10, 10, 10]), file(&[5]));
+        let groups = split_by_row_groups(&[(&a, 1), (&b, 1)], 2);
+        let mut seen = vec![];
+        for group in &groups {
+            for planned in group.files() {
+                let range = planned.range.as_ref().unwrap();
+                let facts = if planned.object_meta.size == 1000 { &a.facts } else { &b.facts };
+                seen.extend(facts.row_groups.iter().filter(|g| range.contains(g.offset as i64)).map(|g| g.offset));
+            }
+        }
+        seen.sort();
+        assert_eq!(groups.len(), 2);
+        assert!(seen.len() >= 4, "{seen:?}");
+        assert_eq!(groups.iter().flat_map(|g| g.files()).count(), 3);
+    }
+
+    #[test]
+    fn no_files_make_empty_partitions() {
+        assert!(split_by_row_groups(&[], 3).iter().all(|group| group.files().is_empty()));
+    }
+}

@@ -1,0 +1,34 @@
+//! Route handler: task i of a fragment over stored files runs on node i. It always answers: the library's own fallback is a random
+//! round-robin, which would break locality without a word.
+
+use super::leaf::stored_scan;
+use super::placement::Placement;
+use crate::error::{Error, ErrorClass};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion_distributed::{DistributedLeafExec, NetworkBoundaryExt, RouteTasksEvent, RouteTasksEventResponse};
+
+/// URLs of a fragment's tasks, in task order.
+pub fn route(placement: &Placement, event: &RouteTasksEvent) -> Result<RouteTasksEventResponse> {
+    if placement.nodes.is_empty() {
+        return Err(no_workers().into());
+    }
+    let mut local = false;
+    event.plan.apply(|node| {
+        if node.downcast_ref::<DistributedLeafExec>().is_some_and(|leaf| stored_scan(leaf.original()).is_some()) {
+            local = true;
+        }
+        // What lies beyond a boundary is another fragment.
+        Ok(if node.is_network_boundary() { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
+    })?;
+    if local && event.task_count != placement.nodes.len() {
+        return Err(Error::bug(format!("a fragment over stored files has {} tasks for {} nodes", event.task_count, placement.nodes.len())).into());
+    }
+    let urls = (0..event.task_count).map(|task| placement.nodes[task % placement.nodes.len()].url.clone()).collect();
+    Ok(RouteTasksEventResponse::new(urls))
+}
+
+/// The error of a cluster without workers.
+pub fn no_workers() -> Error {
+    Error::new(ErrorClass::Retry, "no worker is live: start one with `bowshot worker`, or look at system.nodes for why none is")
+}

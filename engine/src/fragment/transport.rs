@@ -1,0 +1,224 @@
+//! Connections between nodes: one cached channel a node with timeouts and keepalive, the cluster token on every call, lost nodes named,
+//! and every byte that arrives booked on the task that sent it.
+
+use crate::control::TOKEN_HEADER;
+use crate::coordinator::observer::QueryObserver;
+use crate::error::NodeLost;
+use crate::limits;
+use async_trait::async_trait;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::Metric;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, Label, MetricValue};
+use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
+use datafusion_distributed::{
+    BytesCounterMetric, ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse, SetPlanRequest,
+    WorkerChannel, WorkerToCoordinatorMsg,
+};
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use http::{HeaderMap, HeaderValue};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::sync::Arc;
+use tonic::transport::{Channel, Endpoint};
+use tower::ServiceExt;
+use url::Url;
+
+/// Metric of bytes that a task sent over the network, kept by the receiver: `FlightData` messages in encoded form.
+pub const BYTES_MOVED_METRIC: &str = "bowshot_bytes_moved";
+/// Label: fragment that sent the bytes.
+pub const FROM_FRAGMENT_LABEL: &str = "from_fragment";
+/// Label: task that sent the bytes.
+pub const FROM_TASK_LABEL: &str = "from_task";
+/// The library's own name for the same bytes, without the sender.
+const LIBRARY_BYTES_METRIC: &str = "bytes_transferred";
+
+/// Node id in a worker's URL: `http://host:port/<node id>`. The path is never requested; it names the node in errors and records.
+pub fn node_of(url: &Url) -> String {
+    let id = url.path().trim_matches('/');
+    if id.is_empty() { url.authority().to_string() } else { id.to_string() }
+}
+
+/// The channels of one process, one a node.
+#[derive(Clone)]
+pub struct ClusterChannels {
+    token: HeaderValue,
+    /// Connections are driven by the I/O runtime: a CPU-bound fragment must not starve keepalive.
+    io: tokio::runtime::Handle,
+    open: Arc<Mutex<HashMap<String, Channel>>>,
+}
+
+impl ClusterChannels {
+    /// Channels that carry `token`, driven by the runtime `io`.
+    pub fn new(token: &str, io: tokio::runtime::Handle) -> crate::error::Result<Self> {
+        let mut token = HeaderValue::from_str(token).map_err(|_| crate::error::Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
+        token.set_sensitive(true);
+        Ok(Self { token, io, open: Arc::default() })
+    }
+
+    async fn channel(&self, url: &Url) -> Result<BoxCloneSyncChannel, NodeLost> {
+        let origin = url.origin().ascii_serialization();
+        let known = self.open.lock().get(&origin).cloned();
+        let channel = match known {
+            Some(channel) => channel,
+            None => {
+                let lost = |reason: String| NodeLost { node: node_of(url), fragment: None, reason };
+                let endpoint = Endpoint::from_shared(origin.clone())
+                    .map_err(|error| lost(format!("its address {origin} is invalid: {error}")))?
+                    .connect_timeout(limits::CONNECT_TIMEOUT)
+                    .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
+                    .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
+                    .keep_alive_while_idle(true)
+                    .initial_stream_window_size(8 << 20)
+                    .initial_connection_window_size(32 << 20)
+                    .tcp_nodelay(true);
+                let connecting = self.io.spawn(async move { endpoint.connect().await });
+                let channel = match connecting.await {
+                    Ok(Ok(channel)) => channel,
+                    Ok(Err(error)) => return Err(lost(format!("{origin} cannot be reached: {}", innermost(&error)))),
+                    Err(error) => return Err(lost(format!("connecting to {origin} was given up: {error}"))),
+                };
+                self.open.lock().insert(origin, channel.clone());
+                channel
+            }
+        };
+        let token = self.token.clone();
+        let with_token = channel.map_request(move |mut request: http::Request<tonic::body::Body>| {
+            request.headers_mut().insert(TOKEN_HEADER, token.clone());
+            request
+        });
+        Ok(BoxCloneSyncChannel::new(with_token))
+    }
+
+    /// Forgets the channel of a node that failed: the next call connects anew.
+    fn forget(&self, url: &Url) {
+        self.open.lock().remove(&url.origin().ascii_serialization());
+    }
+}
+
+#[async_trait]
+impl ChannelResolver for ClusterChannels {
+    async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
+        let channel = self.channel(url).await.map_err(|lost| DataFusionError::External(Box::new(lost)))?;
+        Ok(Box::new(NodeChannel { inner: create_worker_client(channel), url: url.clone(), channels: self.clone() }))
+    }
+}
+
+/// A connection to one node that names it in errors and books its bytes.
+struct NodeChannel {
+    inner: Box<dyn WorkerChannel>,
+    url: Url,
+    channels: ClusterChannels,
+}
+
+/// Turns transport failures into [`NodeLost`]; errors that the worker itself reported pass unchanged.
+fn name_loss(error: DataFusionError, url: &Url, fragment: usize, channels: &ClusterChannels) -> DataFusionError {
+    let reason = match transport_failure(&error) {
+        Some(reason) => reason,
+        None => return error,
+    };
+    channels.forget(url);
+    DataFusionError::External(Box::new(NodeLost { node: node_of(url), fragment: Some(fragment), reason }))
+}
+
+/// What the transport said, when the error is the transport's.
+fn transport_failure(error: &DataFusionError) -> Option<String> {
+    match error {
+        DataFusionError::External(source) => {
+            if let Some(status) = source.downcast_ref::<tonic::Status>() {
+                return match status.code() {
+                    tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DataLoss => Some(innermost(status)),
+                    // h2 reports a connection that ended under a stream as an internal error without our marker in it.
+                    tonic::Code::Internal if status.message() != "DataFusionError" && status.details().is_empty() => Some(status.message().to_string()),
+                    _ => None,
+                };
+            }
+            source.downcast_ref::<DataFusionError>().and_then(transport_failure)
+        }
+        DataFusionError::Shared(inner) => transport_failure(inner),
+        DataFusionError::Context(_, inner) => transport_failure(inner),
+        _ => None,
+    }
+}
+
+/// The last cause of an error: what the operating system or the protocol said.
+fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut last: &(dyn std::error::Error + 'static) = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    match last.downcast_ref::<tonic::Status>() {
+        Some(status) => status.message().to_string(),
+        None => last.to_string(),
+    }
+}
+
+#[async_trait]
+impl WorkerChannel for NodeChannel {
+    async fn coordinator_channel(
+        &mut self,
+        headers: HeaderMap,
+        request: SetPlanRequest,
+        messages: BoxStream<'static, CoordinatorToWorkerMsg>,
+        metrics: ExecutionPlanMetricsSet,
+        context: &Arc<TaskContext>,
+    ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
+        let observer = context.session_config().get_extension::<QueryObserver>();
+        let key = request.task_key;
+        if let Some(observer) = &observer {
+            observer.task_sent(&key, node_of(&self.url));
+        }
+        let (url, channels) = (self.url.clone(), self.channels.clone());
+        let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
+        let answers = self.inner.coordinator_channel(headers, request, messages, metrics, context).await.map_err(&failed)?;
+        Ok(answers
+            .map_err(failed)
+            .inspect_ok(move |message| {
+                if let (Some(observer), WorkerToCoordinatorMsg::TaskMetrics(metrics)) = (&observer, message) {
+                    observer.task_ended(&key, metrics);
+                }
+            })
+            .boxed())
+    }
+
+    async fn execute_task(
+        &mut self,
+        headers: HeaderMap,
+        request: ExecuteTaskRequest,
+        metrics: ExecutionPlanMetricsSet,
+        context: &Arc<TaskContext>,
+    ) -> Result<Vec<BoxStream<'static, Result<RecordBatch>>>> {
+        let key = request.task_key;
+        let (url, channels) = (self.url.clone(), self.channels.clone());
+        let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
+        // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
+        let own = ExecutionPlanMetricsSet::new();
+        let streams = self.inner.execute_task(headers, request, own.clone(), context).await.map_err(&failed)?;
+        for metric in own.clone_inner().iter() {
+            metrics.register(metric.clone());
+            if metric.value().name() != LIBRARY_BYTES_METRIC {
+                continue;
+            }
+            if let MetricValue::Custom { value, .. } = metric.value()
+                && let Some(bytes) = value.as_any().downcast_ref::<BytesCounterMetric>()
+            {
+                let labels = vec![
+                    Label::new(FROM_FRAGMENT_LABEL, key.stage_id.to_string()),
+                    Label::new(FROM_TASK_LABEL, key.task_number.to_string()),
+                ];
+                let value = MetricValue::Custom { name: BYTES_MOVED_METRIC.into(), value: Arc::new(bytes.clone()) };
+                metrics.register(Arc::new(Metric::new_with_labels(value, metric.partition(), labels)));
+                if let Some(observer) = context.session_config().get_extension::<QueryObserver>() {
+                    observer.receives(&key, bytes.clone());
+                }
+            }
+        }
+        Ok(streams.into_iter().map(|stream| stream.map_err(failed.clone()).boxed()).collect())
+    }
+
+    async fn get_worker_info(&mut self, request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {
+        self.inner.get_worker_info(request).await
+    }
+}

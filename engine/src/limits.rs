@@ -1,0 +1,68 @@
+//! Every bound of the engine in one place, with its reason.
+
+use std::time::Duration;
+
+/// Longest SQL text, in bytes. A BI tool's generated statement stays far below; anything longer is a mistake or an attack.
+pub const SQL_BYTES_MAX: usize = 1 << 20;
+/// Deepest nesting of parentheses in a statement. DataFusion recurses over expressions; 128 is more than people write.
+pub const SQL_DEPTH_MAX: usize = 128;
+/// Most operators and separators in one statement: a flat `1+1+…` builds a left-deep tree that the planner walks recursively.
+pub const SQL_OPERATORS_MAX: usize = 20_000;
+/// Longest chain of binary operators without a parenthesis or comma between them, for the same reason.
+pub const SQL_CHAIN_MAX: usize = 1_000;
+
+/// How often a worker reports to its coordinator.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1_000);
+/// A node that was silent this long takes no new fragments.
+pub const NODE_SUSPECT_AFTER: Duration = Duration::from_millis(3_000);
+/// A node that was silent this long is dead: its inventory has expired.
+pub const NODE_DEAD_AFTER: Duration = Duration::from_millis(10_000);
+/// Wait between a worker's tries to reach its coordinator; doubled up to the maximum.
+pub const REGISTER_RETRY_FIRST: Duration = Duration::from_millis(200);
+/// Longest wait between two tries to register.
+pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(5);
+/// A control call (register, heartbeat) that takes longer has failed.
+pub const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Largest control message: an inventory of about 100,000 files.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
+
+/// TCP connect to another node.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// HTTP/2 keepalive between nodes: a stopped process is noticed after interval + timeout.
+pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a keepalive ping may stay unanswered.
+pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Largest Arrow message between nodes.
+pub const DATA_MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Longest time a query may run unless `bowshot.query_timeout_ms` says otherwise.
+pub const QUERY_TIMEOUT_MS: u64 = 600_000;
+/// Queries that run at once on a coordinator; more wait in the queue.
+pub const QUERIES_RUNNING_MAX: usize = 32;
+/// Queries that may wait for admission; one more is refused.
+pub const QUERIES_WAITING_MAX: usize = 256;
+/// Whole-query tries, the first included, while no row has been released.
+pub const QUERY_TRIES_MAX: u32 = 3;
+/// Wait before the second try; doubled for the third.
+pub const QUERY_RETRY_WAIT: Duration = Duration::from_millis(50);
+/// Queries that `system.queries` and `system.tasks` remember.
+pub const QUERIES_REMEMBERED: usize = 1_000;
+/// Batches between the query and a slow client before the query is held back.
+pub const RESULT_QUEUE_BATCHES: usize = 4;
+
+/// How often a worker touches its task cache so that tasks of ended queries are dropped.
+pub const TASK_CACHE_TICK: Duration = Duration::from_millis(400);
+/// Footers that a worker keeps parsed.
+pub const FOOTERS_CACHED: u64 = 4_096;
+/// Deepest folder below a volume that is searched for Parquet files.
+pub const VOLUME_DEPTH_MAX: usize = 16;
+/// Most files of one volume.
+pub const VOLUME_FILES_MAX: usize = 100_000;
+/// How long CREATE EXTERNAL TABLE and REFRESH TABLE wait for every live node's fresh inventory.
+pub const INVENTORY_WAIT: Duration = Duration::from_secs(15);
+/// Most files listed below one bucket prefix.
+pub const BUCKET_FILES_MAX: usize = 100_000;
+/// Sessions open at once on a coordinator.
+pub const SESSIONS_MAX: usize = 10_000;
+/// Views of one session.
+pub const SESSION_VIEWS_MAX: usize = 1_000;

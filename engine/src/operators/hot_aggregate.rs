@@ -1,0 +1,296 @@
+//! The in-place operator for hot aggregations: runs a kernel over cached chunks, or the replaced `AggregateExec`, and says which.
+//!
+//! Nothing is released before a partition's whole state is there, so that a fallback never doubles a row.
+
+use super::hot_plan::{HotPlan, StateShape, recognise};
+use super::row_group_reader::{FileReader, KernelRuntime, ReadError};
+use crate::config::KernelChoice;
+use arrow::array::{ArrayRef, Decimal128Array, Float64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use bowshot_kernels::{AggregateColumn, ColumnType, Decline, Executor, GroupedResult, Kernel, KernelError, PartialState};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_plan::aggregates::AggregateExec;
+use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use futures::{StreamExt, TryStreamExt, stream};
+use std::fmt;
+use std::sync::Arc;
+
+/// Rows that a kernel aggregated; labelled with the executor.
+pub const KERNEL_ROWS_METRIC: &str = "bowshot_kernel_rows";
+/// `device` or `host`.
+pub const EXECUTOR_LABEL: &str = "executor";
+/// Counts partitions on which a kernel declined; labelled with the reason.
+pub const DECLINED_METRIC: &str = "bowshot_declined";
+/// Why it declined.
+pub const REASON_LABEL: &str = "reason";
+/// Bytes read from files or taken from the column cache; the name DataFusion's scan uses.
+const BYTES_SCANNED_METRIC: &str = "bytes_scanned";
+/// Integers up to this magnitude are exact in a Float64, and so are their sums.
+const FLOAT_EXACT_MAX: i128 = 1 << 53;
+
+/// See the module.
+#[derive(Debug)]
+pub struct HotAggregateExec {
+    fallback: Arc<AggregateExec>,
+    planned: Result<Arc<Planned>, Decline>,
+    choice: KernelChoice,
+    runtime: KernelRuntime,
+    metrics: ExecutionPlanMetricsSet,
+}
+
+struct Planned {
+    plan: HotPlan,
+    kernel: Kernel,
+    /// Names and types of the columns that the kernel reads.
+    columns: Vec<(String, ColumnType)>,
+}
+
+impl fmt::Debug for Planned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.plan.fmt(f)
+    }
+}
+
+impl HotAggregateExec {
+    /// Takes the place of a partial aggregate.
+    pub fn new(aggregate: AggregateExec, runtime: KernelRuntime, choice: KernelChoice) -> Self {
+        let planned = if choice == KernelChoice::Off {
+            Err(Decline::new("bowshot.kernel is off"))
+        } else {
+            recognise(&aggregate).and_then(|plan| {
+                let kernel = runtime.kernels.plan(plan.aggregate.clone())?;
+                let schema = plan.scan.file_schema();
+                let columns = plan.file_columns.iter().zip(&plan.aggregate.columns).map(|(&index, &kind)| (schema.field(index).name().clone(), kind)).collect();
+                Ok(Arc::new(Planned { plan, kernel, columns }))
+            })
+        };
+        Self { fallback: Arc::new(aggregate), planned, choice, runtime, metrics: ExecutionPlanMetricsSet::new() }
+    }
+
+    fn declined(&self, partition: usize, reason: &str) {
+        MetricBuilder::new(&self.metrics).with_new_label(REASON_LABEL, reason.to_string()).counter(DECLINED_METRIC, partition).add(1);
+    }
+
+    /// Executors to try in order, and why the wanted one is not among them.
+    fn executors(&self) -> (Vec<Executor>, Option<String>) {
+        let report = self.runtime.kernels.device_report();
+        match self.choice {
+            KernelChoice::Host | KernelChoice::Off => (vec![Executor::Host], None),
+            KernelChoice::Device if report.available => (vec![Executor::Device, Executor::Host], None),
+            KernelChoice::Device => (vec![Executor::Host], Some(report.reason.unwrap_or_else(|| "no device".into()))),
+            KernelChoice::Auto if report.available && !report.software => (vec![Executor::Device, Executor::Host], None),
+            KernelChoice::Auto => (vec![Executor::Host], None),
+        }
+    }
+}
+
+impl DisplayAs for HotAggregateExec {
+    fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
+        match &self.planned {
+            Ok(_) => f.write_str("HotAggregateExec: ")?,
+            Err(decline) => write!(f, "HotAggregateExec(declined: {decline}): ")?,
+        }
+        self.fallback.fmt_as(kind, f)
+    }
+}
+
+impl ExecutionPlan for HotAggregateExec {
+    fn name(&self) -> &str {
+        "HotAggregateExec"
+    }
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.fallback.properties()
+    }
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        self.fallback.children()
+    }
+    fn apply_expressions(&self, f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
+        self.fallback.apply_expressions(f)
+    }
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let rebuilt = (self.fallback.clone() as Arc<dyn ExecutionPlan>).with_new_children(children)?;
+        let Some(aggregate) = rebuilt.downcast_ref::<AggregateExec>() else {
+            return internal_err!("AggregateExec became {}", rebuilt.name());
+        };
+        Ok(Arc::new(Self::new(aggregate.clone(), self.runtime.clone(), self.choice)))
+    }
+    fn metrics(&self) -> Option<MetricsSet> {
+        let mut all = self.fallback.metrics().unwrap_or_default();
+        self.metrics.clone_inner().iter().for_each(|metric| all.push(metric.clone()));
+        Some(all)
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let planned = match &self.planned {
+            Ok(planned) => planned.clone(),
+            Err(decline) => {
+                self.declined(partition, &decline.to_string());
+                return self.fallback.execute(partition, context);
+            }
+        };
+        let (executors, missing) = self.executors();
+        if let Some(reason) = missing {
+            self.declined(partition, &format!("device: {reason}"));
+        }
+        let run = PartitionRun {
+            planned,
+            partition,
+            runtime: self.runtime.clone(),
+            metrics: self.metrics.clone(),
+            schema: self.schema(),
+            context: context.clone(),
+        };
+        let fallback = self.fallback.clone();
+        let schema = self.schema();
+        let batches = stream::once(async move {
+            for executor in executors {
+                match run.aggregate(executor).await {
+                    Ok(batches) => return Ok(stream::iter(batches.into_iter().map(Ok)).boxed()),
+                    Err(ReadError::Failed(error)) => return Err(error),
+                    Err(ReadError::Declined(decline)) => {
+                        let place = if executor == Executor::Device { "device: " } else { "" };
+                        MetricBuilder::new(&run.metrics)
+                            .with_new_label(REASON_LABEL, format!("{place}{decline}"))
+                            .counter(DECLINED_METRIC, partition)
+                            .add(1);
+                    }
+                }
+            }
+            Ok(fallback.execute(partition, context)?.boxed())
+        })
+        .try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+}
+
+/// One partition's run of a kernel.
+struct PartitionRun {
+    planned: Arc<Planned>,
+    partition: usize,
+    runtime: KernelRuntime,
+    metrics: ExecutionPlanMetricsSet,
+    schema: arrow::datatypes::SchemaRef,
+    context: Arc<TaskContext>,
+}
+
+impl PartitionRun {
+    async fn aggregate(&self, executor: Executor) -> Result<Vec<RecordBatch>, ReadError> {
+        let scan = &self.planned.plan.scan;
+        let store = self.context.runtime_env().object_store(&scan.object_store_url)?;
+        let bytes_scanned = MetricBuilder::new(&self.metrics).counter(BYTES_SCANNED_METRIC, self.partition);
+        let mut state = self.planned.kernel.new_state();
+        let mut rows = 0;
+        let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
+        for file in files {
+            let reader = FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
+            for row_group in reader.row_groups() {
+                let read = reader.read(row_group).await?;
+                bytes_scanned.add((read.bytes_read + read.bytes_cached) as usize);
+                rows += read.rows.row_count;
+                let kernel = self.planned.kernel.clone();
+                // A row group is milliseconds of work: off the async threads, so that streams and keepalive go on.
+                let run = tokio::task::spawn_blocking(move || -> Result<PartialState, KernelError> {
+                    kernel.accumulate(executor, &read.rows, &mut state)?;
+                    Ok(state)
+                });
+                state = run.await.map_err(|error| DataFusionError::Execution(format!("{}: {error}", crate::worker::PANIC_TEXT)))??;
+            }
+        }
+        let result = state.finish()?;
+        let label = if executor == Executor::Device { "device" } else { "host" };
+        MetricBuilder::new(&self.metrics).with_new_label(EXECUTOR_LABEL, label).counter(KERNEL_ROWS_METRIC, self.partition).add(rows);
+        let batch = self.to_batch(result)?;
+        let step = self.context.session_config().batch_size().max(1);
+        Ok((0..batch.num_rows()).step_by(step).map(|start| batch.slice(start, step.min(batch.num_rows() - start))).collect())
+    }
+
+    /// The partial state in the aggregate's own schema.
+    fn to_batch(&self, result: GroupedResult) -> Result<RecordBatch, ReadError> {
+        let fields = self.schema.fields();
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(fields.len());
+        for key in &result.keys {
+            let wanted = fields[columns.len()].data_type();
+            columns.push(if key.data_type() == wanted { key.clone() } else { arrow::compute::cast(key, wanted)? });
+        }
+        for shape in &self.planned.plan.shapes {
+            let wanted = |offset: usize, columns: &Vec<ArrayRef>| fields[columns.len() + offset].data_type().clone();
+            match *shape {
+                StateShape::Count(at) => {
+                    let counts: Vec<i128> = counts(&result, at)?.iter().map(|&count| count.into()).collect();
+                    let array = integers(&counts, &vec![1; counts.len()], &wanted(0, &columns))?;
+                    columns.push(array);
+                }
+                StateShape::Value(at) => {
+                    let (values, counts) = values(&result, at)?;
+                    let array = integers(values, counts, &wanted(0, &columns))?;
+                    columns.push(array);
+                }
+                StateShape::CountAndSum(at) => {
+                    let (values, counts) = values(&result, at)?;
+                    let sum = integers(values, counts, &wanted(1, &columns))?;
+                    columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
+                    columns.push(sum);
+                }
+                StateShape::CountAndFloatSum { sum } => {
+                    let (totals, counts) = values(&result, sum)?;
+                    let ((least, _), (greatest, _)) = (values(&result, sum + 1)?, values(&result, sum + 2)?);
+                    for group in 0..counts.len() {
+                        let reach = least[group].abs().max(greatest[group].abs());
+                        if counts[group] > 0 && reach.checked_mul(counts[group].into()).is_none_or(|bound| bound >= FLOAT_EXACT_MAX) {
+                            return Err(ReadError::Declined(Decline::new("AVG over integers whose Float64 sum may round")));
+                        }
+                    }
+                    let sums: Float64Array = totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then_some(total as f64)).collect();
+                    columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
+                    columns.push(Arc::new(sums));
+                }
+            }
+        }
+        let options = RecordBatchOptions::new().with_row_count(Some(result.group_count));
+        Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
+    }
+}
+
+fn counts(result: &GroupedResult, at: usize) -> Result<&[u64], ReadError> {
+    match &result.aggregates[at] {
+        AggregateColumn::Count(counts) => Ok(counts),
+        AggregateColumn::Value { counts, .. } => Ok(counts),
+    }
+}
+
+fn values(result: &GroupedResult, at: usize) -> Result<(&[i128], &[u64]), ReadError> {
+    match &result.aggregates[at] {
+        AggregateColumn::Value { values, counts } => Ok((values, counts)),
+        AggregateColumn::Count(_) => Err(DataFusionError::Internal("a kernel returned counts for a value".into()).into()),
+    }
+}
+
+/// Integers in an Arrow type; groups without inputs are NULL. Sums over 64-bit integers wrap as DataFusion's do.
+fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayRef, ReadError> {
+    fn primitive<T: ArrowPrimitiveType>(values: &[i128], counts: &[u64], convert: fn(i128) -> T::Native) -> ArrayRef {
+        let array: PrimitiveArray<T> = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then(|| convert(value))).collect();
+        Arc::new(array)
+    }
+    Ok(match wanted {
+        DataType::Int8 => primitive::<Int8Type>(values, counts, |value| value as i8),
+        DataType::Int16 => primitive::<Int16Type>(values, counts, |value| value as i16),
+        DataType::Int32 => primitive::<Int32Type>(values, counts, |value| value as i32),
+        DataType::Int64 => primitive::<Int64Type>(values, counts, |value| value as i64),
+        DataType::UInt8 => primitive::<UInt8Type>(values, counts, |value| value as u8),
+        DataType::UInt16 => primitive::<UInt16Type>(values, counts, |value| value as u16),
+        DataType::UInt32 => primitive::<UInt32Type>(values, counts, |value| value as u32),
+        DataType::UInt64 => primitive::<UInt64Type>(values, counts, |value| value as u64),
+        DataType::Date32 => primitive::<Date32Type>(values, counts, |value| value as i32),
+        DataType::Timestamp(..) => arrow::compute::cast(&primitive::<Int64Type>(values, counts, |value| value as i64), wanted)?,
+        DataType::Decimal128(precision, scale) => {
+            let array: Decimal128Array = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then_some(value)).collect();
+            Arc::new(array.with_precision_and_scale(*precision, *scale)?)
+        }
+        other => return Err(DataFusionError::Internal(format!("a kernel has no state of type {other}")).into()),
+    })
+}

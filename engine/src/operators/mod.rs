@@ -1,0 +1,7 @@
+//! Physical operators of our own. Each replaces a node in place: same topology, same schema, same partitioning.
+
+pub mod hot_aggregate;
+pub mod hot_plan;
+pub mod panic_guard;
+pub mod row_group_reader;
+pub mod translate;

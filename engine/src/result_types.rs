@@ -1,0 +1,44 @@
+//! What leaves the engine has plain types: drivers know strings, not view or dictionary layouts.
+
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use std::sync::Arc;
+
+/// The plain form of a type; nested types keep their shape.
+pub fn plain_type(data_type: &DataType) -> DataType {
+    let plain_field = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, value) => plain_type(value),
+        DataType::RunEndEncoded(_, value) => plain_type(value.data_type()),
+        DataType::List(item) | DataType::ListView(item) => DataType::List(plain_field(item)),
+        DataType::LargeList(item) | DataType::LargeListView(item) => DataType::LargeList(plain_field(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item), *size),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
+        // A column of untyped NULLs: drivers have no such type.
+        DataType::Null => DataType::Utf8,
+        other => other.clone(),
+    }
+}
+
+/// The schema of a result: plain types, every column nullable, since a plan's own nullability changes with its rewrites and drivers
+/// reject a stream whose schema is not the announced one.
+pub fn plain_schema(schema: &Schema) -> SchemaRef {
+    let fields: Vec<Field> = schema.fields().iter().map(|field| Field::new(field.name(), plain_type(field.data_type()), true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// A batch in its plain form.
+pub fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch
+        .columns()
+        .iter()
+        .zip(schema.fields())
+        .map(|(column, field)| if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) })
+        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+}

@@ -1,0 +1,494 @@
+//! Sessions: settings, views, and the way of a statement from text to rows.
+
+use crate::catalog::provider::OverlaySchemas;
+use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot};
+use crate::coordinator::query::{self, PlannedQuery, QueryStream};
+use crate::coordinator::{Coordinator, explain, planner};
+use crate::error::{Error, ErrorClass, Result, from_datafusion};
+use crate::result_types::{plain_schema, plain_type};
+use crate::statement::{external_table, guard};
+use crate::{limits, system};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::datasource::ViewTable;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::{CreateView, DdlStatement, LogicalPlan, Statement as PlanStatement};
+use datafusion::prelude::SessionConfig;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use uuid::Uuid;
+
+/// What a statement gives back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatementKind {
+    /// Rows.
+    Query,
+    /// A change of catalog or session; no rows.
+    Command,
+}
+
+/// A statement that was parsed and planned.
+#[derive(Clone)]
+pub struct Prepared {
+    sql: String,
+    kind: StatementKind,
+    plan: Arc<LogicalPlan>,
+    state: SessionState,
+    snapshot: Arc<Snapshot>,
+    schema: SchemaRef,
+    parameters: Schema,
+    refresh: Option<TableReference>,
+}
+
+impl Prepared {
+    /// Statement text.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+    /// Exactly the schema of the rows; empty for commands.
+    pub fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+    /// Types of `$1…$n`, in order, nullable.
+    pub fn parameter_schema(&self) -> Schema {
+        self.parameters.clone()
+    }
+    /// Rows or not.
+    pub fn kind(&self) -> StatementKind {
+        self.kind
+    }
+}
+
+/// A table as metadata calls see it.
+#[derive(Debug, Clone)]
+pub struct TableInfo {
+    /// Catalog.
+    pub catalog: String,
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    pub table_type: String,
+    /// Columns in plain types.
+    pub columns: SchemaRef,
+}
+
+/// One user's session. Clones share it.
+#[derive(Clone)]
+pub struct Session {
+    inner: Arc<SessionInner>,
+}
+
+struct SessionInner {
+    id: Uuid,
+    user: String,
+    coordinator: Coordinator,
+    config: Mutex<SessionConfig>,
+    /// CREATE VIEW statements in order, by schema and name.
+    views: Mutex<Vec<(String, String, String)>>,
+}
+
+/// Settings that a session may change; others could make an answer depend on them, or reach past the engine.
+const SETTABLE: [&str; 6] = [
+    "bowshot.",
+    "datafusion.execution.batch_size",
+    "datafusion.execution.time_zone",
+    "datafusion.execution.parquet.pushdown_filters",
+    "datafusion.execution.parquet.reorder_filters",
+    "datafusion.optimizer.",
+];
+
+impl Session {
+    pub(crate) fn new(coordinator: Coordinator, user: &str) -> Self {
+        let config = planner::session_config(&coordinator.inner.config.default_schema);
+        let inner = SessionInner { id: Uuid::now_v7(), user: user.into(), coordinator, config: Mutex::new(config), views: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Session id.
+    pub fn id(&self) -> Uuid {
+        self.inner.id
+    }
+    /// User.
+    pub fn user(&self) -> &str {
+        &self.inner.user
+    }
+    /// The coordinator it belongs to.
+    pub fn coordinator(&self) -> &Coordinator {
+        &self.inner.coordinator
+    }
+
+    /// Parses and plans one statement.
+    pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
+        guard::check(sql)?;
+        let snapshot = self.inner.coordinator.inner.snapshot();
+        let state = self.state(snapshot.clone()).await?;
+        if let Some(refresh) = refresh_target(sql)? {
+            return Ok(Prepared {
+                sql: sql.into(),
+                kind: StatementKind::Command,
+                plan: Arc::new(LogicalPlan::default()),
+                state,
+                snapshot,
+                schema: Arc::new(Schema::empty()),
+                parameters: Schema::empty(),
+                refresh: Some(refresh),
+            });
+        }
+        let plan = state.create_logical_plan(sql).await.map_err(|error| self.explain_error(&error, &snapshot))?;
+        let parameters = parameter_schema(&plan)?;
+        let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
+        if matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
+            return Err(Error::user("tables over files cannot be changed through SQL yet: write Parquet files into the volume, then REFRESH TABLE"));
+        }
+        let schema = match &plan {
+            _ if command => Arc::new(Schema::empty()),
+            LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => explain::schema(),
+            plan => plain_schema(plan.schema().as_arrow()),
+        };
+        let kind = if command { StatementKind::Command } else { StatementKind::Query };
+        Ok(Prepared { sql: sql.into(), kind, plan: Arc::new(plan), state, snapshot, schema, parameters, refresh: None })
+    }
+
+    /// Runs a prepared statement with the values of its parameters in order.
+    pub async fn execute(&self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+        let inner = self.inner.coordinator.inner.clone();
+        if let Some(table) = &prepared.refresh {
+            return self.refresh_table(table).await;
+        }
+        // A plan holds the catalog it was made from: after a change it is made again.
+        if inner.snapshot().version != prepared.snapshot.version && prepared.kind == StatementKind::Query {
+            let fresh = Box::pin(self.prepare(&prepared.sql)).await?;
+            if fresh.schema != prepared.schema {
+                return Err(Error::retry("a table of this prepared statement has changed its columns since: prepare it again"));
+            }
+            return self.run(inner, &fresh, parameters).await;
+        }
+        self.run(inner, prepared, parameters).await
+    }
+
+    async fn run(&self, inner: Arc<crate::coordinator::CoordinatorInner>, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+        let wanted = prepared.parameters.fields().len();
+        if parameters.len() != wanted {
+            return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", parameters.len())));
+        }
+        let mut plan = prepared.plan.as_ref().clone();
+        if wanted > 0 {
+            plan = plan.with_param_values(ParamValues::from(parameters)).map_err(|error| from_datafusion(&error))?;
+        }
+        let query = |plan: LogicalPlan| PlannedQuery {
+            plan,
+            state: prepared.state.clone(),
+            snapshot: prepared.snapshot.clone(),
+            sql: prepared.sql.clone(),
+            user: self.inner.user.clone(),
+        };
+        match plan {
+            LogicalPlan::Explain(explain) => explain::explain(inner, query(explain.plan.as_ref().clone())).await,
+            LogicalPlan::Analyze(analyze) => explain::analyze(inner, query(analyze.input.as_ref().clone()), analyze.verbose).await,
+            LogicalPlan::Statement(statement) => self.change_session(statement),
+            LogicalPlan::Ddl(ddl) => self.change_catalog(ddl, &prepared.sql).await,
+            plan => Ok(query::start(inner, query(plan))),
+        }
+    }
+
+    /// Catalogs there are: one.
+    pub async fn catalogs(&self) -> Vec<String> {
+        vec![CATALOG_NAME.into()]
+    }
+
+    /// Schemas, as (catalog, schema).
+    pub async fn schemas(&self) -> Vec<(String, String)> {
+        let mut names: Vec<String> = self.inner.coordinator.inner.snapshot().schemas.keys().cloned().collect();
+        names.extend([SYSTEM_SCHEMA.to_string(), "information_schema".to_string()]);
+        names.sort();
+        names.dedup();
+        names.into_iter().map(|name| (CATALOG_NAME.to_string(), name)).collect()
+    }
+
+    /// Tables, views and system tables.
+    pub async fn tables(&self) -> Result<Vec<TableInfo>> {
+        let snapshot = self.inner.coordinator.inner.snapshot();
+        let info = |schema: &str, name: &str, table_type: &str, columns: SchemaRef| TableInfo {
+            catalog: CATALOG_NAME.into(),
+            schema: schema.into(),
+            name: name.into(),
+            table_type: table_type.into(),
+            columns,
+        };
+        let mut tables = vec![];
+        let plain_stored = |schema: &Schema| -> SchemaRef {
+            Arc::new(Schema::new(schema.fields().iter().map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type()))).collect::<Vec<_>>()))
+        };
+        for (schema, stored) in &snapshot.schemas {
+            tables.extend(stored.values().map(|table| info(schema, &table.name, "TABLE", plain_stored(&table.stored_schema))));
+        }
+        for (schema, providers) in self.overlay(snapshot).await? {
+            let kind = if schema == SYSTEM_SCHEMA { "SYSTEM TABLE" } else { "VIEW" };
+            tables.extend(providers.iter().map(|(name, provider)| info(&schema, name, kind, plain_schema(&provider.schema()))));
+        }
+        tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
+        Ok(tables)
+    }
+
+    /// Changes a setting, as `SET name = value` does. `catalog` and `schema` are names of their own.
+    pub fn set_option(&self, name: &str, value: &str) -> Result<()> {
+        let name = name.to_ascii_lowercase();
+        let mut config = self.inner.config.lock();
+        match name.as_str() {
+            "catalog" if value == CATALOG_NAME => return Ok(()),
+            "catalog" => return Err(Error::not_found(format!("there is no catalog '{value}': the one catalog is '{CATALOG_NAME}'"))),
+            "schema" => {
+                if !self.inner.coordinator.inner.snapshot().schemas.contains_key(value) && value != SYSTEM_SCHEMA {
+                    return Err(Error::not_found(format!("there is no schema '{value}'")));
+                }
+                config.options_mut().catalog.default_schema = value.to_string();
+                return Ok(());
+            }
+            _ => {}
+        }
+        if !SETTABLE.iter().any(|prefix| name.starts_with(prefix)) || name == "datafusion.optimizer.enable_round_robin_repartition" || name == "datafusion.optimizer.repartition_file_scans" {
+            return Err(Error::user(format!("'{name}' is not a setting of a session; system.settings lists those that are")));
+        }
+        config.options_mut().set(&name, value).map_err(|error| from_datafusion(&error))
+    }
+
+    /// Settings of the session with their values.
+    pub fn get_options(&self) -> BTreeMap<String, String> {
+        let config = self.inner.config.lock();
+        let mut options: BTreeMap<String, String> = config
+            .options()
+            .entries()
+            .into_iter()
+            .filter(|entry| SETTABLE.iter().any(|prefix| entry.key.starts_with(prefix)))
+            .map(|entry| (entry.key, entry.value.unwrap_or_default()))
+            .collect();
+        options.insert("catalog".into(), CATALOG_NAME.into());
+        options.insert("schema".into(), config.options().catalog.default_schema.clone());
+        options
+    }
+
+    async fn state(&self, snapshot: Arc<Snapshot>) -> Result<SessionState> {
+        let overlay = self.overlay(snapshot.clone()).await?;
+        let config = self.inner.config.lock().clone();
+        Ok(planner::logical_state(&self.inner.coordinator.inner, config, snapshot, overlay))
+    }
+
+    /// Views planned over this snapshot, in the order they were created, and the system tables.
+    async fn overlay(&self, snapshot: Arc<Snapshot>) -> Result<OverlaySchemas> {
+        let mut overlay = OverlaySchemas::new();
+        overlay.insert(SYSTEM_SCHEMA.into(), system::tables(&self.inner.coordinator, self.get_options()));
+        let views = self.inner.views.lock().clone();
+        for (schema, name, sql) in views {
+            let config = self.inner.config.lock().clone();
+            let state = planner::logical_state(&self.inner.coordinator.inner, config, snapshot.clone(), overlay.clone());
+            let plan = state.create_logical_plan(&sql).await.map_err(|error| {
+                let error = from_datafusion(&error);
+                Error::new(error.class(), format!("view {schema}.{name} no longer fits the tables it reads: {error}; DROP VIEW {schema}.{name} removes it"))
+            })?;
+            if let LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. })) = plan {
+                let view: Arc<dyn TableProvider> = Arc::new(ViewTable::new(input.as_ref().clone(), definition));
+                overlay.entry(schema).or_default().insert(name, view);
+            }
+        }
+        Ok(overlay)
+    }
+
+    fn change_session(&self, statement: PlanStatement) -> Result<QueryStream> {
+        match statement {
+            PlanStatement::SetVariable(set) => self.set_option(&set.variable, &set.value)?,
+            PlanStatement::ResetVariable(reset) => {
+                let default = planner::session_config(&self.inner.coordinator.inner.config.default_schema);
+                let value = default.options().entries().into_iter().find(|entry| entry.key == reset.variable).and_then(|entry| entry.value);
+                self.set_option(&reset.variable, &value.unwrap_or_default())?;
+            }
+            other => return Err(Error::user(format!("{} is not supported: every statement is its own transaction", other.name()))),
+        }
+        Ok(QueryStream::done(None))
+    }
+
+    /// Schema and table name of a reference, lower-cased names as the parser left them.
+    fn resolve(&self, name: &TableReference) -> Result<(String, String)> {
+        let default = self.inner.config.lock().options().catalog.default_schema.clone();
+        let resolved = name.clone().resolve(CATALOG_NAME, &default);
+        if resolved.catalog.as_ref() != CATALOG_NAME {
+            return Err(Error::not_found(format!("there is no catalog '{}': the one catalog is '{CATALOG_NAME}'", resolved.catalog)));
+        }
+        if resolved.schema.as_ref() == SYSTEM_SCHEMA || resolved.schema.as_ref() == "information_schema" {
+            return Err(Error::new(ErrorClass::Denied, format!("schema {} belongs to the engine", resolved.schema)));
+        }
+        Ok((resolved.schema.to_string(), resolved.table.to_string()))
+    }
+
+    async fn change_catalog(&self, ddl: DdlStatement, sql: &str) -> Result<QueryStream> {
+        let inner = &self.inner.coordinator.inner;
+        match ddl {
+            DdlStatement::CreateExternalTable(create) => {
+                let (schema, name) = self.resolve(&create.name)?;
+                if !create.file_type.eq_ignore_ascii_case("parquet") {
+                    return Err(Error::user(format!("STORED AS {} is not supported: tables lie in Parquet files", create.file_type)));
+                }
+                if !create.table_partition_cols.is_empty() {
+                    return Err(Error::user("PARTITIONED BY is not supported yet: the partition columns must be in the files"));
+                }
+                if create.schema.fields().iter().len() > 0 {
+                    return Err(Error::user("columns come from the Parquet files: leave the column list out"));
+                }
+                let snapshot = inner.snapshot();
+                if !snapshot.schemas.contains_key(&schema) {
+                    return Err(Error::not_found(format!("there is no schema '{schema}': CREATE SCHEMA {schema} makes it")));
+                }
+                if snapshot.table(&schema, &name).is_some() && !create.or_replace {
+                    if create.if_not_exists {
+                        return Ok(QueryStream::done(None));
+                    }
+                    return Err(Error::user(format!("table {schema}.{name} exists already: add OR REPLACE, or IF NOT EXISTS")));
+                }
+                let location = match create.locations.as_slice() {
+                    [one] => one.clone(),
+                    other => return Err(Error::user(format!("CREATE EXTERNAL TABLE takes one LOCATION, not {}", other.len()))),
+                };
+                let table = external_table::discover(inner, &schema, &name, &location).await?;
+                if !inner.change_catalog(|store| store.create_table(&table, create.or_replace))? && !create.if_not_exists {
+                    return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
+                }
+            }
+            DdlStatement::CreateCatalogSchema(create) => {
+                let name = create.schema_name.rsplit('.').next().unwrap_or_default().to_string();
+                if name == SYSTEM_SCHEMA || name == "information_schema" {
+                    return Err(Error::user(format!("schema {name} belongs to the engine")));
+                }
+                if !inner.change_catalog(|store| store.create_schema(&name))? && !create.if_not_exists {
+                    return Err(Error::user(format!("schema {name} exists already")));
+                }
+            }
+            DdlStatement::DropCatalogSchema(drop) => {
+                let name = drop.name.schema_name().to_string();
+                match inner.snapshot().schemas.get(&name) {
+                    None if drop.if_exists => {}
+                    None => return Err(Error::not_found(format!("there is no schema '{name}'"))),
+                    Some(tables) if !tables.is_empty() && !drop.cascade => {
+                        return Err(Error::user(format!("schema {name} has {} table(s): drop them first, or add CASCADE; files stay in either case", tables.len())));
+                    }
+                    Some(_) => drop_schema(inner, &name)?,
+                }
+            }
+            DdlStatement::DropTable(drop) => {
+                let (schema, name) = self.resolve(&drop.name)?;
+                if !inner.change_catalog(|store| store.drop_table(&schema, &name))? && !drop.if_exists {
+                    return Err(Error::not_found(format!("there is no table {schema}.{name}")));
+                }
+            }
+            DdlStatement::CreateView(create) => self.create_view(&create, sql)?,
+            DdlStatement::DropView(drop) => {
+                let (schema, name) = self.resolve(&drop.name)?;
+                let mut views = self.inner.views.lock();
+                let before = views.len();
+                views.retain(|(s, n, _)| (s, n) != (&schema, &name));
+                if views.len() == before && !drop.if_exists {
+                    return Err(Error::not_found(format!("this session has no view {schema}.{name}")));
+                }
+            }
+            other => return Err(Error::user(format!("{} is not supported yet; tables are made by CREATE EXTERNAL TABLE", other.name()))),
+        }
+        Ok(QueryStream::done(None))
+    }
+
+    fn create_view(&self, create: &CreateView, sql: &str) -> Result<()> {
+        let (schema, name) = self.resolve(&create.name)?;
+        if self.inner.coordinator.inner.snapshot().table(&schema, &name).is_some() {
+            return Err(Error::user(format!("{schema}.{name} is a table: choose another name for the view")));
+        }
+        // A parameter has no value once the statement has ended.
+        if create.input.exists(|node| Ok(!node.get_parameter_names()?.is_empty())).unwrap_or(false) {
+            return Err(Error::user("a view cannot have parameters"));
+        }
+        let mut views = self.inner.views.lock();
+        let known = views.iter().position(|(s, n, _)| (s, n) == (&schema, &name));
+        match known {
+            Some(_) if !create.or_replace => return Err(Error::user(format!("view {schema}.{name} exists already: add OR REPLACE"))),
+            Some(at) => views[at].2 = sql.to_string(),
+            None if views.len() >= limits::SESSION_VIEWS_MAX => {
+                return Err(Error::new(ErrorClass::Resource, format!("a session holds at most {} views", limits::SESSION_VIEWS_MAX)));
+            }
+            None => views.push((schema, name, sql.to_string())),
+        }
+        Ok(())
+    }
+
+    async fn refresh_table(&self, table: &TableReference) -> Result<QueryStream> {
+        let inner = &self.inner.coordinator.inner;
+        let (schema, name) = self.resolve(table)?;
+        let snapshot = inner.snapshot();
+        let known = snapshot.table(&schema, &name).ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))?;
+        let fresh = external_table::discover(inner, &schema, &name, &known.location_text).await?;
+        inner.change_catalog(|store| store.create_table(&fresh, true))?;
+        Ok(QueryStream::done(None))
+    }
+
+    /// A planning error with a suggestion where a name was mistyped.
+    fn explain_error(&self, error: &datafusion::common::DataFusionError, snapshot: &Snapshot) -> Error {
+        let ours = from_datafusion(error);
+        let text = ours.message();
+        let Some(missing) = text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) else {
+            return ours;
+        };
+        let wanted = missing.rsplit('.').next().unwrap_or(missing);
+        let mut names: Vec<String> = snapshot.schemas.iter().flat_map(|(schema, tables)| tables.keys().map(move |name| format!("{schema}.{name}"))).collect();
+        names.extend(system::NAMES.iter().map(|name| format!("{SYSTEM_SCHEMA}.{name}")));
+        let near = names
+            .iter()
+            .map(|name| (datafusion::common::utils::datafusion_strsim::levenshtein(name.rsplit('.').next().unwrap_or(name), wanted), name))
+            .filter(|(distance, _)| *distance <= 3.max(wanted.len() / 3))
+            .min();
+        let hint = match near {
+            Some((0, name)) => format!("; {name} exists: qualify the name, or USE its schema with SET schema = '{}'", name.split('.').next().unwrap_or_default()),
+            Some((_, name)) => format!("; did you mean {name}?"),
+            None => "; SHOW TABLES lists those there are".into(),
+        };
+        Error::not_found(format!("there is no table '{missing}'{hint}"))
+    }
+}
+
+fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Result<()> {
+    if name == inner.config.default_schema {
+        return Err(Error::user(format!("schema {name} is the default schema of new sessions (coordinator.default_schema) and stays")));
+    }
+    inner.change_catalog(|store| store.drop_schema(name)).map(|_| ())
+}
+
+/// `REFRESH TABLE name`, which the parser does not know.
+fn refresh_target(sql: &str) -> Result<Option<TableReference>> {
+    let text = sql.trim().trim_end_matches(';').trim();
+    let mut words = text.split_whitespace();
+    if !(words.next().is_some_and(|word| word.eq_ignore_ascii_case("refresh")) && words.next().is_some_and(|word| word.eq_ignore_ascii_case("table"))) {
+        return Ok(None);
+    }
+    match (words.next(), words.next()) {
+        (Some(name), None) => Ok(Some(TableReference::from(name))),
+        _ => Err(Error::user("write REFRESH TABLE <schema>.<table>")),
+    }
+}
+
+/// `$1…$n` in ordinal order; a gap or a parameter without a type in sight is text.
+fn parameter_schema(plan: &LogicalPlan) -> Result<Schema> {
+    let types = plan.get_parameter_types().map_err(|error| from_datafusion(&error))?;
+    let mut ordered: BTreeMap<usize, Option<DataType>> = BTreeMap::new();
+    for (name, data_type) in types {
+        let number: usize = name
+            .trim_start_matches('$')
+            .parse()
+            .map_err(|_| Error::user(format!("parameter {name} has no number: write $1, $2, … or ?")))?;
+        ordered.insert(number, data_type);
+    }
+    let count = ordered.keys().last().copied().unwrap_or(0);
+    if count != ordered.len() {
+        return Err(Error::user(format!("the parameters go up to ${count} but only {} are used: number them without gaps", ordered.len())));
+    }
+    let fields: Vec<Field> = ordered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), plain_type(&data_type.unwrap_or(DataType::Utf8)), true)).collect();
+    Ok(Schema::new(fields))
+}

@@ -1,0 +1,187 @@
+//! CREATE EXTERNAL TABLE and REFRESH TABLE: which files are at a location now, where their copies are, and whether their columns agree.
+
+use crate::catalog::footer;
+use crate::catalog::location::Location;
+use crate::catalog::store::{NewFile, NewTable};
+use crate::control::{FileFacts, VolumeFile};
+use crate::coordinator::CoordinatorInner;
+use crate::error::{Error, ErrorClass, Result};
+use crate::limits;
+use crate::worker::{inventory, store};
+use arrow::datatypes::{Field, Schema};
+use futures::{StreamExt, TryStreamExt};
+use object_store::ObjectStoreExt;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Footers of a bucket that are read at once.
+const BUCKET_READS_AT_ONCE: usize = 16;
+
+/// Finds the files of `location` and checks that they make one table.
+pub async fn discover(inner: &CoordinatorInner, schema_name: &str, name: &str, location_text: &str) -> Result<NewTable> {
+    let location = Location::parse(location_text)?;
+    let files = match &location {
+        Location::Node { node, volume, .. } => volume_files(inner, &location, node.as_deref(), volume).await?,
+        Location::Bucket { url, prefix } => bucket_files(inner, url, prefix, &location).await?,
+    };
+    if files.is_empty() {
+        return Err(nothing_found(inner, &location, location_text));
+    }
+    let schema = common_schema(&files)?;
+    let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
+    Ok(NewTable { schema_name: schema_name.into(), name: name.into(), location: location_text.into(), schema_ipc, files })
+}
+
+fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> Error {
+    let mut message = format!("no Parquet file lies at {text}");
+    if let Location::Node { volume, path, .. } = location {
+        let unreadable = inner.membership.unreadable(volume, path);
+        if let Some((node, path, reason)) = unreadable.first() {
+            message += &format!("; {} file(s) there could not be read, the first is {path} on node {node}: {reason}", unreadable.len());
+        } else {
+            let nodes: Vec<_> = inner.membership.live().into_iter().map(|node| node.node_id).collect();
+            message += &match nodes.is_empty() {
+                true => "; no worker is live".to_string(),
+                false => format!("; live nodes: {}. Is '{volume}' the volume's name there (worker.volumes), and do the files end in .parquet?", nodes.join(", ")),
+            };
+        }
+    }
+    Error::not_found(message)
+}
+
+/// One file name with the nodes that have a file of that name.
+type Copies<'a> = Vec<(&'a String, &'a VolumeFile)>;
+
+async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<Vec<NewFile>> {
+    inner.membership.await_fresh_inventories(limits::INVENTORY_WAIT).await?;
+    let deadline = Instant::now() + limits::INVENTORY_WAIT;
+    loop {
+        let inventories = inner.membership.inventories();
+        if let Some(node) = node
+            && !inventories.contains_key(node)
+        {
+            return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
+        }
+        let mut by_name: BTreeMap<&str, Copies> = BTreeMap::new();
+        for (holder, (_, files)) in &inventories {
+            if node.is_some_and(|wanted| wanted != holder) {
+                continue;
+            }
+            for file in files.values().filter(|file| file.volume == volume && location.covers(&file.path)) {
+                by_name.entry(&file.path).or_default().push((holder, file));
+            }
+        }
+        // Files of one name on several nodes are copies only if their content is the same; only a hash of all of it tells.
+        let unhashed: Vec<String> = by_name
+            .iter()
+            .filter(|(_, copies)| look_alike(copies) && copies.iter().any(|(_, file)| file.facts.checksum.is_none()))
+            .map(|(path, _)| format!("{volume}/{path}"))
+            .collect();
+        if unhashed.is_empty() {
+            let store_url = location.store_url()?.to_string();
+            return Ok(by_name.into_iter().flat_map(|(path, copies)| group_copies(&store_url, path, copies)).collect());
+        }
+        if Instant::now() >= deadline {
+            return Err(Error::retry(format!("{} file name(s) exist on several nodes and are still being compared, {} for one: try again", unhashed.len(), unhashed[0])));
+        }
+        inner.membership.want_checksums(unhashed);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Whether some of these files could be copies of each other.
+fn look_alike(copies: &Copies) -> bool {
+    copies.iter().enumerate().any(|(at, (_, file))| copies[..at].iter().any(|(_, other)| alike(&file.facts, &other.facts)))
+}
+
+fn alike(left: &FileFacts, right: &FileFacts) -> bool {
+    left.size_bytes == right.size_bytes && left.footer_hash == right.footer_hash
+}
+
+/// Files of one name: one entry for each distinct content, with its homes.
+fn group_copies(store_url: &str, path: &str, copies: Copies) -> Vec<NewFile> {
+    let mut files: Vec<NewFile> = vec![];
+    for (node, file) in copies {
+        let home = (node.clone(), file.facts.version);
+        let same = files.iter_mut().find(|known| alike(&known.facts, &file.facts) && known.facts.checksum.is_some() && known.facts.checksum == file.facts.checksum);
+        match same {
+            Some(known) => known.homes.push(home),
+            None => files.push(NewFile { store_url: store_url.into(), path: path.into(), facts: file.facts.clone(), homes: vec![home] }),
+        }
+    }
+    files
+}
+
+async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, location: &Location) -> Result<Vec<NewFile>> {
+    let base = url.as_str().trim_end_matches('/');
+    let config = inner.config.storage.iter().find(|storage| storage.url.trim_end_matches('/') == base).ok_or_else(|| {
+        Error::not_found(format!("bucket {base} is not configured: add [[coordinator.storage]] with url = \"{base}\", endpoint and credentials, and restart the coordinator"))
+    })?;
+    let bucket = store::open_bucket(config)?;
+    let failed = |error: object_store::Error| {
+        let class = match error {
+            object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => ErrorClass::Denied,
+            object_store::Error::NotFound { .. } => ErrorClass::NotFound,
+            _ => ErrorClass::Retry,
+        };
+        Error::new(class, format!("bucket {base}: {error}"))
+    };
+    let path = object_store::path::Path::from(prefix);
+    let mut objects: Vec<object_store::ObjectMeta> = if prefix.to_ascii_lowercase().ends_with(".parquet") {
+        vec![bucket.head(&path).await.map_err(failed)?]
+    } else {
+        bucket.list(Some(&path)).take(limits::BUCKET_FILES_MAX).try_collect().await.map_err(failed)?
+    };
+    objects.retain(|object| object.location.as_ref().to_ascii_lowercase().ends_with(".parquet") && location.covers(object.location.as_ref()));
+    objects.sort_by(|a, b| a.location.cmp(&b.location));
+    futures::stream::iter(objects)
+        .map(|object| {
+            let bucket = bucket.clone();
+            async move {
+                let mut reader = ParquetObjectReader::new(bucket, object.location.clone()).with_file_size(object.size);
+                let name = format!("{base}/{}", object.location);
+                let metadata = reader.get_metadata(None).await.map_err(|error| Error::user(format!("{name} cannot be read as Parquet: {error}")))?;
+                let facts = footer::file_facts(&metadata, object.size, inventory::object_version(&object)).map_err(|why| Error::user(format!("{name}: {why}")))?;
+                Ok(NewFile { store_url: format!("{base}/"), path: object.location.to_string(), facts, homes: vec![] })
+            }
+        })
+        .buffered(BUCKET_READS_AT_ONCE)
+        .try_collect()
+        .await
+}
+
+/// The columns that all files share; a difference is an error that names file and column.
+fn common_schema(files: &[NewFile]) -> Result<Schema> {
+    let mut common: Option<(Schema, &NewFile)> = None;
+    for file in files {
+        let schema = footer::decode_schema(&file.facts.schema_ipc).map_err(Error::bug)?;
+        let Some((known, first)) = &mut common else {
+            common = Some((schema, file));
+            continue;
+        };
+        let differs = |what: String| {
+            let at = |file: &NewFile| match file.homes.first() {
+                Some((node, _)) => format!("{} on node {node}", file.path),
+                None => file.path.clone(),
+            };
+            Err(Error::user(format!("the files at this location do not make one table: {what} ({} against {})", at(file), at(first))))
+        };
+        if known.fields().len() != schema.fields().len() {
+            return differs(format!("{} columns against {}", schema.fields().len(), known.fields().len()));
+        }
+        let mut fields = Vec::with_capacity(schema.fields().len());
+        for (mine, theirs) in schema.fields().iter().zip(known.fields()) {
+            if mine.name() != theirs.name() {
+                return differs(format!("column {} against {}", mine.name(), theirs.name()));
+            }
+            if mine.data_type() != theirs.data_type() {
+                return differs(format!("column {} is {} against {}", mine.name(), mine.data_type(), theirs.data_type()));
+            }
+            fields.push(Arc::new(Field::new(mine.name(), mine.data_type().clone(), mine.is_nullable() || theirs.is_nullable())));
+        }
+        *known = Schema::new(fields);
+    }
+    common.map(|(schema, _)| schema).ok_or_else(|| Error::bug("a table without files"))
+}

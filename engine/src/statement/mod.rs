@@ -1,0 +1,4 @@
+//! Statements of our own: the catalog's and the session's. Everything else is DataFusion's SQL.
+
+pub mod external_table;
+pub mod guard;

@@ -1,0 +1,254 @@
+//! The engine's own tables: `system.nodes`, `files`, `queries`, `tasks`, `settings`. Rows are taken when a statement is planned.
+
+use crate::coordinator::Coordinator;
+use crate::coordinator::registry::QueryState;
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use async_trait::async_trait;
+use datafusion::catalog::memory::MemorySourceConfig;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::TableType;
+use datafusion::logical_expr::Expr;
+use datafusion::physical_plan::ExecutionPlan;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+/// Names of the system tables.
+pub const NAMES: [&str; 5] = ["files", "nodes", "queries", "settings", "tasks"];
+
+type Rows = Arc<dyn Fn() -> Vec<ArrayRef> + Send + Sync>;
+
+/// A table whose rows are made when it is scanned.
+struct SystemTable {
+    schema: SchemaRef,
+    rows: Rows,
+}
+
+impl fmt::Debug for SystemTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SystemTable")
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        let batch = RecordBatch::try_new(self.schema.clone(), (self.rows)())?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)
+    }
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, true)
+}
+fn count(name: &str) -> Field {
+    Field::new(name, DataType::UInt64, true)
+}
+fn strings<T>(rows: &[T], value: impl Fn(&T) -> String) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(rows.iter().map(value)))
+}
+fn counts<T>(rows: &[T], value: impl Fn(&T) -> u64) -> ArrayRef {
+    Arc::new(UInt64Array::from_iter_values(rows.iter().map(value)))
+}
+
+/// The tables, over the coordinator's state at the time of a scan.
+pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> BTreeMap<String, Arc<dyn TableProvider>> {
+    let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
+    let mut add = |name: &str, fields: Vec<Field>, rows: Rows| {
+        tables.insert(name.into(), Arc::new(SystemTable { schema: Arc::new(Schema::new(fields)), rows }));
+    };
+    let of = coordinator.clone();
+    let fields = vec![
+        text("node_id"),
+        text("role"),
+        text("region"),
+        text("address"),
+        text("observed_address"),
+        count("pid"),
+        text("state"),
+        text("version"),
+        text("device"),
+        count("cached_bytes"),
+        count("cpu_threads"),
+        count("file_count"),
+        count("last_heartbeat_ms"),
+    ];
+    add("nodes", fields, Arc::new(move || node_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("table_schema"),
+        text("table_name"),
+        text("path"),
+        count("size_bytes"),
+        count("row_count"),
+        text("node_id"),
+        text("storage"),
+        text("region"),
+        count("replica"),
+        text("checksum"),
+    ];
+    add("files", fields, Arc::new(move || file_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("query_id"),
+        text("user_name"),
+        text("state"),
+        text("sql"),
+        Field::new("started_at", DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into())), true),
+        count("elapsed_ms"),
+        count("rows"),
+        count("bytes_scanned"),
+        count("bytes_moved"),
+        count("bytes_moved_across_regions"),
+        count("retries"),
+        text("error"),
+    ];
+    add("queries", fields, Arc::new(move || query_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("query_id"),
+        Field::new("fragment", DataType::Int64, true),
+        Field::new("task", DataType::Int64, true),
+        text("node_id"),
+        text("region"),
+        text("device"),
+        text("reason"),
+        count("rows"),
+        count("kernel_rows"),
+        count("bytes_scanned"),
+        count("bytes_moved"),
+        count("bytes_moved_across_regions"),
+        Field::new("elapsed_ms", DataType::Float64, true),
+    ];
+    add("tasks", fields, Arc::new(move || task_rows(&of)));
+    let settings: Vec<(String, String)> = settings.into_iter().collect();
+    let rows = move || vec![strings(&settings, |(name, _)| name.clone()), strings(&settings, |(_, value)| value.clone())];
+    add("settings", vec![text("name"), text("value")], Arc::new(rows));
+    tables
+}
+
+fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let nodes = coordinator.nodes();
+    vec![
+        strings(&nodes, |node| node.node_id.clone()),
+        strings(&nodes, |node| node.role.clone()),
+        strings(&nodes, |node| node.region.clone()),
+        strings(&nodes, |node| node.address.clone()),
+        Arc::new(nodes.iter().map(|node| node.observed_address.clone()).collect::<StringArray>()),
+        counts(&nodes, |node| node.pid.into()),
+        strings(&nodes, |node| node.state.to_string()),
+        strings(&nodes, |node| node.version.clone()),
+        strings(&nodes, |node| node.device.clone()),
+        counts(&nodes, |node| node.cached_bytes),
+        counts(&nodes, |node| node.cpu_threads as u64),
+        counts(&nodes, |node| node.file_count as u64),
+        counts(&nodes, |node| node.heartbeat_age_ms),
+    ]
+}
+
+struct FileRow {
+    schema: String,
+    table: String,
+    path: String,
+    size_bytes: u64,
+    row_count: u64,
+    node: Option<String>,
+    storage: Option<String>,
+    region: Option<String>,
+    replica: u64,
+    checksum: Option<String>,
+}
+
+fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let regions: BTreeMap<String, String> = coordinator.nodes().into_iter().map(|node| (node.node_id, node.region)).collect();
+    let snapshot = coordinator.inner.snapshot();
+    let mut rows = vec![];
+    for table in snapshot.schemas.values().flat_map(|tables| tables.values()) {
+        for file in &table.files {
+            let row = |node: Option<String>, replica: usize| FileRow {
+                schema: table.schema_name.clone(),
+                table: table.name.clone(),
+                path: file.path.clone(),
+                size_bytes: file.facts.size_bytes,
+                row_count: file.facts.row_count,
+                region: node.as_ref().and_then(|node| regions.get(node).cloned()),
+                storage: node.is_none().then(|| file.store_url.clone()),
+                node,
+                replica: replica as u64,
+                checksum: file.facts.checksum.clone(),
+            };
+            if file.homes.is_empty() {
+                rows.push(row(None, 0));
+            }
+            rows.extend(file.homes.iter().enumerate().map(|(replica, (node, _))| row(Some(node.clone()), replica)));
+        }
+    }
+    let optional = |value: fn(&FileRow) -> Option<String>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<StringArray>()) };
+    vec![
+        strings(&rows, |row| row.schema.clone()),
+        strings(&rows, |row| row.table.clone()),
+        strings(&rows, |row| row.path.clone()),
+        counts(&rows, |row| row.size_bytes),
+        counts(&rows, |row| row.row_count),
+        optional(|row| row.node.clone()),
+        optional(|row| row.storage.clone()),
+        optional(|row| row.region.clone()),
+        counts(&rows, |row| row.replica),
+        optional(|row| row.checksum.clone()),
+    ]
+}
+
+fn query_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let queries = coordinator.inner.queries.records();
+    let started = queries.iter().map(|query| Some(query.started_at_ms as i64)).collect::<TimestampMillisecondArray>();
+    vec![
+        strings(&queries, |query| query.query_id.to_string()),
+        strings(&queries, |query| query.user.clone()),
+        strings(&queries, |query| query.state.word().to_string()),
+        strings(&queries, |query| query.sql.clone()),
+        Arc::new(started.with_timezone("UTC")),
+        counts(&queries, |query| query.summary.elapsed_ms),
+        counts(&queries, |query| query.summary.rows),
+        counts(&queries, |query| query.summary.bytes_scanned),
+        counts(&queries, |query| query.summary.bytes_moved),
+        counts(&queries, |query| query.summary.bytes_moved_across_regions),
+        counts(&queries, |query| query.summary.retries.into()),
+        Arc::new(
+            queries
+                .iter()
+                .map(|query| match &query.state {
+                    QueryState::Failed(error) => Some(error.clone()),
+                    _ => None,
+                })
+                .collect::<StringArray>(),
+        ),
+    ]
+}
+
+fn task_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let queries = coordinator.inner.queries.records();
+    let rows: Vec<_> = queries.iter().flat_map(|query| query.tasks.iter().map(move |task| (query.query_id, task))).collect();
+    vec![
+        strings(&rows, |(query, _)| query.to_string()),
+        Arc::new(rows.iter().map(|(_, task)| Some(task.fragment as i64)).collect::<Int64Array>()),
+        Arc::new(rows.iter().map(|(_, task)| Some(task.task as i64)).collect::<Int64Array>()),
+        strings(&rows, |(_, task)| task.node_id.clone()),
+        strings(&rows, |(_, task)| task.region.clone()),
+        strings(&rows, |(_, task)| task.device.clone()),
+        strings(&rows, |(_, task)| task.reason.clone()),
+        counts(&rows, |(_, task)| task.rows),
+        counts(&rows, |(_, task)| task.kernel_rows),
+        counts(&rows, |(_, task)| task.bytes_scanned),
+        counts(&rows, |(_, task)| task.bytes_moved),
+        counts(&rows, |(_, task)| task.bytes_moved_across_regions),
+        Arc::new(rows.iter().map(|(_, task)| Some(task.elapsed_ms)).collect::<Float64Array>()),
+    ]
+}

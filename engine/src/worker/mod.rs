@@ -1,0 +1,160 @@
+//! The worker role: serves the files of its volumes, runs fragments over them, and reports to its coordinator.
+
+pub mod fault;
+pub mod inventory;
+pub mod plan_check;
+pub mod registration;
+pub mod service;
+pub mod store;
+
+use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
+use crate::error::{Error, Result};
+use crate::fragment::transport::ClusterChannels;
+use crate::operators::row_group_reader::KernelRuntime;
+use bowshot_kernels::{DevicePolicy, Kernels, KernelsConfig};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+
+/// Starts the text of an error that was a panic: our own defect, never a wrong answer.
+pub const PANIC_TEXT: &str = "an operator panicked on a worker";
+/// Part of the text of an error about a file whose version is not the catalogued one.
+pub const VERSION_TEXT: &str = "is not the version that was catalogued";
+
+/// A worker that is ready to serve.
+pub struct WorkerNode {
+    config: WorkerConfig,
+    runtime: Arc<RuntimeEnv>,
+    stores: Arc<store::RestrictedStores>,
+    kernels: KernelRuntime,
+    channels: ClusterChannels,
+}
+
+impl WorkerNode {
+    /// Checks the configuration and opens volumes, memory pool, kernels and stores. Nothing listens yet.
+    pub fn open(config: WorkerConfig) -> Result<Self> {
+        check_config(&config)?;
+        let stores = Arc::new(store::RestrictedStores::default());
+        for (volume, folder) in &config.volumes {
+            stores.add_volume(volume, folder)?;
+        }
+        for storage in &config.storage {
+            stores.add_bucket(storage)?;
+        }
+        let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 2 };
+        // Names the five largest consumers when memory runs out.
+        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes as usize), NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN));
+        let mut builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_object_store_registry(stores.clone());
+        if let Some(folder) = &config.spill_dir {
+            builder = builder.with_temp_file_path(folder);
+        }
+        let runtime = builder.build_arc().map_err(|error| Error::user(format!("the worker's runtime cannot be built: {error}")))?;
+        let device = match config.kernel_device.as_str() {
+            "off" => DevicePolicy::Off,
+            "hardware" => DevicePolicy::Hardware,
+            "software" => DevicePolicy::AllowSoftware,
+            other => return Err(Error::user(format!("worker.kernel_device cannot be '{other}': use off, hardware or software"))),
+        };
+        let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
+        let kernels = Kernels::open(KernelsConfig { host_cache_bytes: cache_bytes, device, ..Default::default() });
+        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
+        Ok(Self { config, runtime, stores, kernels: KernelRuntime::new(kernels), channels })
+    }
+
+    /// What the node calls its card, or why it has none.
+    fn device_text(&self) -> String {
+        let report = self.kernels.kernels.device_report();
+        match (report.available, report.reason) {
+            (true, _) if report.software => format!("{} (software)", report.name),
+            (true, _) => report.name,
+            (false, reason) => format!("none: {}", reason.unwrap_or_else(|| "not probed yet".into())),
+        }
+    }
+
+    fn add_storage(&self, storage: &[StorageConfig]) {
+        for bucket in storage {
+            if let Err(error) = self.stores.add_bucket(bucket) {
+                tracing::error!(bucket = bucket.url, %error, "the coordinator's bucket cannot be used on this node");
+            }
+        }
+    }
+}
+
+fn check_config(config: &WorkerConfig) -> Result<()> {
+    use crate::catalog::location::valid_name;
+    if !valid_name(&config.node_id) {
+        return Err(Error::user(format!(
+            "worker.node_id '{}' is no node name: use 1 to 64 lower-case letters, digits, '-' and '_', and keep it for the node's life",
+            config.node_id
+        )));
+    }
+    check_token(&config.cluster_token, "worker")?;
+    for (volume, folder) in &config.volumes {
+        if !valid_name(volume) {
+            return Err(Error::user(format!("volume name '{volume}': use lower-case letters, digits, '-' and '_'")));
+        }
+        if !folder.is_dir() {
+            return Err(Error::user(format!(
+                "volume '{volume}' of node {} is the folder {}, which is not there: create it, or mend worker.volumes.{volume}",
+                config.node_id,
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses clusters that a guess could join.
+pub fn check_token(token: &str, role: &str) -> Result<()> {
+    if token.len() < 16 {
+        return Err(Error::user(format!(
+            "{role}.cluster_token is {}: set the same secret of at least 16 characters on every node",
+            if token.is_empty() { "not set" } else { "shorter than 16 characters" }
+        )));
+    }
+    Ok(())
+}
+
+/// Binds a port, or says which port, for what, and the way out.
+pub async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        Error::user(match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                format!("port {} for the {what} is taken by another process: stop it, or choose another port with {setting}", address.port())
+            }
+            _ => format!("the {what} cannot listen on {address}: {error}; choose another address with {setting}"),
+        })
+    })
+}
+
+/// Runs a worker until `shutdown` resolves. Returns early only with an error that no waiting would cure.
+pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let listener = bind(config.listen, "worker", "worker.listen").await?;
+    let local = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
+    let node = Arc::new(WorkerNode::open(config)?);
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
+    let served = service::serve(node, listener, stopped);
+    tokio::pin!(served);
+    tokio::select! {
+        result = &mut served => result,
+        result = registration => match result {
+            Ok(Err(error)) => Err(error),
+            Ok(Ok(())) => Ok(()),
+            Err(error) => Err(Error::bug(format!("the registration task ended: {error}"))),
+        },
+        () = shutdown => {
+            // Receivers gone means that both tasks have ended already.
+            let _ = stop.send(true);
+            match tokio::time::timeout(std::time::Duration::from_secs(5), served).await {
+                Ok(result) => result,
+                // Open streams may outlast the grace period; the process ends all the same.
+                Err(_) => Ok(()),
+            }
+        }
+    }
+}

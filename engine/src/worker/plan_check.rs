@@ -1,0 +1,86 @@
+//! What a worker checks of every plan before it runs, and how it rewrites it.
+
+use super::{VERSION_TEXT, WorkerNode, fault, inventory};
+use crate::config::{BowshotOptions, KernelChoice};
+use crate::error::{Error, ErrorClass};
+use crate::operators::hot_aggregate::HotAggregateExec;
+use crate::operators::panic_guard::PanicGuardExec;
+use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
+use datafusion::datasource::sink::DataSinkExec;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion_distributed::{WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse};
+use std::sync::Arc;
+
+/// Checks and rewrites one task's plan.
+pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<WorkerPlanRewriteEventResponse> {
+    check(node, &event.plan)?;
+    let choice = event.session_config.options().extensions.get::<BowshotOptions>().map_or(KernelChoice::Auto, |options| options.kernel);
+    let plan = event.plan.transform_up(|plan| {
+        match plan.downcast_ref::<AggregateExec>() {
+            Some(aggregate) if *aggregate.mode() == AggregateMode::Partial => {
+                let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), choice);
+                Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))
+            }
+            _ => Ok(Transformed::no(plan)),
+        }
+    })?;
+    let plan = fault::inject(&node.config.faults, plan.data)?;
+    Ok(WorkerPlanRewriteEventResponse::new(PanicGuardExec::guard(plan)?))
+}
+
+/// Refuses leaves other than Parquet files of known stores in their catalogued version, literal rows, and everything that writes.
+fn check(node: &WorkerNode, plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
+    let denied = |what: String| -> Result<TreeNodeRecursion> {
+        tracing::warn!(node = node.config.node_id, what, "plan refused");
+        Err(Error::new(ErrorClass::Denied, format!("worker {} refuses this plan: {what}", node.config.node_id)).into())
+    };
+    plan.apply(|part| {
+        if part.is::<DataSinkExec>() {
+            return denied("it writes".into());
+        }
+        let Some(leaf) = part.downcast_ref::<DataSourceExec>() else {
+            return Ok(TreeNodeRecursion::Continue);
+        };
+        if leaf.data_source().downcast_ref::<MemorySourceConfig>().is_some() {
+            return Ok(TreeNodeRecursion::Continue);
+        }
+        let Some(scan) = leaf.data_source().downcast_ref::<FileScanConfig>() else {
+            return denied("it reads from an unknown kind of source".into());
+        };
+        let url = scan.object_store_url.as_ref() as &url::Url;
+        if !matches!(url.scheme(), "node" | "s3") {
+            return denied(format!("it reads {url}, which is outside the volumes and configured buckets"));
+        }
+        if scan.file_source().downcast_ref::<ParquetSource>().is_none() {
+            return denied("it reads files that are not Parquet".into());
+        }
+        if url.scheme() == "node" {
+            check_versions(node, scan, url)?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
+}
+
+fn check_versions(node: &WorkerNode, scan: &FileScanConfig, url: &url::Url) -> Result<()> {
+    let volume = url.host_str().unwrap_or_default();
+    let Some(folder) = node.stores.volume_folder(url) else {
+        return Err(Error::new(ErrorClass::Denied, format!("node {} serves no volume '{volume}'", node.config.node_id)).into());
+    };
+    for planned in scan.file_groups.iter().flat_map(|group| group.files()) {
+        let meta = &planned.object_meta;
+        let name = format!("node://{}/{volume}/{}", node.config.node_id, meta.location);
+        let found = std::fs::metadata(folder.join(meta.location.as_ref())).map_err(|error| {
+            Error::new(ErrorClass::Retry, format!("file {name} cannot be read: {error}; bring it back, or run REFRESH TABLE on its table"))
+        })?;
+        let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
+        if found.len() != meta.size || inventory::disk_version(&found) != version {
+            return Err(Error::new(ErrorClass::Retry, format!("file {name} {VERSION_TEXT}: it was replaced on disk; run REFRESH TABLE on its table")).into());
+        }
+    }
+    Ok(())
+}

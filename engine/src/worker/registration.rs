@@ -1,0 +1,99 @@
+//! Keeps a worker known to its coordinator: registers, waits where there is none yet, sends heartbeats with inventory changes.
+
+use super::WorkerNode;
+use super::inventory::Inventory;
+use crate::control::client::ControlClient;
+use crate::control::{Heartbeat, PROTOCOL_VERSION, Register};
+use crate::error::{Error, ErrorClass, Result};
+use crate::limits;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Runs until `stopped` turns true, or the coordinator refuses this worker for good.
+pub async fn keep_registered(node: Arc<WorkerNode>, local: SocketAddr, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    tokio::select! {
+        result = register_and_beat(node, local) => result,
+        _ = stopped.wait_for(|stop| *stop) => Ok(()),
+    }
+}
+
+async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<()> {
+    let config = &node.config;
+    let mut client = ControlClient::new(&config.coordinator, &config.cluster_token)?;
+    let authority = config.advertise.clone().unwrap_or_else(|| local.to_string());
+    let incarnation = Uuid::new_v4().to_string();
+    let mut inventory = Inventory::new(config.volumes.clone());
+    let mut wanted: HashSet<String> = HashSet::new();
+    let mut wait = limits::REGISTER_RETRY_FIRST;
+    let mut told = false;
+    loop {
+        let register = Register {
+            protocol_version: PROTOCOL_VERSION,
+            version: env!("CARGO_PKG_VERSION").into(),
+            node_id: config.node_id.clone(),
+            region: config.region.clone(),
+            address: format!("http://{authority}/{}", config.node_id),
+            pid: std::process::id(),
+            cpu_threads: if config.cpu_threads > 0 { config.cpu_threads } else { super::service::default_threads() },
+            device: node.device_text(),
+            incarnation: incarnation.clone(),
+        };
+        match client.register(&register).await {
+            Ok(registered) => {
+                tracing::info!(node = config.node_id, coordinator = config.coordinator, "registered");
+                node.add_storage(&registered.storage);
+                wait = limits::REGISTER_RETRY_FIRST;
+                told = false;
+                inventory = beat(&node, &mut client, &incarnation, inventory, &mut wanted).await?;
+            }
+            // Waiting cures a coordinator that is not up yet, not a wrong token, release or name.
+            Err(error) if error.class() != ErrorClass::Retry => return Err(error),
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::warn!(%error, "waiting for the coordinator");
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(limits::REGISTER_RETRY_MAX);
+            }
+        }
+    }
+}
+
+/// Sends heartbeats until the coordinator is lost or asks for a new registration. Returns the inventory for the next round.
+async fn beat(node: &WorkerNode, client: &mut ControlClient, incarnation: &str, mut inventory: Inventory, wanted: &mut HashSet<String>) -> Result<Inventory> {
+    let mut acknowledged = 0;
+    loop {
+        let asked = wanted.clone();
+        let listing = tokio::task::spawn_blocking(move || {
+            inventory.refresh(&asked);
+            inventory
+        });
+        inventory = listing.await.map_err(|error| Error::bug(format!("listing the volumes failed: {error}")))?;
+        let changed = acknowledged != inventory.epoch();
+        let heartbeat = Heartbeat {
+            node_id: node.config.node_id.clone(),
+            incarnation: incarnation.to_string(),
+            inventory_epoch: inventory.epoch(),
+            inventory: changed.then(|| inventory.files().to_vec()),
+            cached_bytes: node.kernels.kernels.cache().bytes(),
+            device: node.device_text(),
+            listed_at_ms: inventory.listed_at_ms(),
+            unreadable: inventory.unreadable().to_vec(),
+        };
+        match client.heartbeat(&heartbeat).await {
+            Ok(answer) if answer.register_again => return Ok(inventory),
+            Ok(answer) => {
+                acknowledged = answer.acknowledged_epoch;
+                *wanted = answer.wanted_checksums.into_iter().collect();
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the coordinator does not answer; registering again");
+                return Ok(inventory);
+            }
+        }
+        tokio::time::sleep(limits::HEARTBEAT_INTERVAL).await;
+    }
+}

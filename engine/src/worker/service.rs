@@ -1,0 +1,147 @@
+//! The worker's gRPC service: the library's worker behind a token check, a hop to the CPU runtime, and a tick that drops dead tasks.
+//!
+//! Two runtimes: connections, keepalive and heartbeats live on the caller's (I/O) runtime; fragments run on a second one, so that a
+//! fragment that saturates every core does not make the node look dead.
+
+use super::{WorkerNode, plan_check};
+use crate::config::BowshotOptions;
+use crate::control::{TOKEN_HEADER, secrets_equal};
+use crate::error::{Error, Result};
+use crate::limits;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SessionState;
+use datafusion_distributed::{DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+use uuid::Uuid;
+
+/// Serves fragments until `stopped` turns true.
+pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> Result<()> {
+    let threads = if node.config.cpu_threads > 0 { node.config.cpu_threads } else { default_threads() };
+    let cpu = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads)
+        .thread_name("bowshot-cpu")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::bug(format!("the CPU runtime cannot start: {error}")))?;
+    let handle = cpu.handle().clone();
+    let worker = library_worker(node.clone());
+    let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
+    let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone() });
+    let token: Arc<str> = node.config.cluster_token.as_str().into();
+    let check_token = move |request: tonic::Request<()>| {
+        let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
+        if secrets_equal(given, token.as_bytes()) {
+            Ok(request)
+        } else {
+            Err(tonic::Status::unauthenticated("the cluster token is missing or wrong: only nodes of the cluster may send plans to a worker"))
+        }
+    };
+    let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
+    let result = Server::builder()
+        .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(8 << 20)
+        .initial_connection_window_size(32 << 20)
+        .tcp_nodelay(true)
+        .layer(layer)
+        .add_service(service)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            // A closed channel means that the worker is ending too.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        })
+        .await;
+    tick.abort();
+    // Dropping a runtime inside another would block; fragments still running are ended.
+    cpu.shutdown_background();
+    result.map_err(|error| Error::bug(format!("the worker's service ended: {error}")))
+}
+
+/// Threads for fragments: the machine's cores.
+pub fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |cores| cores.get())
+}
+
+/// The library's worker with our session: stores, channels, checks and rewrites.
+fn library_worker(node: Arc<WorkerNode>) -> Worker {
+    let runtime = node.runtime.clone();
+    let version = format!("{} {}", node.config.node_id, env!("CARGO_PKG_VERSION"));
+    Worker::from_session_builder(move |context: WorkerQueryContext| {
+        let node = node.clone();
+        async move { session(node, context) }
+    })
+    .with_runtime_env(runtime)
+    .with_max_message_size(limits::DATA_MESSAGE_BYTES_MAX / 2)
+    .with_version(version)
+}
+
+fn session(node: Arc<WorkerNode>, context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
+    let channels = node.channels.clone();
+    let state = context
+        .builder
+        .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
+        .with_distributed_channel_resolver(channels)
+        .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event))
+        .build();
+    Ok(state)
+}
+
+/// The library drops the cached tasks of ended queries only when its cache is touched: without traffic, orphaned fragments would run on.
+async fn drop_dead_tasks(worker: Worker) {
+    let nobody = TaskKey { query_id: Uuid::nil(), stage_id: 0, task_number: 0 };
+    loop {
+        tokio::time::sleep(limits::TASK_CACHE_TICK).await;
+        let touch = ExecuteTaskRequest { task_key: nobody, target_partition_start: 0, target_partition_end: 0, producer_head: ProducerHead::None };
+        // Always times out: nobody sets this task's plan. The touch is the point.
+        let _ = tokio::time::timeout(Duration::from_millis(1), worker.execute_task(touch)).await;
+    }
+}
+
+/// Runs calls that carry fragments on the CPU runtime.
+#[derive(Clone)]
+struct HopService<S> {
+    inner: S,
+    cpu: tokio::runtime::Handle,
+}
+
+impl<S, B> tower::Service<http::Request<B>> for HopService<S>
+where
+    S: tower::Service<http::Request<B>> + Clone + Send + 'static,
+    S::Future: Send + 'static,
+    S::Response: Send + 'static,
+    S::Error: Send + 'static,
+    B: Send + 'static,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        let path = request.uri().path();
+        if !path.ends_with("/ExecuteTask") && !path.ends_with("/CoordinatorChannel") {
+            return Box::pin(self.inner.call(request));
+        }
+        // What the handler spawns must land on the CPU runtime too.
+        let _entered = self.cpu.enter();
+        let running = self.cpu.spawn(self.inner.call(request));
+        Box::pin(async move {
+            match running.await {
+                Ok(result) => result,
+                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                // The CPU runtime is shutting down: the connection goes with it.
+                Err(_) => std::future::pending().await,
+            }
+        })
+    }
+}

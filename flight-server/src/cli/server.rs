@@ -1,0 +1,251 @@
+//! `bowshot server`: the coordinator, the Flight SQL service, and a worker too if wanted.
+
+use super::listen::{self, CONTROL, FLIGHT_SQL, HTTP, WORKER};
+use super::{signals, worker};
+use crate::auth::Authenticator;
+use crate::config::{AuthMode, Config, Flags};
+use crate::connection;
+use crate::error::{Error, Result};
+use crate::flight_sql::FlightSql;
+use crate::limits;
+use crate::status::{self, Readiness};
+use crate::tls;
+use bowshot_engine::{Coordinator, WorkerConfig};
+use clap::Args;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tonic::transport::{Server, ServerTlsConfig};
+
+/// Dead clients are noticed after the interval and the timeout together.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Shares of durations that summaries answer.
+const QUANTILES: [f64; 3] = [0.5, 0.9, 0.99];
+
+#[derive(Args)]
+pub struct ServerArguments {
+    /// Address of Flight SQL.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Address of health and metrics.
+    #[arg(long, value_name = "HOST:PORT")]
+    http_listen: Option<String>,
+    /// Address where workers register.
+    #[arg(long, value_name = "HOST:PORT")]
+    control_listen: Option<String>,
+    /// Folder of the catalog.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// Jurisdiction of the coordinator, where results are merged.
+    #[arg(long)]
+    region: Option<String>,
+    /// Schema of unqualified table names.
+    #[arg(long)]
+    default_schema: Option<String>,
+    /// Host a worker in this process, with the settings of the section worker.
+    #[arg(long)]
+    with_worker: bool,
+    /// Address of that worker.
+    #[arg(long, value_name = "HOST:PORT")]
+    worker_listen: Option<String>,
+    /// End when standard input ends: for a server started by another process.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+impl ServerArguments {
+    /// The flags as settings.
+    pub fn flags(&self) -> Flags {
+        let mut flags = Flags::default();
+        flags.set("server.listen", self.listen.as_deref());
+        flags.set("server.http_listen", self.http_listen.as_deref());
+        flags.set("coordinator.listen", self.control_listen.as_deref());
+        flags.set("coordinator.data_dir", self.data_dir.as_deref());
+        flags.set("coordinator.region", self.region.as_deref());
+        flags.set("coordinator.default_schema", self.default_schema.as_deref());
+        flags.set("worker.listen", self.worker_listen.as_deref());
+        flags
+    }
+}
+
+/// Runs the server until it is told to stop, then lets running calls finish for a while.
+///
+/// # Errors
+/// When a setting cannot be used, an address is taken, or a part of the server fails.
+pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
+    if arguments.with_worker {
+        config.worker.get_or_insert_default();
+    }
+    let authenticator = Authenticator::new(&config.auth, config.server.listen)?;
+    let tls = tls::server_tls(&config.tls)?;
+    let flight_listener = listen::bind(config.server.listen, FLIGHT_SQL).await?;
+    let http_listener = listen::bind(config.server.http_listen, HTTP).await?;
+    listen::check_free(config.coordinator.listen, CONTROL).await?;
+    complete_token(&mut config);
+    let worker = match config.worker.take() {
+        Some(worker) => Some(check_worker(worker, &config).await?),
+        None => None,
+    };
+
+    let metrics = PrometheusBuilder::new()
+        .set_quantiles(&QUANTILES)
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| Error::config(format!("metrics cannot be recorded: {error}")))?;
+    let (stop, stopped) = watch::channel(false);
+    let readiness = Readiness::default();
+    let http = tokio::spawn(status::serve(
+        http_listener,
+        readiness.clone(),
+        metrics,
+        told_to_stop(stopped.clone()),
+    ));
+
+    let coordinator = Coordinator::open(config.coordinator.clone()).await?;
+    let service = FlightSql::new(coordinator.clone(), authenticator)
+        .map_err(|source| Error::file("read", std::path::Path::new("random numbers"), source))?;
+    let service = Arc::new(service);
+    let sweeping = tokio::spawn({
+        let service = Arc::clone(&service);
+        async move { service.sweep().await }
+    });
+    announce(&config, &flight_listener, tls.is_some());
+    let flight = tokio::spawn(serve_flight(service, flight_listener, tls, told_to_stop(stopped.clone())));
+    let worker = worker.map(|worker| tokio::spawn(bowshot_engine::run_worker(worker, told_to_stop(stopped))));
+    readiness.set(true);
+
+    let outcome = until_stopped(flight, worker, signals::stop(arguments.exit_with_parent), || {
+        readiness.set(false);
+        stop.send_replace(true);
+    })
+    .await;
+    sweeping.abort();
+    coordinator.shutdown().await;
+    if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), http).await.unwrap_or(Ok(Ok(()))) {
+        tracing::warn!(%error, "the HTTP service ended with an error");
+    }
+    outcome
+}
+
+type Running<E> = JoinHandle<Result<(), E>>;
+
+/// Waits for the signal to stop or for a part to fail; then tells all parts to stop and waits for them.
+async fn until_stopped(
+    mut flight: Running<Error>,
+    mut worker: Option<Running<bowshot_engine::Error>>,
+    signal: impl Future<Output = ()>,
+    stop_all: impl FnOnce(),
+) -> Result<()> {
+    let worker_ended = async {
+        match &mut worker {
+            Some(worker) => ended(worker.await.map(|outcome| outcome.map_err(Error::from))),
+            None => std::future::pending().await,
+        }
+    };
+    let first = tokio::select! {
+        () = signal => Ok(()),
+        outcome = &mut flight => ended(outcome),
+        outcome = worker_ended => outcome,
+    };
+    stop_all();
+    if !flight.is_finished() {
+        match tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut flight).await {
+            Ok(outcome) => ended(outcome)?,
+            // The calls left are cut off, which cancels their queries.
+            Err(_) => flight.abort(),
+        }
+    }
+    if let Some(mut worker) = worker.filter(|worker| !worker.is_finished())
+        && tokio::time::timeout(limits::SHUTDOWN_GRACE, &mut worker).await.is_err()
+    {
+        worker.abort();
+    }
+    first
+}
+
+fn ended(outcome: Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    outcome.unwrap_or_else(|error| {
+        Err(Error::Child {
+            name: "a part of the server".to_string(),
+            problem: format!("stopped unexpectedly: {error}"),
+            last_lines: String::new(),
+        })
+    })
+}
+
+async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
+    // An error means the sender is gone, and with it the server: stop as well.
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+async fn serve_flight(
+    service: Arc<FlightSql>,
+    listener: TcpListener,
+    tls: Option<ServerTlsConfig>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    if let Some(tls) = tls {
+        server = server.tls_config(tls).map_err(|source| Error::Transport { source })?;
+    }
+    let on_close: connection::OnClose = {
+        let service = Arc::clone(&service);
+        Arc::new(move |connection| service.connection_closed(connection))
+    };
+    server
+        .add_service(service.into_server())
+        .serve_with_incoming_shutdown(connection::incoming(listener, on_close), shutdown)
+        .await
+        .map_err(|source| Error::Transport { source })
+}
+
+/// Without a token only the worker in this process can join: it gets a random one.
+fn complete_token(config: &mut Config) {
+    if config.coordinator.cluster_token.is_empty() {
+        config.coordinator.cluster_token = uuid::Uuid::new_v4().to_string();
+        if config.worker.is_none() {
+            tracing::warn!(
+                "coordinator.cluster_token is not set, so no worker can join: set it here and at the workers (BOWSHOT__COORDINATOR__CLUSTER_TOKEN, BOWSHOT__WORKER__CLUSTER_TOKEN)"
+            );
+        }
+    }
+}
+
+/// Completes the settings of a worker in this process from those of the coordinator.
+async fn check_worker(mut settings: WorkerConfig, config: &Config) -> Result<WorkerConfig> {
+    if settings.node_id.is_empty() {
+        settings.node_id = "local".to_string();
+    }
+    if settings.cluster_token.is_empty() {
+        settings.cluster_token.clone_from(&config.coordinator.cluster_token);
+    }
+    let control = config.coordinator.listen;
+    let reachable = match control.ip().is_unspecified() {
+        true => SocketAddr::from(([127, 0, 0, 1], control.port())),
+        false => control,
+    };
+    settings.coordinator = format!("http://{reachable}");
+    listen::check_free(settings.listen, WORKER).await?;
+    worker::check_volumes(&settings)?;
+    Ok(settings)
+}
+
+fn announce(config: &Config, listener: &TcpListener, encrypted: bool) {
+    let address = listener.local_addr().unwrap_or(config.server.listen);
+    let scheme = if encrypted { "grpc+tls" } else { "grpc" };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        flight_sql = %format!("{scheme}://{address}"),
+        http = %format!("http://{}", config.server.http_listen),
+        control = %config.coordinator.listen,
+        authentication = config.auth.mode == AuthMode::Password,
+        "bowshot server is ready"
+    );
+}

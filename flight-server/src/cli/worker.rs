@@ -1,0 +1,186 @@
+//! `bowshot worker`: a node that holds volumes and runs fragments.
+
+use super::listen::{self, WORKER};
+use super::signals;
+use crate::config::{Config, Flags};
+use crate::error::{Error, Result};
+use bowshot_datasets::tpch;
+use bowshot_engine::WorkerConfig;
+use clap::Args;
+use figment::value::{Dict, Value};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+#[derive(Args)]
+pub struct WorkerArguments {
+    /// Name of the node, unique in the cluster and kept for its life.
+    #[arg(long)]
+    node_id: Option<String>,
+    /// Jurisdiction of the node's data.
+    #[arg(long)]
+    region: Option<String>,
+    /// Address that other nodes reach the worker on.
+    #[arg(long, value_name = "HOST:PORT")]
+    listen: Option<String>,
+    /// Address to tell others when it differs from --listen.
+    #[arg(long, value_name = "HOST:PORT")]
+    advertise: Option<String>,
+    /// Control address of the coordinator.
+    #[arg(long, value_name = "http://HOST:PORT")]
+    coordinator: Option<String>,
+    /// A named folder of Parquet files; may be given several times.
+    #[arg(long = "volume", value_name = "NAME=PATH")]
+    volumes: Vec<String>,
+    /// Which card may be used: off, hardware or software.
+    #[arg(long, value_parser = ["off", "hardware", "software"])]
+    kernel_device: Option<String>,
+    /// Before serving, write part PART of PARTS of TPC-H at SCALE into the first volume.
+    #[arg(long, value_name = "SCALE,PART,PARTS")]
+    generate_tpch: Option<String>,
+    /// End when standard input ends: for a worker started by another process.
+    #[arg(long, hide = true)]
+    exit_with_parent: bool,
+}
+
+#[derive(Args)]
+pub struct GenerateArguments {
+    #[arg(long)]
+    scale: f64,
+    #[arg(long)]
+    part: usize,
+    #[arg(long)]
+    parts: usize,
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl WorkerArguments {
+    /// The flags as settings.
+    ///
+    /// # Errors
+    /// When a volume is not `NAME=PATH`.
+    pub fn flags(&self) -> Result<Flags> {
+        let mut flags = Flags::default();
+        flags.set("worker.node_id", self.node_id.as_deref());
+        flags.set("worker.region", self.region.as_deref());
+        flags.set("worker.listen", self.listen.as_deref());
+        flags.set("worker.advertise", self.advertise.as_deref());
+        flags.set("worker.coordinator", self.coordinator.as_deref());
+        flags.set("worker.kernel_device", self.kernel_device.as_deref());
+        if !self.volumes.is_empty() {
+            let mut volumes = Dict::new();
+            for volume in &self.volumes {
+                let (name, path) = volume.split_once('=').ok_or_else(|| {
+                    Error::config(format!("--volume '{volume}' must be NAME=PATH"))
+                })?;
+                volumes.insert(name.to_string(), Value::from(path));
+            }
+            flags.set("worker.volumes", Some(volumes));
+        }
+        Ok(flags)
+    }
+}
+
+/// Runs the worker until it is told to stop.
+///
+/// # Errors
+/// When the settings cannot be used, or the worker fails.
+pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
+    let worker = config.worker.unwrap_or_default();
+    if worker.node_id.is_empty() {
+        return Err(Error::config(
+            "a worker needs a name: --node-id NAME or the setting worker.node_id",
+        ));
+    }
+    listen::check_free(worker.listen, WORKER).await?;
+    let stopped = signals::stop(arguments.exit_with_parent);
+    tokio::pin!(stopped);
+    if let Some(wanted) = &arguments.generate_tpch {
+        tokio::select! {
+            generated = generate_apart(wanted, &worker) => generated?,
+            () = &mut stopped => return Ok(()),
+        }
+    }
+    check_volumes(&worker)?;
+    // The engine wants a future of its own; the pinned one stays with this frame.
+    let (stop, told_to_stop) = tokio::sync::oneshot::channel::<()>();
+    let running = bowshot_engine::run_worker(worker, async {
+        // An error means the sender is gone: stop as well.
+        let _ = told_to_stop.await;
+    });
+    tokio::pin!(running);
+    tokio::select! {
+        ended = &mut running => return Ok(ended?),
+        () = stopped => {}
+    }
+    // The worker may have ended by itself meanwhile; then nobody listens, and nothing is left to do.
+    let _ = stop.send(());
+    Ok(running.await?)
+}
+
+/// Checks that the folder of every volume is there.
+///
+/// # Errors
+/// [`Error::Volume`] for the first that is not.
+pub fn check_volumes(worker: &WorkerConfig) -> Result<()> {
+    for (volume, path) in &worker.volumes {
+        let problem = match std::fs::metadata(path) {
+            Ok(found) if found.is_dir() => continue,
+            Ok(_) => "is not a folder".to_string(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist".to_string(),
+            Err(error) => format!("cannot be read: {error}"),
+        };
+        return Err(Error::Volume {
+            node: worker.node_id.clone(),
+            volume: volume.clone(),
+            path: path.clone(),
+            problem,
+        });
+    }
+    Ok(())
+}
+
+/// Generates in a process of its own: the generator keeps 300 MB of text in memory for as long as its process lives.
+async fn generate_apart(wanted: &str, worker: &WorkerConfig) -> Result<()> {
+    let parts: Vec<&str> = wanted.split(',').map(str::trim).collect();
+    let [scale, part, parts] = parts[..] else {
+        return Err(Error::config(format!(
+            "--generate-tpch '{wanted}' must be SCALE,PART,PARTS, such as 0.1,1,3"
+        )));
+    };
+    let folder = worker.volumes.values().next().ok_or_else(|| {
+        Error::config("--generate-tpch needs a volume to write to: --volume NAME=PATH")
+    })?;
+    tracing::info!(scale, part, parts, folder = %folder.display(), "generating TPC-H");
+    let own = std::env::current_exe().map_err(|source| Error::file("find", Path::new("this program"), source))?;
+    let status = tokio::process::Command::new(&own)
+        .args(["generate-tpch", "--scale", scale, "--part", part, "--parts", parts, "--out"])
+        .arg(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true)
+        .status()
+        .await
+        .map_err(|source| Error::file("start", &own, source))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(Error::Child {
+            name: "the generator of TPC-H".to_string(),
+            problem: format!("failed ({status}); its message stands above"),
+            last_lines: String::new(),
+        }),
+    }
+}
+
+/// Writes one part of TPC-H in this process.
+///
+/// # Errors
+/// When a parameter is out of range or the disk refuses.
+pub fn generate(arguments: &GenerateArguments) -> Result<()> {
+    let options = tpch::Options::default();
+    let files = tpch::write_tables(arguments.scale, arguments.part, arguments.parts, &arguments.out, &options)?;
+    let rows: u64 = files.iter().map(|file| file.rows).sum();
+    let kept = files.iter().filter(|file| file.kept).count();
+    println!("{} files ({kept} kept), {rows} rows", files.len());
+    Ok(())
+}

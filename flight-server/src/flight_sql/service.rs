@@ -1,0 +1,314 @@
+//! The service itself: who calls, and which part of it answers.
+
+use super::prepared::PreparedStatements;
+use super::result_stream::{self, FlightDataStream};
+use super::results::Results;
+use super::sessions::Sessions;
+use super::statements;
+use super::ticket::{TicketError, TicketSigner};
+use super::{actions, metadata, status};
+use crate::auth::{Authenticator, Principal};
+use crate::connection::ConnectionId;
+use crate::limits;
+use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::sql::{
+    Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery,
+};
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
+    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+};
+use bowshot_engine::{Coordinator, Session};
+use futures::{Stream, StreamExt};
+use prost::Message;
+use prost::bytes::Bytes;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use tonic::{Request, Response, Status, Streaming};
+use uuid::Uuid;
+
+/// How often results that nobody wants are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Everything the Flight SQL service knows.
+pub struct FlightSql {
+    pub(super) coordinator: Coordinator,
+    pub(super) authenticator: Authenticator,
+    pub(super) sessions: Sessions,
+    pub(super) results: Arc<Results>,
+    pub(super) prepared: PreparedStatements,
+    pub(super) tickets: TicketSigner,
+}
+
+/// The caller of one request.
+pub(super) struct Caller {
+    pub principal: Principal,
+    pub connection: Option<ConnectionId>,
+    pub session: Session,
+}
+
+/// What tonic serves: implements `FlightService` for [`FlightSql`].
+#[derive(Clone)]
+pub struct FlightEndpointService(Arc<FlightSql>);
+
+impl FlightSql {
+    /// The service of a coordinator.
+    ///
+    /// # Errors
+    /// When the machine has no random numbers for the ticket key.
+    pub fn new(coordinator: Coordinator, authenticator: Authenticator) -> std::io::Result<Self> {
+        Ok(Self {
+            sessions: Sessions::new(coordinator.clone()),
+            coordinator,
+            authenticator,
+            results: Arc::new(Results::default()),
+            prepared: PreparedStatements::default(),
+            tickets: TicketSigner::new()?,
+        })
+    }
+
+    /// The service for tonic, with our limits on messages.
+    pub fn into_server(self: Arc<Self>) -> FlightServiceServer<FlightEndpointService> {
+        FlightServiceServer::new(FlightEndpointService(self))
+            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+    }
+
+    /// Ends what belonged to a connection that is gone.
+    pub fn connection_closed(&self, connection: ConnectionId) {
+        self.sessions.connection_closed(connection);
+    }
+
+    /// Drops results that nobody fetched in time, for as long as it is polled.
+    pub async fn sweep(&self) {
+        loop {
+            tokio::time::sleep(SWEEP_EVERY).await;
+            self.results.sweep();
+        }
+    }
+
+    /// The query named in a ticket's bytes, without a check: only for what is checked against the user afterwards.
+    pub(super) fn ticket_query(&self, ticket: &[u8]) -> Option<Uuid> {
+        Uuid::from_slice(ticket.get(1..17)?).ok()
+    }
+
+    async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let principal = self.authenticator.authenticate(request.metadata()).await?;
+        let connection = ConnectionId::of(request.extensions());
+        let session = self.sessions.of(&principal, connection);
+        Ok(Caller {
+            principal,
+            connection,
+            session,
+        })
+    }
+
+    async fn flight_info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
+        let caller = self.caller(&request).await?;
+        let descriptor = request.into_inner();
+        match command(&descriptor.cmd)? {
+            Command::CommandStatementQuery(query) => {
+                actions::refuse_transaction(query.transaction_id.as_ref())?;
+                let prepared = statements::prepare(&caller.session, &query.query).await?;
+                let parameters = prepared.parameter_schema().fields().len();
+                if parameters > 0 {
+                    return Err(Status::invalid_argument(format!(
+                        "the statement has {parameters} parameters, but no values are bound; prepare it first"
+                    )));
+                }
+                self.start_for_fetching(&caller, Arc::new(prepared), vec![Vec::new()], descriptor)
+                    .await
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                self.start_prepared(&caller, &query.prepared_statement_handle, descriptor)
+                    .await
+            }
+            command => {
+                let schema = metadata::schema(&command).ok_or_else(|| not_offered(&command))?;
+                // A metadata answer is small and the same each time: its ticket is the command itself.
+                statements::flight_info(&schema, descriptor.cmd.to_vec(), descriptor.clone())
+            }
+        }
+    }
+
+    async fn schema(&self, request: Request<FlightDescriptor>) -> Result<SchemaResult, Status> {
+        let caller = self.caller(&request).await?;
+        let schema = match command(&request.get_ref().cmd)? {
+            Command::CommandStatementQuery(query) => {
+                statements::prepare(&caller.session, &query.query).await?.schema()
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                self.prepared_plan(&caller, &query.prepared_statement_handle)?.schema()
+            }
+            command => metadata::schema(&command).ok_or_else(|| not_offered(&command))?,
+        };
+        let schema = statements::schema_message(&schema)?.0;
+        Ok(SchemaResult { schema })
+    }
+
+    async fn fetch(&self, request: Request<Ticket>) -> Result<FlightDataStream, Status> {
+        let caller = self.caller(&request).await?;
+        match command(&request.get_ref().ticket)? {
+            Command::TicketStatementQuery(ticket) => self.fetch_query(&caller, &ticket),
+            command => {
+                let refused = not_offered(&command);
+                let batch = self.metadata(&caller, command).await.ok_or(refused)??;
+                Ok(result_stream::of_batch(batch))
+            }
+        }
+    }
+
+    fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
+        let user = &caller.principal.user;
+        let query_id = self
+            .tickets
+            .check(&ticket.statement_handle, user, SystemTime::now())
+            .map_err(|error| match error {
+                TicketError::Invalid => Status::permission_denied(error.to_string()),
+                TicketError::Expired => Status::not_found(error.to_string()),
+            })?;
+        let fetched = self
+            .results
+            .fetch(query_id, user)
+            .map_err(|error| Status::not_found(format!("{error} (query {query_id})")))?;
+        Ok(result_stream::of_query(query_id, fetched, Arc::clone(&self.results)))
+    }
+
+    async fn put(&self, request: Request<Streaming<FlightData>>) -> Result<PutResult, Status> {
+        let caller = self.caller(&request).await?;
+        let mut data = request.into_inner();
+        // The first message names the command, and may hold the schema of the data after it as well.
+        let first = data
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("no command was sent"))?;
+        let descriptor = first
+            .flight_descriptor
+            .clone()
+            .ok_or_else(|| Status::invalid_argument("the first message names no command"))?;
+        let data = futures::stream::once(std::future::ready(Ok(first))).chain(data);
+        match command(&descriptor.cmd)? {
+            Command::CommandStatementUpdate(update) => {
+                actions::refuse_transaction(update.transaction_id.as_ref())?;
+                let prepared = statements::prepare(&caller.session, &update.query).await?;
+                let count = self.run_update(&caller, &prepared, vec![Vec::new()]).await?;
+                Ok(update_result(count))
+            }
+            Command::CommandPreparedStatementUpdate(update) => {
+                let handle = &update.prepared_statement_handle;
+                Ok(update_result(self.update_prepared(&caller, handle, data).await?))
+            }
+            Command::CommandPreparedStatementQuery(query) => {
+                let handle = query.prepared_statement_handle;
+                self.bind_prepared(&caller, &handle, data).await?;
+                let result = DoPutPreparedStatementResult {
+                    prepared_statement_handle: Some(handle),
+                };
+                Ok(PutResult {
+                    app_metadata: result.encode_to_vec().into(),
+                })
+            }
+            command => Err(not_offered(&command)),
+        }
+    }
+}
+
+fn command(message: &[u8]) -> Result<Command, Status> {
+    Any::decode(message)
+        .map_err(|error| status::malformed("command", error))
+        .and_then(|any| Command::try_from(any).map_err(|error| status::malformed("command", error)))
+}
+
+fn not_offered(command: &Command) -> Status {
+    let name = command.type_url().rsplit('.').next().unwrap_or_default();
+    Status::unimplemented(format!("this server does not offer {name}"))
+}
+
+fn update_result(record_count: i64) -> PutResult {
+    PutResult {
+        app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into(),
+    }
+}
+
+type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+fn one<T: Send + 'static>(item: T) -> ResponseStream<T> {
+    Box::pin(futures::stream::once(std::future::ready(Ok(item))))
+}
+
+#[tonic::async_trait]
+impl FlightService for FlightEndpointService {
+    type HandshakeStream = ResponseStream<HandshakeResponse>;
+    type ListFlightsStream = ResponseStream<FlightInfo>;
+    type DoGetStream = FlightDataStream;
+    type DoPutStream = ResponseStream<PutResult>;
+    type DoActionStream = ResponseStream<arrow_flight::Result>;
+    type ListActionsStream = ResponseStream<ActionType>;
+    type DoExchangeStream = ResponseStream<FlightData>;
+
+    async fn handshake(
+        &self,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Self::HandshakeStream>, Status> {
+        let token = self.0.authenticator.log_in(request.metadata()).await?;
+        let bearer = format!("Bearer {token}")
+            .parse()
+            .map_err(|error| status::malformed("token", error))?;
+        let payload = Bytes::from(token.into_bytes());
+        let mut response = Response::new(one(HandshakeResponse {
+            protocol_version: 0,
+            payload,
+        }));
+        response.metadata_mut().insert("authorization", bearer);
+        Ok(response)
+    }
+
+    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        self.0.caller(&request).await?;
+        // Statements are the flights here, and nobody can list those in advance.
+        Ok(Response::new(Box::pin(futures::stream::empty())))
+    }
+
+    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        self.0.flight_info(request).await.map(Response::new)
+    }
+
+    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        // A result can be fetched from the start, so the first answer is the last.
+        let info = self.0.flight_info(request).await?;
+        Ok(Response::new(PollInfo::new().with_info(info)))
+    }
+
+    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        self.0.schema(request).await.map(Response::new)
+    }
+
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        self.0.fetch(request).await.map(Response::new)
+    }
+
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        self.0.put(request).await.map(|result| Response::new(one(result)))
+    }
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let caller = self.0.caller(&request).await?;
+        let answer = self.0.act(&caller, request.into_inner()).await?;
+        let results = answer.map(|body| Ok(arrow_flight::Result { body }));
+        Ok(Response::new(Box::pin(futures::stream::iter(results))))
+    }
+
+    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        self.0.caller(&request).await?;
+        let offered = actions::offered().into_iter().map(Ok);
+        Ok(Response::new(Box::pin(futures::stream::iter(offered))))
+    }
+
+    async fn do_exchange(
+        &self,
+        _request: Request<Streaming<FlightData>>,
+    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+        Err(Status::unimplemented("this server does not offer DoExchange"))
+    }
+}

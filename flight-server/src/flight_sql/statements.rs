@@ -1,0 +1,174 @@
+//! Running statements: started when their FlightInfo is asked for, streamed when the ticket comes back.
+
+use super::results::BatchStream;
+use super::service::{Caller, FlightSql};
+use super::status;
+use crate::limits;
+use crate::sql_text;
+use arrow::array::RecordBatch;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::writer::IpcWriteOptions;
+use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
+use bowshot_engine::{Prepared, Session, StatementKind};
+use datafusion::common::ScalarValue;
+use futures::{StreamExt, TryStreamExt};
+use prost::Message;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tonic::Status;
+use uuid::Uuid;
+
+/// The values of one run of a statement, in the order of its parameters.
+pub type ParameterRow = Vec<ScalarValue>;
+
+/// A statement that runs, or ran to its end already.
+struct Started {
+    query_id: Uuid,
+    schema: SchemaRef,
+    batches: BatchStream,
+}
+
+/// Parses and plans a statement as clients write it.
+///
+/// # Errors
+/// The status of what is wrong with it.
+pub async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
+    if sql.len() > limits::STATEMENT_BYTES_MAX {
+        return Err(Status::invalid_argument(format!(
+            "the statement has {} bytes, more than the {} that are allowed",
+            sql.len(),
+            limits::STATEMENT_BYTES_MAX
+        )));
+    }
+    session
+        .prepare(&sql_text::number_parameters(sql))
+        .await
+        .map_err(status::from_engine)
+}
+
+impl FlightSql {
+    /// Starts a statement, once for each row of parameters, and answers how to fetch its result.
+    pub(super) async fn start_for_fetching(
+        &self,
+        caller: &Caller,
+        prepared: Arc<Prepared>,
+        rows: Vec<ParameterRow>,
+        descriptor: FlightDescriptor,
+    ) -> Result<FlightInfo, Status> {
+        let started = match prepared.kind() {
+            StatementKind::Command => run_command(&caller.session, &prepared, rows).await?,
+            StatementKind::Query => start_query(&caller.session, prepared, rows).await?,
+        };
+        let (query_id, schema) = (started.query_id, Arc::clone(&started.schema));
+        let user = &caller.principal.user;
+        self.results
+            .insert(query_id, user, started.schema, started.batches)
+            .map_err(|_| {
+                Status::resource_exhausted(format!(
+                    "{} results are waiting or running already; fetch or cancel some first",
+                    limits::RESULTS_MAX
+                ))
+            })?;
+        let statement_handle = self
+            .tickets
+            .sign(query_id, user, SystemTime::now(), limits::RESULT_UNCLAIMED)
+            .into();
+        let ticket = TicketStatementQuery { statement_handle };
+        flight_info(&schema, ticket.as_any().encode_to_vec(), descriptor)
+            .map(|info| info.with_app_metadata(query_id.to_string()))
+    }
+
+    /// Runs a statement to its end, once for each row of parameters, and answers how many rows it changed; -1 when the
+    /// engine does not know.
+    pub(super) async fn run_update(
+        &self,
+        caller: &Caller,
+        prepared: &Prepared,
+        rows: Vec<ParameterRow>,
+    ) -> Result<i64, Status> {
+        let mut affected: Option<i64> = None;
+        for row in rows {
+            let mut stream = caller
+                .session
+                .execute(prepared, row)
+                .await
+                .map_err(status::from_engine)?;
+            while let Some(batch) = stream.next().await {
+                batch.map_err(status::from_engine)?;
+            }
+            if let Some(rows) = stream.affected_rows() {
+                affected = Some(affected.unwrap_or(0) + rows);
+            }
+        }
+        Ok(affected.unwrap_or(-1))
+    }
+}
+
+/// Runs a command now, exactly once a row, and keeps the few rows it may answer with.
+async fn run_command(session: &Session, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<Started, Status> {
+    let mut query_id = None;
+    let mut batches: Vec<RecordBatch> = Vec::new();
+    for row in rows {
+        let mut stream = session.execute(prepared, row).await.map_err(status::from_engine)?;
+        query_id.get_or_insert(stream.query_id());
+        while let Some(batch) = stream.next().await {
+            batches.push(batch.map_err(status::from_engine)?);
+        }
+    }
+    Ok(Started {
+        query_id: query_id.unwrap_or_else(Uuid::now_v7),
+        schema: prepared.schema(),
+        batches: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))),
+    })
+}
+
+/// Starts a query with its first row of parameters; those after it run when the ones before are fetched.
+async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>) -> Result<Started, Status> {
+    let mut rows = rows.into_iter();
+    let Some(first_row) = rows.next() else {
+        return Ok(Started {
+            query_id: Uuid::now_v7(),
+            schema: prepared.schema(),
+            batches: Box::pin(futures::stream::empty()),
+        });
+    };
+    let first = session
+        .execute(&prepared, first_row)
+        .await
+        .map_err(status::from_engine)?;
+    let (query_id, schema) = (first.query_id(), first.schema());
+    let session = session.clone();
+    let later = futures::stream::iter(rows)
+        .then(move |row| {
+            let (session, prepared) = (session.clone(), Arc::clone(&prepared));
+            async move { session.execute(&prepared, row).await }
+        })
+        .try_flatten();
+    Ok(Started {
+        query_id,
+        schema,
+        batches: Box::pin(first.chain(later)),
+    })
+}
+
+/// How to fetch a result: one endpoint, without an address, which means the connection in use.
+pub fn flight_info(schema: &Schema, ticket: Vec<u8>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
+    FlightInfo::new()
+        .try_with_schema(schema)
+        .map(|info| {
+            info.with_endpoint(endpoint)
+                .with_descriptor(descriptor)
+                .with_total_records(-1)
+                .with_total_bytes(-1)
+        })
+        .map_err(status::from_encoding)
+}
+
+/// A schema as the message that clients decode.
+pub fn schema_message(schema: &Schema) -> Result<IpcMessage, Status> {
+    SchemaAsIpc::new(schema, &IpcWriteOptions::default())
+        .try_into()
+        .map_err(status::from_encoding)
+}

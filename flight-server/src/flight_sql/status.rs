@@ -1,0 +1,42 @@
+//! Errors of the engine as gRPC status. The text is the engine's own, so that every client shows the same.
+
+use arrow_flight::error::FlightError;
+use bowshot_engine::{Error, ErrorClass};
+use tonic::{Code, Status};
+
+/// The status for an error of the engine.
+pub fn from_engine(error: Error) -> Status {
+    let code = match error.class() {
+        ErrorClass::User => Code::InvalidArgument,
+        ErrorClass::Unauthenticated => Code::Unauthenticated,
+        ErrorClass::Denied => Code::PermissionDenied,
+        ErrorClass::NotFound => Code::NotFound,
+        ErrorClass::Retry => Code::Unavailable,
+        ErrorClass::Resource => Code::ResourceExhausted,
+        ErrorClass::Cancelled => Code::Cancelled,
+        ErrorClass::Deadline => Code::DeadlineExceeded,
+        ErrorClass::Bug => {
+            tracing::error!(%error, "a query failed through a defect of ours");
+            Code::Internal
+        }
+    };
+    Status::new(code, error.message())
+}
+
+/// The status for an error while a result is put into Arrow messages: a defect of ours.
+pub fn from_encoding(error: impl std::fmt::Display) -> Status {
+    Status::internal(format!("the answer cannot be encoded: {error}"))
+}
+
+/// The status for a request that does not decode: the client's mistake.
+pub fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
+    Status::invalid_argument(format!("the {what} cannot be read: {error}"))
+}
+
+/// The status inside a decoder's error, or `INVALID_ARGUMENT` for what the client sent wrongly.
+pub fn from_decoding(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        other => malformed("data sent with the request", other),
+    }
+}

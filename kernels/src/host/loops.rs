@@ -1,0 +1,390 @@
+//! The tight loops of the host kernel, each over slices of one block.
+
+use crate::bind::Order;
+use crate::simd::vectorised;
+
+/// A lane or value type that loops read.
+pub(crate) trait Number: bytemuck::Pod + Ord {
+    const LEAST: Self;
+    const GREATEST: Self;
+    /// Modulo 2^32, 2^64, 2^128: callers prove that nothing is lost.
+    fn as_u32(self) -> u32;
+    fn as_i64(self) -> i64;
+    fn as_i128(self) -> i128;
+    fn as_usize(self) -> usize;
+    fn of_lane(lane: u64) -> Self;
+}
+
+macro_rules! number {
+    ($($type:ty),*) => { $(impl Number for $type {
+        const LEAST: Self = <$type>::MIN;
+        const GREATEST: Self = <$type>::MAX;
+        #[inline(always)]
+        fn as_u32(self) -> u32 { self as u32 }
+        #[inline(always)]
+        fn as_i64(self) -> i64 { self as i64 }
+        #[inline(always)]
+        fn as_i128(self) -> i128 { self as i128 }
+        #[inline(always)]
+        fn as_usize(self) -> usize { self as usize }
+        #[inline(always)]
+        fn of_lane(lane: u64) -> Self { lane as Self }
+    })* };
+}
+number!(u8, u16, u32, u64, i64, i128);
+
+/// Unsigned wrapping subtraction in the lane's own width, which makes a range test one comparison.
+pub(crate) trait LaneNumber: Number {
+    fn minus(self, other: Self) -> Self;
+}
+
+macro_rules! lane_number {
+    ($($type:ty),*) => { $(impl LaneNumber for $type {
+        #[inline(always)]
+        fn minus(self, other: Self) -> Self { self.wrapping_sub(other) }
+    })* };
+}
+lane_number!(u8, u16, u32, u64);
+
+/// A running answer in 64 or 128 bits.
+pub(crate) trait Accumulator: Copy + Ord {
+    fn of<N: Number>(value: N) -> Self;
+    fn plus(self, other: Self) -> Self;
+}
+
+impl Accumulator for i64 {
+    #[inline(always)]
+    fn of<N: Number>(value: N) -> Self {
+        value.as_i64()
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+}
+
+impl Accumulator for i128 {
+    #[inline(always)]
+    fn of<N: Number>(value: N) -> Self {
+        value.as_i128()
+    }
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.wrapping_add(other)
+    }
+}
+
+vectorised! {
+    /// `out = low <= lane <= low + span`
+    fn write_range [L: LaneNumber](lanes: &[L], low: L, span: L, out: &mut [u8]) {
+        for (answer, lane) in out.iter_mut().zip(lanes) {
+            *answer = u8::from(lane.minus(low) <= span);
+        }
+    }
+
+    /// `out &= low <= lane <= low + span`
+    fn and_range [L: LaneNumber](lanes: &[L], low: L, span: L, out: &mut [u8]) {
+        for (answer, lane) in out.iter_mut().zip(lanes) {
+            *answer &= u8::from(lane.minus(low) <= span);
+        }
+    }
+
+    fn write_table [L: Number](lanes: &[L], table: &[u8], out: &mut [u8]) {
+        for (answer, lane) in out.iter_mut().zip(lanes) {
+            *answer = table.get(lane.as_usize()).copied().unwrap_or(0);
+        }
+    }
+
+    fn and_bytes [](input: &[u8], out: &mut [u8]) {
+        for (answer, input) in out.iter_mut().zip(input) {
+            *answer &= *input;
+        }
+    }
+
+    fn or_bytes [](input: &[u8], out: &mut [u8]) {
+        for (answer, input) in out.iter_mut().zip(input) {
+            *answer |= *input;
+        }
+    }
+
+    fn not_bytes [](input: &[u8], out: &mut [u8]) {
+        for (answer, input) in out.iter_mut().zip(input) {
+            *answer = *input ^ 1;
+        }
+    }
+
+    /// Bits, least significant first, to one byte each.
+    fn unpack_bits [](bits: &[u8], out: &mut [u8]) {
+        for (answers, byte) in out.chunks_mut(8).zip(bits) {
+            for (bit, answer) in answers.iter_mut().enumerate() {
+                *answer = byte >> bit & 1;
+            }
+        }
+    }
+
+    /// How many bytes of 0 or 1 are 1. Eight bytes add up in one word, which holds up to 255 in each.
+    fn count_bytes [](input: &[u8]) -> u64 {
+        let mut total = 0u64;
+        for part in input.chunks(8 * 128) {
+            let (words, rest) = part.as_chunks::<8>();
+            let mut sums = 0u64;
+            for word in words {
+                sums += u64::from_le_bytes(*word);
+            }
+            let pairs = (sums & 0x00FF_00FF_00FF_00FF) + (sums >> 8 & 0x00FF_00FF_00FF_00FF);
+            total += pairs.wrapping_mul(0x0001_0001_0001_0001) >> 48;
+            total += rest.iter().map(|byte| u64::from(*byte)).sum::<u64>();
+        }
+        total
+    }
+
+    /// How many bytes equal `wanted`.
+    fn count_equal [](input: &[u8], wanted: u8) -> u32 {
+        let mut total = 0u32;
+        // 255 additions of 1 fit a byte.
+        for part in input.chunks(64 * 255) {
+            let (rows, rest) = part.as_chunks::<64>();
+            let mut sums = [0u8; 64];
+            for row in rows {
+                for (sum, byte) in sums.iter_mut().zip(row) {
+                    *sum += u8::from(*byte == wanted);
+                }
+            }
+            total += sums.iter().map(|sum| u32::from(*sum)).sum::<u32>();
+            total += rest.iter().map(|byte| u32::from(*byte == wanted)).sum::<u32>();
+        }
+        total
+    }
+
+    /// Codes below 256 as bytes; rows that do not pass get the code `left_out`.
+    fn narrow_codes [](codes: &[u32], pass: &[u8], left_out: u8, out: &mut [u8]) {
+        for ((narrow, code), pass) in out.iter_mut().zip(codes).zip(pass) {
+            *narrow = if *pass == 1 { *code as u8 } else { left_out };
+        }
+    }
+
+    /// Whether every pick is below `rows`.
+    fn picks_below [](picks: &[u16], rows: usize) -> bool {
+        let mut greatest = 0;
+        for pick in picks {
+            greatest = greatest.max(*pick);
+        }
+        picks.is_empty() || usize::from(greatest) < rows
+    }
+
+    fn write_compare [N: Number](order: Order, left: &[N], right: &[N], out: &mut [u8]) {
+        match order {
+            Order::Equal => {
+                for ((answer, left), right) in out.iter_mut().zip(left).zip(right) {
+                    *answer = u8::from(left == right);
+                }
+            }
+            Order::Less => {
+                for ((answer, left), right) in out.iter_mut().zip(left).zip(right) {
+                    *answer = u8::from(left < right);
+                }
+            }
+        }
+    }
+
+    /// `base + factor * lane` modulo 2^32
+    fn decode_u32 [L: Number](lanes: &[L], base: u32, factor: u32, out: &mut [u32]) {
+        if factor == 1 {
+            for (value, lane) in out.iter_mut().zip(lanes) {
+                *value = lane.as_u32().wrapping_add(base);
+            }
+        } else {
+            for (value, lane) in out.iter_mut().zip(lanes) {
+                *value = lane.as_u32().wrapping_mul(factor).wrapping_add(base);
+            }
+        }
+    }
+
+    /// `base + factor * lane` modulo 2^64
+    fn decode_i64 [L: Number](lanes: &[L], base: i64, factor: i64, out: &mut [i64]) {
+        if factor == 1 {
+            for (value, lane) in out.iter_mut().zip(lanes) {
+                *value = lane.as_i64().wrapping_add(base);
+            }
+        } else if size_of::<L>() <= 4 && factor.unsigned_abs() <= u64::from(u32::MAX) {
+            // Two 32-bit factors: one multiply instruction where a 64-bit product would take several.
+            let magnitude = factor.unsigned_abs() & 0xFFFF_FFFF;
+            let sign = factor >> 63;
+            for (value, lane) in out.iter_mut().zip(lanes) {
+                let product = (u64::from(lane.as_u32()) * magnitude) as i64;
+                *value = base.wrapping_add((product ^ sign).wrapping_sub(sign));
+            }
+        } else {
+            for (value, lane) in out.iter_mut().zip(lanes) {
+                *value = base.wrapping_add(factor.wrapping_mul(lane.as_i64()));
+            }
+        }
+    }
+
+    /// `base + factor * lane` modulo 2^128
+    fn decode_i128 [L: Number](lanes: &[L], base: i128, factor: i128, out: &mut [i128]) {
+        for (value, lane) in out.iter_mut().zip(lanes) {
+            *value = base.wrapping_add(factor.wrapping_mul(lane.as_i128()));
+        }
+    }
+
+    fn multiply_wide [](left: &[u32], right: &[u32], out: &mut [i64]) {
+        for ((value, left), right) in out.iter_mut().zip(left).zip(right) {
+            *value = (u64::from(*left) * u64::from(*right)) as i64;
+        }
+    }
+
+    fn widen_i64 [N: Number](input: &[N], out: &mut [i64]) {
+        for (value, input) in out.iter_mut().zip(input) {
+            *value = input.as_i64();
+        }
+    }
+
+    fn widen_i128 [N: Number](input: &[N], out: &mut [i128]) {
+        for (value, input) in out.iter_mut().zip(input) {
+            *value = input.as_i128();
+        }
+    }
+
+    /// Sum modulo 2^64: callers prove that a block's sum fits.
+    fn sum_i64 [N: Number](values: &[N]) -> i64 {
+        let mut total = 0i64;
+        for value in values {
+            total = total.wrapping_add(value.as_i64());
+        }
+        total
+    }
+
+    /// Sum modulo 2^64 of the rows with mask 1.
+    fn sum_i64_masked [N: Number](values: &[N], mask: &[u8]) -> i64 {
+        let mut total = 0i64;
+        for (value, keep) in values.iter().zip(mask) {
+            total = total.wrapping_add(value.as_i64() & -i64::from(*keep));
+        }
+        total
+    }
+
+    fn sum_i128 [N: Number](values: &[N]) -> i128 {
+        let mut total = 0i128;
+        for value in values {
+            total = total.wrapping_add(value.as_i128());
+        }
+        total
+    }
+
+    fn sum_i128_masked [N: Number](values: &[N], mask: &[u8]) -> i128 {
+        let mut total = 0i128;
+        for (value, keep) in values.iter().zip(mask) {
+            total = total.wrapping_add(value.as_i128() & -i128::from(*keep));
+        }
+        total
+    }
+
+    fn least [N: Number](values: &[N]) -> N {
+        let mut found = N::GREATEST;
+        for value in values {
+            found = found.min(*value);
+        }
+        found
+    }
+
+    fn greatest [N: Number](values: &[N]) -> N {
+        let mut found = N::LEAST;
+        for value in values {
+            found = found.max(*value);
+        }
+        found
+    }
+
+    fn least_masked [N: Number](values: &[N], mask: &[u8]) -> N {
+        let mut found = N::GREATEST;
+        for (value, keep) in values.iter().zip(mask) {
+            found = found.min(if *keep == 1 { *value } else { N::GREATEST });
+        }
+        found
+    }
+
+    fn greatest_masked [N: Number](values: &[N], mask: &[u8]) -> N {
+        let mut found = N::LEAST;
+        for (value, keep) in values.iter().zip(mask) {
+            found = found.max(if *keep == 1 { *value } else { N::LEAST });
+        }
+        found
+    }
+
+    /// `codes += lane * stride`
+    fn add_codes [L: Number](lanes: &[L], stride: u32, codes: &mut [u32]) {
+        for (code, lane) in codes.iter_mut().zip(lanes) {
+            *code = code.wrapping_add(lane.as_u32().wrapping_mul(stride));
+        }
+    }
+
+    /// `codes += (valid ? lane : null_code) * stride`
+    fn add_nullable_codes [L: Number](lanes: &[L], valid: &[u8], null_code: u32, stride: u32, codes: &mut [u32]) {
+        for ((code, lane), valid) in codes.iter_mut().zip(lanes).zip(valid) {
+            let lane = if *valid == 1 { lane.as_u32() } else { null_code };
+            *code = code.wrapping_add(lane.wrapping_mul(stride));
+        }
+    }
+}
+
+/// Binary operation element by element.
+#[inline(always)]
+pub(crate) fn zip_with<N: Copy, M>(
+    left: &[N],
+    right: &[N],
+    out: &mut [M],
+    combine: impl Fn(N, N) -> M,
+) {
+    for ((value, left), right) in out.iter_mut().zip(left).zip(right) {
+        *value = combine(*left, *right);
+    }
+}
+
+macro_rules! arithmetic {
+    ($add:ident, $sub:ident, $mul:ident, $type:ty) => {
+        vectorised! {
+            fn $add [](left: &[$type], right: &[$type], out: &mut [$type]) {
+                zip_with(left, right, out, |left: $type, right: $type| left.wrapping_add(right));
+            }
+            fn $sub [](left: &[$type], right: &[$type], out: &mut [$type]) {
+                zip_with(left, right, out, |left: $type, right: $type| left.wrapping_sub(right));
+            }
+            fn $mul [](left: &[$type], right: &[$type], out: &mut [$type]) {
+                zip_with(left, right, out, |left: $type, right: $type| left.wrapping_mul(right));
+            }
+        }
+    };
+}
+arithmetic!(add_u32, sub_u32, mul_u32, u32);
+arithmetic!(add_i64, sub_i64, mul_i64, i64);
+arithmetic!(add_i128, sub_i128, mul_i128, i128);
+
+/// Appends the positions of the bytes that are 1 to `picks`, which has room for them all, and returns how many.
+pub(crate) fn pick(mask: &[u8], picks: &mut [u16]) -> usize {
+    let mut count = 0;
+    for (part, bytes) in mask.chunks(8).enumerate() {
+        if let Ok(word) = <[u8; 8]>::try_from(bytes)
+            && u64::from_ne_bytes(word) == 0
+        {
+            continue;
+        }
+        for (offset, byte) in bytes.iter().enumerate() {
+            picks[count.min(picks.len() - 1)] = (part * 8 + offset) as u16;
+            count += usize::from(*byte);
+        }
+    }
+    count
+}
+
+/// `out = lanes[pick]` for every pick; nothing is written if a pick is out of bounds, which block positions never are.
+pub(crate) fn gather<L: Copy>(lanes: &[L], picks: &[u16], out: &mut [L]) {
+    if !picks_below(picks, lanes.len()) {
+        debug_assert!(false, "a pick outside its block");
+        return;
+    }
+    for (value, pick) in out.iter_mut().zip(picks) {
+        // SAFETY: every pick was found to be below `lanes.len()` just above.
+        *value = unsafe { *lanes.get_unchecked(usize::from(*pick)) };
+    }
+}

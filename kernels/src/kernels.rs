@@ -1,0 +1,245 @@
+//! The front: configuration, planning, accumulation, and what happened.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::bind::{self, Program};
+use crate::cache::ChunkCache;
+use crate::chunk::Chunk;
+use crate::device::{DevicePolicy, DeviceReport, Devices};
+use crate::error::{Decline, KernelError};
+use crate::host;
+use crate::plan::{self, AggregatePlan};
+use crate::state::PartialState;
+
+/// How much memory kernels may keep, and which devices they may use.
+#[derive(Debug, Clone)]
+pub struct KernelsConfig {
+    /// Bytes of encoded chunks kept in host memory. Default 1 GiB; 0 keeps none.
+    pub host_cache_bytes: u64,
+    /// Bytes of chunk copies kept in device memory, and the most one row group may take there. Default 1 GiB.
+    pub device_cache_bytes: u64,
+    /// Which devices may run kernels. Default [`DevicePolicy::Hardware`].
+    pub device: DevicePolicy,
+}
+
+impl Default for KernelsConfig {
+    fn default() -> Self {
+        Self {
+            host_cache_bytes: 1 << 30,
+            device_cache_bytes: 1 << 30,
+            device: DevicePolicy::Hardware,
+        }
+    }
+}
+
+/// What has run so far, in this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Rows that host kernels went over.
+    pub host_rows: u64,
+    /// Rows that device kernels went over.
+    pub device_rows: u64,
+    /// Chunks that host kernels went over.
+    pub host_chunks: u64,
+    /// Chunks that device kernels went over.
+    pub device_chunks: u64,
+    /// Plans and row groups that were declined.
+    pub declined: u64,
+    /// Row groups that a device failed on.
+    pub device_errors: u64,
+}
+
+#[derive(Default)]
+struct Tally {
+    host_rows: AtomicU64,
+    device_rows: AtomicU64,
+    host_chunks: AtomicU64,
+    device_chunks: AtomicU64,
+    declined: AtomicU64,
+    device_errors: AtomicU64,
+}
+
+struct Inner {
+    cache: ChunkCache,
+    devices: Devices,
+    tally: Tally,
+}
+
+/// Everything kernels share: the chunk cache, the device, the counters. Clones are the same thing.
+#[derive(Clone)]
+pub struct Kernels {
+    inner: Arc<Inner>,
+}
+
+impl Kernels {
+    /// Never fails: without a device the host kernels remain. The device is looked for on first need.
+    pub fn open(config: KernelsConfig) -> Self {
+        let inner = Inner {
+            cache: ChunkCache::new(config.host_cache_bytes),
+            devices: Devices::new(config.device, config.device_cache_bytes),
+            tally: Tally::default(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// The device and whether it may be used. The first call opens it, which can take a second.
+    pub fn device_report(&self) -> DeviceReport {
+        self.inner.devices.report()
+    }
+
+    /// The cache of encoded chunks.
+    pub fn cache(&self) -> &ChunkCache {
+        &self.inner.cache
+    }
+
+    /// Checks a plan and makes a kernel of it.
+    ///
+    /// # Errors
+    /// Declines plans of shapes or types that kernels do not run.
+    pub fn plan(&self, plan: AggregatePlan) -> Result<Kernel, Decline> {
+        if let Err(decline) = plan::check(&plan) {
+            self.inner.tally.declined.fetch_add(1, Ordering::Relaxed);
+            return Err(decline);
+        }
+        Ok(Kernel {
+            plan: Arc::new(plan),
+            inner: Arc::clone(&self.inner),
+        })
+    }
+
+    /// What has run so far.
+    pub fn counters(&self) -> Counters {
+        let tally = &self.inner.tally;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            host_rows: read(&tally.host_rows),
+            device_rows: read(&tally.device_rows),
+            host_chunks: read(&tally.host_chunks),
+            device_chunks: read(&tally.device_chunks),
+            declined: read(&tally.declined),
+            device_errors: read(&tally.device_errors),
+        }
+    }
+}
+
+/// Where a row group is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Executor {
+    /// This processor.
+    Host,
+    /// The device, if there is one.
+    Device,
+}
+
+/// Equally long chunks, one for each column of the plan.
+#[derive(Debug, Clone)]
+pub struct RowGroup {
+    /// Rows of every chunk.
+    pub row_count: usize,
+    /// `chunks[i]` belongs to `columns[i]` of the plan.
+    pub chunks: Vec<Arc<Chunk>>,
+}
+
+/// A plan that passed its checks. Clones are the same kernel; threads may share it.
+#[derive(Clone)]
+pub struct Kernel {
+    plan: Arc<AggregatePlan>,
+    inner: Arc<Inner>,
+}
+
+impl Kernel {
+    /// The plan.
+    pub fn plan(&self) -> &AggregatePlan {
+        &self.plan
+    }
+
+    /// A state of no rows.
+    pub fn new_state(&self) -> PartialState {
+        PartialState::new(Arc::clone(&self.plan))
+    }
+
+    /// Adds one row group to `state`.
+    ///
+    /// # Errors
+    /// After any error throw `state` away. [`KernelError::Declined`]: this executor cannot answer exactly (the host may
+    /// where the device does not). [`KernelError::Device`]: the device failed. [`KernelError::Internal`]: row group or
+    /// state do not belong to this kernel.
+    pub fn accumulate(
+        &self,
+        executor: Executor,
+        rows: &RowGroup,
+        state: &mut PartialState,
+    ) -> Result<(), KernelError> {
+        let outcome = self.run(executor, rows, state);
+        let tally = &self.inner.tally;
+        match &outcome {
+            Ok(()) => {
+                let (row_counter, chunk_counter) = match executor {
+                    Executor::Host => (&tally.host_rows, &tally.host_chunks),
+                    Executor::Device => (&tally.device_rows, &tally.device_chunks),
+                };
+                row_counter.fetch_add(rows.row_count as u64, Ordering::Relaxed);
+                chunk_counter.fetch_add(rows.chunks.len() as u64, Ordering::Relaxed);
+            }
+            Err(KernelError::Declined(_)) => {
+                tally.declined.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(KernelError::Device { .. }) => {
+                tally.device_errors.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(KernelError::Internal { .. }) => {}
+        }
+        outcome
+    }
+
+    fn run(
+        &self,
+        executor: Executor,
+        rows: &RowGroup,
+        state: &mut PartialState,
+    ) -> Result<(), KernelError> {
+        self.check(rows, state)?;
+        let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count)?;
+        state.admit(&program)?;
+        if rows.row_count == 0 {
+            return Ok(());
+        }
+        let partial = match executor {
+            Executor::Host => host::run(&program)?,
+            Executor::Device => self.inner.devices.run(&program)?,
+        };
+        state.absorb(&program, &partial)
+    }
+
+    fn check(&self, rows: &RowGroup, state: &PartialState) -> Result<(), KernelError> {
+        if !Arc::ptr_eq(state.plan(), &self.plan) && **state.plan() != *self.plan {
+            return Err(KernelError::internal("state of another plan"));
+        }
+        if rows.chunks.len() != self.plan.columns.len() {
+            return Err(KernelError::internal(format!(
+                "{} chunks for {} columns",
+                rows.chunks.len(),
+                self.plan.columns.len()
+            )));
+        }
+        for (position, (chunk, column)) in rows.chunks.iter().zip(&self.plan.columns).enumerate() {
+            if chunk.row_count() != rows.row_count {
+                return Err(KernelError::internal(format!(
+                    "chunk {position} has {} rows of {}",
+                    chunk.row_count(),
+                    rows.row_count
+                )));
+            }
+            if chunk.column_type() != *column {
+                return Err(KernelError::internal(format!(
+                    "chunk {position} is {:?}, not {column:?}",
+                    chunk.column_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,39 @@
+//! Hot aggregations on narrowed columns. The life of a chunk:
+//!
+//! 1. A reader pushes the Arrow arrays of one column of one row group into a [`ChunkEncoder`], which narrows them:
+//!    `value = base + factor * lane`, lanes of 1 to 8 bytes, strings as dictionary codes.
+//! 2. The [`Chunk`] goes into the [`ChunkCache`] under its [`ChunkKey`] (file and version, row group, column), within a
+//!    byte budget. Threads that miss the same key wait for one encoder.
+//! 3. A planner describes filter, keys and aggregates as an [`AggregatePlan`]. [`Kernels::plan`] checks it and gives a
+//!    [`Kernel`], or a [`Decline`] that says why not.
+//! 4. [`Kernel::accumulate`] binds the plan to the chunks of one [`RowGroup`]: literals move onto raw lanes, string
+//!    predicates become tables over codes, and intervals from each chunk's minimum and maximum prove every width.
+//!    What cannot be proven exact is declined.
+//! 5. An [`Executor`] runs it: the host kernel in vectorised blocks, or the device kernel as one fused WGSL shader.
+//! 6. The row group's groups join a [`PartialState`] under their real key values. States merge in any order to the same bits.
+//! 7. [`PartialState::finish`] gives Arrow keys and exact `i128` answers as a [`GroupedResult`].
+//!
+//! This crate knows Arrow and wgpu. It must not know SQL text, DataFusion, files or the network.
+
+mod bind;
+mod cache;
+mod chunk;
+mod device;
+mod error;
+mod expr;
+mod group_index;
+mod host;
+mod kernels;
+pub mod limits;
+mod plan;
+mod simd;
+mod state;
+
+pub use cache::{ChunkCache, ChunkKey};
+pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
+pub use device::{DevicePolicy, DeviceReport};
+pub use error::{Decline, KernelError};
+pub use expr::{ArithmeticOp, ColumnType, CompareOp, Expr, Literal};
+pub use kernels::{Counters, Executor, Kernel, Kernels, KernelsConfig, RowGroup};
+pub use plan::{Aggregate, AggregateFunction, AggregatePlan};
+pub use state::{AggregateColumn, GroupedResult, PartialState};

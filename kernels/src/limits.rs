@@ -1,0 +1,55 @@
+//! Every bound of this crate in one place, each with its reason. Going over one is a decline, never a panic.
+
+/// Rows a host kernel works on at a time: a handful of 2,048-row buffers stays inside L1 and L2.
+/// Row positions inside a block are `u16`, and blocks start on whole validity bytes.
+pub const BLOCK_ROWS: usize = 2_048;
+
+/// Rows of one chunk. Keeps row numbers, counts and device dispatches inside `u32`.
+pub const CHUNK_ROWS_MAX: usize = 1 << 30;
+
+/// Distinct strings of one chunk. Above it a dictionary saves little, and predicates on it cost more than on rows.
+pub const DICTIONARY_VALUES_MAX: usize = 1_000_000;
+
+/// Bytes of all distinct strings of one chunk or one state: Arrow's `StringArray` has 31-bit offsets.
+pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
+
+/// Group slots that are addressed directly by the mixed-radix code of the key lanes; above it groups are hashed.
+pub const DENSE_SLOTS_MAX: usize = 65_536;
+
+/// Group slots up to which a block's rows are partitioned by group and each run is summed tightly.
+/// Above it runs get too short to pay, and groups are far enough apart for scattered additions to overlap.
+pub const PARTITION_SLOTS_MAX: usize = 32;
+
+/// Groups one state may hold.
+pub const GROUPS_MAX: usize = 1_048_576;
+
+/// Group slots of a device kernel; above it the host kernel answers.
+pub const DEVICE_SLOTS_MAX: usize = 1_024;
+
+/// Levels of one expression: lowering is recursive and must not exhaust a thread's stack.
+pub const EXPRESSION_DEPTH_MAX: usize = 128;
+
+/// Nodes of all expressions of one plan together.
+pub const EXPRESSION_NODES_MAX: usize = 4_096;
+
+/// Lanes of an integer column up to which a membership test becomes a lookup table.
+pub const MEMBER_TABLE_LANES_MAX: u64 = 65_536;
+
+/// Compiled device pipelines kept; the least recently used goes first.
+pub const PIPELINES_MAX: usize = 64;
+
+/// Invocations of one device workgroup: the portable maximum.
+pub const WORKGROUP_SIZE: u32 = 256;
+
+/// Workgroups of one dispatch. Invocations loop over rows, so more would only add merge work; far below 65,535.
+pub const WORKGROUPS_MAX: u32 = 1_024;
+
+/// Bytes of workgroup memory a device kernel may use for accumulators: the portable limit is 16 KiB.
+pub const WORKGROUP_ACCUMULATOR_BYTES_MAX: usize = 12 * 1_024;
+
+/// Milliseconds that one device dispatch with its readback may take before the device counts as lost.
+pub const DEVICE_WAIT_MS: u64 = 30_000;
+
+const _: () = assert!(BLOCK_ROWS <= u16::MAX as usize + 1 && BLOCK_ROWS.is_multiple_of(64));
+const _: () = assert!(DEVICE_SLOTS_MAX <= DENSE_SLOTS_MAX);
+const _: () = assert!(WORKGROUPS_MAX < 65_536);

@@ -1,0 +1,62 @@
+//! One loop, three machine codes: the portable one, AVX2 and AVX-512, chosen at run time.
+//!
+//! Loops are written plainly over slices and vectorised by the compiler; only the instruction set differs.
+
+/// What this processor can do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    Avx2,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+}
+
+/// The best level of this processor; the answer is cached by the standard library.
+#[inline]
+pub(crate) fn level() -> Level {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::is_x86_feature_detected as has;
+        if has!("avx512f") && has!("avx512bw") && has!("avx512dq") && has!("avx512vl") {
+            return Level::Avx512;
+        }
+        if has!("avx2") {
+            return Level::Avx2;
+        }
+    }
+    Level::Portable
+}
+
+/// Defines functions whose bodies are compiled once for each [`Level`].
+macro_rules! vectorised {
+    ($( $(#[$meta:meta])* fn $name:ident [$($generic:ident : $bound:path),*] ( $($argument:ident : $type:ty),* $(,)? ) $(-> $result:ty)? $body:block )+) => { $(
+        $(#[$meta])*
+        #[inline]
+        pub(crate) fn $name<$($generic: $bound),*>($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn portable<$($generic: $bound),*>($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2")]
+                fn avx2<$($generic: $bound),*>($($argument: $type),*) $(-> $result)? {
+                    portable($($argument),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512<$($generic: $bound),*>($($argument: $type),*) $(-> $result)? {
+                    portable($($argument),*)
+                }
+                match crate::simd::level() {
+                    // SAFETY: `level` returns a level only where the processor has all its features.
+                    crate::simd::Level::Avx512 => unsafe { avx512($($argument),*) },
+                    // SAFETY: as above.
+                    crate::simd::Level::Avx2 => unsafe { avx2($($argument),*) },
+                    crate::simd::Level::Portable => portable($($argument),*),
+                }
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            portable($($argument),*)
+        }
+    )+ };
+}
+pub(crate) use vectorised;
