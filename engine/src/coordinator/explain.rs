@@ -30,7 +30,7 @@ fn answer(query_id: Uuid, rows: Vec<(&str, String)>) -> Result<QueryStream> {
 }
 
 /// EXPLAIN: logical plan and fragments.
-pub async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<QueryStream> {
+pub(crate) async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<QueryStream> {
     let query_id = Uuid::now_v7();
     let placement = Arc::new(Placement::freeze(&query.snapshot, &inner.membership, &HashSet::new()));
     let observer = Arc::new(QueryObserver::new(query_id, HashMap::new(), inner.config.region.clone(), Instant::now(), 0));
@@ -46,7 +46,7 @@ pub async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Resul
 }
 
 /// EXPLAIN ANALYZE: the tasks first, since they answer most questions; then the plan with its metrics.
-pub async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, verbose: bool) -> Result<QueryStream> {
+pub(crate) async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, verbose: bool) -> Result<QueryStream> {
     let run = run_to_end(inner, query).await?;
     let query_id = run.observer.query_id;
     let plan = match run.plan.is::<DistributedExec>() {

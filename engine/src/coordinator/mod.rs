@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::session::Session;
-use crate::worker::{bind, check_token};
+use crate::worker::{bind, check_token, incoming};
 use admission::Admission;
 use membership::{Membership, NodeInfo};
 use observer::QuerySummary;
@@ -26,7 +26,6 @@ use registry::QueryRegistry;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use uuid::Uuid;
 
 /// A running coordinator. Clones share it.
@@ -67,7 +66,7 @@ impl Coordinator {
         let membership = Arc::new(Membership::default());
         let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
         let (stop, mut stopped) = watch::channel(false);
-        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(incoming(listener), async move {
             // A closed channel means that the coordinator is gone.
             let _ = stopped.wait_for(|stop| *stop).await;
         });

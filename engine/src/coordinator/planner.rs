@@ -46,6 +46,8 @@ pub fn session_config(default_schema: &str) -> SessionConfig {
         .with_round_robin_repartition(false)
         .with_repartition_file_scans(false);
     config.options_mut().execution.collect_statistics = false;
+    // 0.1 is a decimal, as the standard says: a literal read as a double would pull exact columns into rounding.
+    config.options_mut().sql_parser.parse_float_as_decimal = true;
     config.options_mut().extensions.insert(BowshotOptions::default());
     config
 }
@@ -59,13 +61,13 @@ impl WorkerResolver for NodeUrls {
 }
 
 /// A state for parsing and logical planning: no placement yet.
-pub fn logical_state(inner: &CoordinatorInner, config: SessionConfig, snapshot: Arc<Snapshot>, overlay: OverlaySchemas) -> SessionState {
+pub(crate) fn logical_state(inner: &CoordinatorInner, config: SessionConfig, snapshot: Arc<Snapshot>, overlay: OverlaySchemas) -> SessionState {
     let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay));
     SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
 }
 
 /// A state for physical planning and execution of one try over a frozen placement.
-pub fn physical_state(inner: &CoordinatorInner, logical: &SessionState, placement: Arc<Placement>, observer: Arc<QueryObserver>) -> Result<SessionState> {
+pub(crate) fn physical_state(inner: &CoordinatorInner, logical: &SessionState, placement: Arc<Placement>, observer: Arc<QueryObserver>) -> Result<SessionState> {
     let options = logical.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     let partitions = match inner.config.query.target_partitions {
         0 => placement.partitions(),

@@ -106,7 +106,7 @@ pub struct FinishedRun {
 }
 
 /// Starts the query and returns its rows as they come.
-pub fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
+pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
     let query_id = Uuid::now_v7();
     let handle = inner.queries.add(query_id, &query.user, &query.sql);
     let schema = plain_schema(query.plan.schema().as_arrow());
@@ -134,7 +134,7 @@ pub fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
 }
 
 /// Runs the query to its end without releasing a row.
-pub async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<FinishedRun> {
+pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<FinishedRun> {
     let handle = inner.queries.add(Uuid::now_v7(), &query.user, &query.sql);
     let schema = plain_schema(query.plan.schema().as_arrow());
     let on_drop = EndOnDrop(handle.clone());
@@ -238,7 +238,7 @@ async fn run_once(
 }
 
 /// Plans for a placement, and refuses plans that would read stored files on the coordinator.
-pub async fn plan_physical(
+pub(crate) async fn plan_physical(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
     placement: Arc<Placement>,

@@ -15,7 +15,7 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::fmt;
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl ExecutionPlan for HotAggregateExec {
         self.fallback.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let rebuilt = (self.fallback.clone() as Arc<dyn ExecutionPlan>).with_new_children(children)?;
+        let rebuilt = (self.fallback.clone() as Arc<dyn ExecutionPlan>).replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
         let Some(aggregate) = rebuilt.downcast_ref::<AggregateExec>() else {
             return internal_err!("AggregateExec became {}", rebuilt.name());
         };

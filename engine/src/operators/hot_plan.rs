@@ -11,7 +11,7 @@ use super::translate::{Bindings, Translated, column_type, translate};
 use arrow::datatypes::{DataType, Schema};
 use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ColumnType, Decline, Expr, Literal};
 use datafusion::catalog::memory::DataSourceExec;
-use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
@@ -157,11 +157,11 @@ fn bind_scan(scan: &FileScanConfig, filters: &mut Vec<Expr>) -> Result<Input, De
     let scanned = columns.bind_all();
     // With filter pushdown the predicate lives in the source instead of a FilterExec.
     if source.table_parquet_options().global.pushdown_filters
-        && let Some(predicate) = source.predicate()
+        && let Some(predicate) = source.filter()
     {
-        filters.push(translate(predicate, &scanned, &file_schema)?.expr);
+        filters.push(translate(&predicate, &scanned, &file_schema)?.expr);
     }
-    let bindings = match datafusion::datasource::physical_plan::FileSource::projection(source) {
+    let bindings = match source.projection() {
         Some(projection) => projection.iter().map(|item| translate(&item.expr, &scanned, &file_schema)).collect(),
         None => scanned,
     };

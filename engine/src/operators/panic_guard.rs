@@ -10,9 +10,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
 use datafusion_distributed::BroadcastExec;
-use futures::{FutureExt, StreamExt};
+use futures::StreamExt;
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
@@ -36,7 +36,7 @@ impl PanicGuardExec {
     pub fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         if plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>() {
             let children = plan.children().into_iter().map(|child| Self::over(child.clone())).collect();
-            return plan.with_new_children(children);
+            return plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute));
         }
         Ok(Self::over(plan))
     }
@@ -67,7 +67,7 @@ impl ExecutionPlan for PanicGuardExec {
         self.inner.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().with_new_children(children)? };
+        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))? };
         Ok(Self::over(inner))
     }
     fn metrics(&self) -> Option<MetricsSet> {

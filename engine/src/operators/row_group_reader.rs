@@ -1,4 +1,5 @@
 //! Reads row groups as chunks: from the column cache where it holds them, else from Parquet into the cache.
+#![expect(deprecated, reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained")]
 
 use crate::catalog::footer::row_group_offset;
 use crate::limits;

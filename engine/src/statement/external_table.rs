@@ -1,4 +1,5 @@
 //! CREATE EXTERNAL TABLE and REFRESH TABLE: which files are at a location now, where their copies are, and whether their columns agree.
+#![expect(deprecated, reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained")]
 
 use crate::catalog::footer;
 use crate::catalog::location::Location;
@@ -20,7 +21,7 @@ use std::time::{Duration, Instant};
 const BUCKET_READS_AT_ONCE: usize = 16;
 
 /// Finds the files of `location` and checks that they make one table.
-pub async fn discover(inner: &CoordinatorInner, schema_name: &str, name: &str, location_text: &str) -> Result<NewTable> {
+pub(crate) async fn discover(inner: &CoordinatorInner, schema_name: &str, name: &str, location_text: &str) -> Result<NewTable> {
     let location = Location::parse(location_text)?;
     let files = match &location {
         Location::Node { node, volume, .. } => volume_files(inner, &location, node.as_deref(), volume).await?,

@@ -12,7 +12,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties};
+use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
 use futures::StreamExt;
 use std::fmt;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl ExecutionPlan for FaultExec {
         self.inner.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().with_new_children(children)? };
+        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))? };
         Ok(Arc::new(Self { inner, fault: self.fault }))
     }
     fn metrics(&self) -> Option<MetricsSet> {

@@ -131,6 +131,11 @@ pub async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpL
     })
 }
 
+/// Accepted connections with TCP_NODELAY: with Nagle's algorithm on, every small answer waits for a delayed acknowledgement (40 ms).
+pub fn incoming(listener: TcpListener) -> tonic::transport::server::TcpIncoming {
+    tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true))
+}
+
 /// Runs a worker until `shutdown` resolves. Returns early only with an error that no waiting would cure.
 pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     let listener = bind(config.listen, "worker", "worker.listen").await?;

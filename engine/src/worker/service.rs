@@ -3,7 +3,7 @@
 //! Two runtimes: connections, keepalive and heartbeats live on the caller's (I/O) runtime; fragments run on a second one, so that a
 //! fragment that saturates every core does not make the node look dead.
 
-use super::{WorkerNode, plan_check};
+use super::{WorkerNode, incoming, plan_check};
 use crate::config::BowshotOptions;
 use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::error::{Error, Result};
@@ -18,7 +18,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 use uuid::Uuid;
 
@@ -50,10 +49,9 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(32 << 20)
-        .tcp_nodelay(true)
         .layer(layer)
         .add_service(service)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        .serve_with_incoming_shutdown(incoming(listener), async move {
             // A closed channel means that the worker is ending too.
             let _ = stopped.wait_for(|stop| *stop).await;
         })

@@ -115,10 +115,13 @@ vectorised! {
 
     /// Bits, least significant first, to one byte each.
     fn unpack_bits [](bits: &[u8], out: &mut [u8]) {
-        for (answers, byte) in out.chunks_mut(8).zip(bits) {
-            for (bit, answer) in answers.iter_mut().enumerate() {
-                *answer = byte >> bit & 1;
-            }
+        let (whole, rest) = out.as_chunks_mut::<8>();
+        for (answers, byte) in whole.iter_mut().zip(bits) {
+            *answers = std::array::from_fn(|bit| byte >> bit & 1);
+        }
+        let last = bits.get(whole.len()).copied().unwrap_or(0);
+        for (bit, answer) in rest.iter_mut().enumerate() {
+            *answer = last >> bit & 1;
         }
     }
 
@@ -146,12 +149,17 @@ vectorised! {
             let (rows, rest) = part.as_chunks::<64>();
             let mut sums = [0u8; 64];
             for row in rows {
-                for (sum, byte) in sums.iter_mut().zip(row) {
-                    *sum += u8::from(*byte == wanted);
+                // Positions, not iterators: an iterator's call in the inner loop would cost more than its work.
+                for position in 0..64 {
+                    sums[position] += u8::from(row[position] == wanted);
                 }
             }
-            total += sums.iter().map(|sum| u32::from(*sum)).sum::<u32>();
-            total += rest.iter().map(|byte| u32::from(*byte == wanted)).sum::<u32>();
+            for sum in sums {
+                total += u32::from(sum);
+            }
+            for byte in rest {
+                total += u32::from(*byte == wanted);
+            }
         }
         total
     }
