@@ -1,0 +1,225 @@
+"""A cluster of real processes for tests: one coordinator and workers, on free loopback ports, each with its own log.
+
+Processes end with this one whatever happens to it: they read their standard input and stop when it closes.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+import adbc_driver_flightsql.dbapi as flight_sql
+
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+BINARY = pathlib.Path(os.environ.get("BOWSHOT_BINARY", REPOSITORY / "target" / "release" / "bowshot"))
+CLUSTER_TOKEN = "cluster-token-of-the-tests"
+READY_SECONDS = 60
+END_SECONDS = 12
+CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def free_port():
+    """A port that nobody listens on now. Another process may take it before it is used; then the server says so."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_until(what, seconds, condition):
+    """The first true answer of `condition`; fails naming `what` when there is none in time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        answer = condition()
+        if answer:
+            return answer
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.1)
+
+
+@dataclasses.dataclass
+class Node:
+    """A worker to start."""
+
+    node_id: str
+    volumes: dict
+    region: str = "eu"
+    kernel_device: str = "software"
+    faults: list = dataclasses.field(default_factory=list)
+    environment: dict = dataclasses.field(default_factory=dict)
+
+
+class Process:
+    """One started program with its log."""
+
+    def __init__(self, name, arguments, environment, folder):
+        self.name, self.arguments, self.environment, self.folder = name, [str(part) for part in arguments], environment, folder
+        self.log = pathlib.Path(folder) / f"{name}.log"
+        self.start()
+
+    def start(self):
+        with open(self.log, "ab") as log:
+            self.child = subprocess.Popen(
+                self.arguments, env={**os.environ, **self.environment}, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log
+            )
+
+    @property
+    def pid(self):
+        return self.child.pid
+
+    def running(self):
+        return self.child.poll() is None
+
+    def send(self, number):
+        os.kill(self.pid, number)
+
+    def kill(self):
+        """kill -9, and the process is gone when this returns."""
+        self.send(signal.SIGKILL)
+        self.child.wait()
+
+    def end(self):
+        if not self.running():
+            return
+        self.send(signal.SIGCONT)
+        self.child.stdin.close()
+        self.send(signal.SIGTERM)
+        try:
+            self.child.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+    def log_text(self):
+        return self.log.read_text(errors="replace")
+
+    def cpu_seconds(self):
+        """CPU time of all threads so far."""
+        fields = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / CLOCK_TICKS
+
+    def cpu_share(self, seconds=1.0):
+        """CPU time per wall time over the next `seconds`: 1.0 is one core."""
+        before, started = self.cpu_seconds(), time.monotonic()
+        time.sleep(seconds)
+        return (self.cpu_seconds() - before) / (time.monotonic() - started)
+
+
+class Cluster:
+    """A running coordinator with its workers. Use it in a `with` statement."""
+
+    def __init__(self, folder, nodes, settings="", default_schema="public"):
+        """`settings` is TOML for the server's file, beside what the flags say."""
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.nodes = {node.node_id: node for node in nodes}
+        self.port, self.http_port, self.control_port = free_port(), free_port(), free_port()
+        self.uri = f"grpc://127.0.0.1:{self.port}"
+        self.worker_ports = {node_id: free_port() for node_id in self.nodes}
+        settings_file = self.folder / "server.toml"
+        settings_file.write_text(settings)
+        flags = [
+            "--config", settings_file, "--listen", f"127.0.0.1:{self.port}", "--http-listen", f"127.0.0.1:{self.http_port}",
+            "--control-listen", f"127.0.0.1:{self.control_port}", "--data-dir", self.folder / "coordinator", "--region", "eu",
+            "--default-schema", default_schema, "--exit-with-parent",
+        ]  # fmt: skip
+        self.server = Process("server", [BINARY, "server", *flags], {"BOWSHOT__COORDINATOR__CLUSTER_TOKEN": CLUSTER_TOKEN}, self.folder)
+        self.workers = {node_id: self._start_worker(node) for node_id, node in self.nodes.items()}
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.end()
+            raise
+
+    def _start_worker(self, node):
+        flags = [
+            "--node-id", node.node_id, "--region", node.region, "--listen", f"127.0.0.1:{self.worker_ports[node.node_id]}",
+            "--coordinator", f"http://127.0.0.1:{self.control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
+        ]  # fmt: skip
+        for name, path in node.volumes.items():
+            pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+            flags += ["--volume", f"{name}={path}"]
+        environment = {"BOWSHOT__WORKER__CLUSTER_TOKEN": CLUSTER_TOKEN, **node.environment}
+        if node.faults:
+            environment["BOWSHOT__WORKER__FAULTS"] = "[" + ", ".join(f'"{fault}"' for fault in node.faults) + "]"
+        return Process(node.node_id, [BINARY, "worker", *flags], environment, self.folder)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.end()
+
+    def end(self):
+        for process in [*self.workers.values(), self.server]:
+            process.end()
+
+    def wait_ready(self):
+        wait_until(f"the server is ready, see {self.server.log}", READY_SECONDS, self._server_ready)
+        for node_id in self.nodes:
+            self.wait_live(node_id)
+
+    def _server_ready(self):
+        assert self.server.running(), f"the server ended:\n{self.server.log_text()}"
+        with contextlib.suppress(urllib.error.URLError, ConnectionError):
+            return self.http("/readyz").startswith("ready")
+
+    def wait_live(self, node_id, seconds=READY_SECONDS):
+        worker = self.workers[node_id]
+
+        def live():
+            assert worker.running(), f"{node_id} ended:\n{worker.log_text()}"
+            return self.node_states().get(node_id) == "live"
+
+        wait_until(f"{node_id} is live, see {worker.log}", seconds, live)
+
+    def node_states(self):
+        return dict(self.rows("SELECT node_id, state FROM system.nodes WHERE role = 'worker'"))
+
+    def restart_server(self):
+        """The same server on the same ports and catalog; workers find it by themselves."""
+        self.server.start()
+        self.wait_ready()
+
+    def restart_worker(self, node_id):
+        self.workers[node_id].start()
+        self.wait_live(node_id)
+
+    def connect(self, **options):
+        """An ADBC connection; `options` are session settings such as kernel="host"."""
+        connection = flight_sql.connect(self.uri, autocommit=True)
+        for name, value in options.items():
+            with connection.cursor() as cursor:
+                cursor.execute(f"SET bowshot.{name} = '{value}'")
+        return connection
+
+    def rows(self, sql, **options):
+        with self.connect(**options) as connection, connection.cursor() as cursor:
+            cursor.execute(sql)
+            return [tuple(row) for row in cursor.fetchall()]
+
+    def create_table(self, name, location):
+        self.rows(f"CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{location}'")
+
+    def shell(self, sql, *flags, command="sql"):
+        """`bowshot sql -c`: the finished process."""
+        statement = [sql] if command == "explain" else ["-c", sql]
+        return subprocess.run([BINARY, command, "--url", self.uri, *flags, *statement], capture_output=True, text=True, timeout=60, cwd=self.folder)
+
+    def http(self, path):
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}{path}", timeout=5) as response:
+            return response.read().decode()
+
+    def metric(self, name, **labels):
+        """Sum of a metric over the series that carry these labels."""
+        total = 0.0
+        for line in self.http("/metrics").splitlines():
+            match = re.fullmatch(rf"{re.escape(name)}(\{{.*\}})? (\S+)", line)
+            if match and all(f'{key}="{value}"' in (match[1] or "") for key, value in labels.items()):
+                total += float(match[2])
+        return total

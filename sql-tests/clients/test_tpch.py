@@ -1,0 +1,109 @@
+"""TPC-H over three nodes, each file on one of them only: answers equal DuckDB's, kernels run where they say, few bytes move."""
+
+import pathlib
+import re
+
+import answers
+import cluster
+import pytest
+from conftest import NODES
+
+QUERIES = dict(answers.tpch_queries(cluster.REPOSITORY / "datasets" / "queries" / "tpch"))
+MOVED_BYTES_MAX = 64 * 1024
+
+
+def analyzed(running, sql, kernel):
+    """EXPLAIN ANALYZE as (tasks, summary figures, query id)."""
+    parts = dict(running.rows(f"EXPLAIN ANALYZE {sql}", kernel=kernel))
+    summary = parts["summary"]
+    figures = {name: int(re.search(rf"{name} (\d+)", summary)[1]) for name in ("bytes moved", "bytes scanned", "tasks", "device", "host kernel")}
+    header, *lines = parts["tasks"].splitlines()
+    starts = [match.start() for match in re.finditer(r"(?:^|  )(?=\S)", header)] + [None]
+    cells = lambda line: [line[a:b].strip() for a, b in zip(starts, starts[1:])]  # noqa: E731
+    return [dict(zip(cells(header), cells(line))) for line in lines], figures, re.search(r"query (\S+)", summary)[1]
+
+
+def recorded_tasks(running, query_id):
+    """(node, device, reason, rows a kernel aggregated) of every task of a query."""
+    return running.rows(f"SELECT node_id, device, reason, kernel_rows FROM system.tasks WHERE query_id = '{query_id}'")
+
+
+@pytest.fixture(scope="module")
+def expected(duckdb_tpch):
+    return {name: duckdb_tpch.execute(sql).fetchall() for name, sql in QUERIES.items()}
+
+
+def test_all_queries_are_there_and_every_file_is_on_one_node(tpch_cluster):
+    assert len(QUERIES) == 22
+    assert not pathlib.Path(tpch_cluster.folder / "coordinator" / "lineitem").exists()
+    copies = tpch_cluster.rows("SELECT table_name, path, count(*) FROM system.files GROUP BY table_name, path, size_bytes, checksum HAVING count(*) > 1")
+    assert copies == []
+    homes = tpch_cluster.rows("SELECT DISTINCT node_id FROM system.files WHERE table_name = 'lineitem'")
+    assert {node for (node,) in homes} == set(NODES)
+
+
+@pytest.mark.parametrize("kernel", ["off", "host", "device", "auto"])
+@pytest.mark.parametrize("name", sorted(QUERIES))
+def test_answers_equal_duckdb(tpch_cluster, expected, name, kernel):
+    assert answers.difference(tpch_cluster.rows(QUERIES[name], kernel=kernel), expected[name]) is None
+
+
+@pytest.mark.parametrize("name", ["q01", "q06"])
+@pytest.mark.parametrize(("kernel", "executor"), [("device", "device"), ("host", "host"), ("auto", "host")])
+def test_hot_aggregations_run_where_they_should_on_every_worker(tpch_cluster, name, kernel, executor):
+    tasks, figures, query_id = analyzed(tpch_cluster, QUERIES[name], kernel)
+    ran = {task["node"] for task in tasks if task["kernel"] == executor and int(task["kernel rows"]) > 0}
+    assert ran == set(NODES), tasks
+    recorded = recorded_tasks(tpch_cluster, query_id)
+    assert {node for node, device, _, rows in recorded if device == executor and rows > 0} == set(NODES), recorded
+    assert figures["device" if executor == "device" else "host kernel"] >= len(NODES)
+    assert not [task for task in recorded if task[1] == "declined"], recorded
+
+
+@pytest.mark.parametrize("kernel", ["auto", "device", "host"])
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT l_orderkey, count(*) FROM lineitem GROUP BY l_orderkey",
+        "SELECT l_comment, sum(l_quantity) FROM lineitem GROUP BY l_comment",
+        "SELECT count(DISTINCT l_suppkey), sum(l_tax) FROM lineitem WHERE l_comment LIKE '%fox%'",
+        "SELECT stddev(l_quantity) FROM lineitem",
+    ],
+)
+def test_what_a_kernel_declines_names_its_reason(tpch_cluster, sql, kernel):
+    _, _, query_id = analyzed(tpch_cluster, sql, kernel)
+    recorded = recorded_tasks(tpch_cluster, query_id)
+    declined = [reason for _, device, reason, _ in recorded if device == "declined"]
+    assert declined, recorded
+    assert all(len(reason) > 10 for reason in declined), recorded
+
+
+def test_kernel_off_runs_no_kernel(tpch_cluster):
+    _, figures, query_id = analyzed(tpch_cluster, QUERIES["q01"], "off")
+    assert (figures["device"], figures["host kernel"]) == (0, 0)
+    assert all(rows == 0 for _, _, _, rows in recorded_tasks(tpch_cluster, query_id))
+
+
+@pytest.mark.parametrize("kernel", ["auto", "device"])
+def test_few_bytes_move_and_every_place_reports_the_same(tpch_cluster, kernel):
+    total = 0
+    for name in ("q01", "q06"):
+        before = tpch_cluster.metric("bowshot_bytes_moved_total", scope="node")
+        tasks, figures, query_id = analyzed(tpch_cluster, QUERIES[name], kernel)
+        counted = tpch_cluster.metric("bowshot_bytes_moved_total", scope="node") - before
+        [(recorded,)] = tpch_cluster.rows(f"SELECT bytes_moved FROM system.queries WHERE query_id = '{query_id}'")
+        moved = figures["bytes moved"]
+        assert moved > 0
+        assert moved == recorded == counted == sum(int(task["bytes moved"]) for task in tasks)
+        total += moved
+    assert total < MOVED_BYTES_MAX
+
+
+def test_the_shell_shows_the_moved_bytes_too(tpch_cluster):
+    done = tpch_cluster.shell(QUERIES["q06"])
+    assert done.returncode == 0, done.stderr
+    [(moved,)] = tpch_cluster.rows("SELECT bytes_moved FROM system.queries WHERE sql LIKE '%l_discount between%' OR sql LIKE '%l_discount BETWEEN%' ORDER BY started_at DESC LIMIT 1")
+    footer = re.search(r"moved ([\d.,]+) ?(\w+)", done.stdout + done.stderr)
+    assert footer, done.stdout + done.stderr
+    unit = {"B": 1, "KB": 1000, "kB": 1000, "KiB": 1024}[footer[2]]
+    assert abs(float(footer[1].replace(",", "")) * unit - moved) <= max(0.06 * moved, 1)
