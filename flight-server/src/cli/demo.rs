@@ -114,7 +114,7 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
     let stay = outcome.is_ok() && !arguments.check && !arguments.once;
     let outcome = match stay {
         true => tokio::select! {
-            error = cluster.any_ended() => Err(error),
+            error = cluster.server_ended() => Err(error),
             () = &mut stopped => outcome,
         },
         false => outcome,
@@ -150,7 +150,7 @@ async fn create_tables(client: &mut Client) -> Result<()> {
     run_until_there(client, "CREATE SCHEMA IF NOT EXISTS tpch").await?;
     for table in tpch::TABLES {
         let sql = format!(
-            "CREATE EXTERNAL TABLE IF NOT EXISTS tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'"
+            "CREATE OR REPLACE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'"
         );
         run_until_there(client, &sql).await?;
     }

@@ -2,6 +2,7 @@
 
 use super::children::ChildProcess;
 use super::listen::{self, DEMO};
+use bowshot_engine::config::machine_memory_bytes;
 use crate::error::{Error, Result};
 use crate::shell::{Client, ConnectOptions};
 use arrow::array::AsArray;
@@ -137,7 +138,12 @@ impl Cluster {
             workers.push(ChildProcess::start(
                 &format!("the worker {node}"),
                 &plan.worker_arguments(worker),
-                &[("BOWSHOT__WORKER__CLUSTER_TOKEN", token.clone())],
+                &[
+                    ("BOWSHOT__WORKER__CLUSTER_TOKEN", token.clone()),
+                    // One machine plays all nodes: they share its memory.
+                    ("BOWSHOT__WORKER__MEMORY_BYTES", (machine_memory_bytes() / 2 / u64::from(plan.workers)).to_string()),
+                    ("BOWSHOT__WORKER__CACHE_BYTES", (machine_memory_bytes() / 4 / u64::from(plan.workers)).to_string()),
+                ],
                 logs.join(format!("{node}.log")),
             )?);
         }
@@ -161,11 +167,20 @@ impl Cluster {
         self.workers.iter_mut().try_for_each(ChildProcess::check_running)
     }
 
-    /// Waits until one of the processes ends, which none should.
-    pub async fn any_ended(&mut self) -> Error {
+    /// Waits until the server ends, which it should not. A worker that ends is told once: the cluster goes on without it, and somebody
+    /// may have killed it to see just that.
+    pub async fn server_ended(&mut self) -> Error {
+        let mut told = vec![false; self.workers.len()];
         loop {
-            if let Err(error) = self.check_running() {
+            if let Err(error) = self.server.check_running() {
                 return error;
+            }
+            for (worker, told) in self.workers.iter_mut().zip(&mut told) {
+                if let Err(error) = worker.check_running()
+                    && !std::mem::replace(told, true)
+                {
+                    eprintln!("{error}\nthe cluster goes on; tables that lie on that node alone cannot be read");
+                }
             }
             tokio::time::sleep(POLL_EVERY).await;
         }

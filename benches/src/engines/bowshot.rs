@@ -1,0 +1,92 @@
+//! Bowshot as a user runs it: a server and three workers as processes on this machine, asked over Flight SQL.
+
+use super::{Engine, Run, write_answer};
+use crate::Outcome;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use futures::TryStreamExt;
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
+
+/// Generating and registering a large scale takes minutes on two cores.
+const READY_DEADLINE: Duration = Duration::from_secs(1_800);
+
+/// A demo cluster and a client of it. The cluster ends with this value.
+pub struct BowshotEngine {
+    child: Child,
+    client: FlightSqlServiceClient<Channel>,
+}
+
+impl BowshotEngine {
+    /// Starts the cluster over `data` and waits until its tables are there.
+    pub async fn start(binary: &Path, scale: f64, data: &Path, port_base: u16) -> Outcome<Self> {
+        let mut child = Command::new(binary)
+            .args(["demo", "--scale", &scale.to_string(), "--port-base", &port_base.to_string(), "--data"])
+            .arg(data)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(|error| format!("{} cannot start: {error}; build it with cargo build --release --workspace", binary.display()))?;
+        let deadline = Instant::now() + READY_DEADLINE;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                return Err(format!("the cluster ended with {status}; its logs are below {}", data.join("logs").display()).into());
+            }
+            if let Ok(client) = Self::connect(port_base).await {
+                return Ok(Self { child, client });
+            }
+            if Instant::now() > deadline {
+                return Err("the cluster was not ready in time".into());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    }
+
+    async fn connect(port: u16) -> Outcome<FlightSqlServiceClient<Channel>> {
+        let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true).connect().await?;
+        let mut client = FlightSqlServiceClient::new(channel);
+        // The last table that the demo registers answers once all are there.
+        collect(&mut client, "SELECT count(*) FROM tpch.lineitem").await?;
+        Ok(client)
+    }
+}
+
+impl Drop for BowshotEngine {
+    fn drop(&mut self) {
+        // The demo's children read its end from a closed pipe and stop with it.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+type Answer = (arrow::datatypes::SchemaRef, Vec<arrow::record_batch::RecordBatch>);
+
+async fn collect(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Outcome<Answer> {
+    let info = client.execute(sql.to_string(), None).await?;
+    let schema = std::sync::Arc::new(info.clone().try_decode_schema()?);
+    let mut batches = vec![];
+    for endpoint in info.endpoint {
+        let ticket = endpoint.ticket.ok_or("an endpoint without a ticket")?;
+        batches.extend(client.do_get(ticket).await?.try_collect::<Vec<_>>().await?);
+    }
+    Ok((schema, batches))
+}
+
+impl Engine for BowshotEngine {
+    fn name(&self) -> &str {
+        "bowshot"
+    }
+
+    fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let (schema, batches) = collect(&mut self.client, sql).await?;
+            let seconds = started.elapsed().as_secs_f64();
+            write_answer(answer, &schema, &batches)?;
+            Ok(Run { seconds, rows: batches.iter().map(|batch| batch.num_rows()).sum() })
+        })
+    }
+}

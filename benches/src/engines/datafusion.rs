@@ -1,0 +1,58 @@
+//! DataFusion alone, in this process, on all cores, with its defaults.
+
+use super::{Engine, Run, write_answer};
+use crate::Outcome;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::Instant;
+
+/// A session over the files.
+pub struct DataFusionEngine {
+    context: SessionContext,
+}
+
+impl DataFusionEngine {
+    /// Registers each table over the folders of all nodes.
+    pub async fn start(data: &Path) -> Outcome<Self> {
+        let mut config = SessionConfig::new();
+        // As Bowshot reads literals: otherwise Q6 compares decimals with doubles.
+        config.options_mut().sql_parser.parse_float_as_decimal = true;
+        let context = SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
+        for table in bowshot_datasets::tpch::TABLES {
+            let mut folders = vec![];
+            for node in std::fs::read_dir(data)? {
+                let folder = node?.path().join(table);
+                let holds_files = folder.is_dir()
+                    && std::fs::read_dir(&folder)?.flatten().any(|file| file.path().extension().is_some_and(|extension| extension == "parquet"));
+                if holds_files {
+                    folders.push(format!("{}/", folder.canonicalize()?.display()));
+                }
+            }
+            let frame = context.read_parquet(folders, ParquetReadOptions::default()).await?;
+            context.register_table(table, frame.into_view())?;
+        }
+        Ok(Self { context })
+    }
+}
+
+impl Engine for DataFusionEngine {
+    fn name(&self) -> &str {
+        "datafusion"
+    }
+
+    fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
+        Box::pin(async move {
+            let started = Instant::now();
+            let frame = self.context.sql(sql).await?;
+            let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
+            let batches = frame.collect().await?;
+            let seconds = started.elapsed().as_secs_f64();
+            let schema = batches.first().map_or(schema, |batch| batch.schema());
+            write_answer(answer, &schema, &batches)?;
+            Ok(Run { seconds, rows: batches.iter().map(|batch| batch.num_rows()).sum() })
+        })
+    }
+}

@@ -1,0 +1,167 @@
+//! Rows of a run, their comparison with the reference answers, and how they are printed.
+
+use crate::Outcome;
+use crate::engines::Run;
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+
+/// The engine whose answers are the reference.
+const REFERENCE: &str = "duckdb";
+
+/// How warm an engine was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// First run of the query in a fresh engine; files in the page cache.
+    Cold,
+    /// Best of several further runs.
+    Hot,
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Hot => "hot",
+        }
+    }
+}
+
+/// One figure.
+#[derive(Debug, Serialize)]
+pub struct Row {
+    suite: String,
+    query: String,
+    engine: String,
+    mode: Mode,
+    seconds: Option<f64>,
+    rows: usize,
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+impl Row {
+    /// A row from a run or its error.
+    pub fn new(query: &str, engine: &str, mode: Mode, run: Outcome<Run>) -> Self {
+        let (seconds, rows, problem) = match run {
+            Ok(run) => (Some(run.seconds), run.rows, None),
+            Err(error) => (None, 0, Some(error.to_string())),
+        };
+        Self { suite: String::new(), query: query.into(), engine: engine.into(), mode, seconds, rows, ok: problem.is_none(), problem }
+    }
+}
+
+/// All rows of a run.
+pub struct Report {
+    suite: String,
+    scale: f64,
+    environment: Vec<(String, String)>,
+    rows: Vec<Row>,
+}
+
+impl Report {
+    /// An empty report.
+    pub fn new(suite: &str, scale: f64, environment: Vec<(String, String)>) -> Self {
+        Self { suite: suite.into(), scale, environment, rows: vec![] }
+    }
+
+    /// Adds a row and shows it.
+    pub fn add(&mut self, mut row: Row) {
+        row.suite.clone_from(&self.suite);
+        eprintln!("{} {} {}: {}", row.query, row.mode.name(), row.engine, row.seconds.map_or_else(|| row.problem.clone().unwrap_or_default(), |s| format!("{s:.3} s")));
+        self.rows.push(row);
+    }
+
+    /// Compares the written answers with DuckDB's. Without DuckDB in the run nothing was checked, and the rows say so.
+    pub fn compare_answers(&mut self, python: &Path, answers: &Path) -> Outcome<()> {
+        if !self.rows.iter().any(|row| row.engine == REFERENCE) {
+            for row in &mut self.rows {
+                row.problem.get_or_insert_with(|| "not compared: duckdb is not among the engines".into());
+            }
+            return Ok(());
+        }
+        let output = Command::new(python).arg("benches/peers/compare_answers.py").arg(answers).arg(REFERENCE).output()?;
+        if !output.status.success() {
+            return Err(format!("the answers could not be compared: {}", String::from_utf8_lossy(&output.stderr)).into());
+        }
+        let differences: BTreeMap<String, String> = serde_json::from_slice(&output.stdout)?;
+        for row in &mut self.rows {
+            let name = format!("{}-{}-{}", row.query, row.engine, row.mode.name());
+            if let Some(difference) = differences.get(&name) {
+                row.ok = false;
+                row.problem = Some(difference.clone());
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every row has a right answer.
+    pub fn all_ok(&self) -> bool {
+        self.rows.iter().all(|row| row.ok)
+    }
+
+    fn seconds(&self, query: &str, engine: &str, mode: Mode) -> Option<f64> {
+        self.rows.iter().find(|row| (row.query.as_str(), row.engine.as_str(), row.mode) == (query, engine, mode))?.seconds
+    }
+
+    /// A table a mode, with ratios against Bowshot: above 1 Bowshot is faster.
+    pub fn print(&self) {
+        println!("## {} at scale factor {}\n", self.suite, self.scale);
+        for (name, value) in &self.environment {
+            println!("- {name}: {value}");
+        }
+        for mode in [Mode::Cold, Mode::Hot] {
+            self.print_mode(mode);
+        }
+        for row in self.rows.iter().filter(|row| !row.ok) {
+            println!("\nNOT OK {} {} {}: {}", row.query, row.mode.name(), row.engine, row.problem.as_deref().unwrap_or_default());
+        }
+    }
+
+    fn print_mode(&self, mode: Mode) {
+        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.mode == mode).collect();
+        let mut engines: Vec<&str> = vec![];
+        let mut queries: Vec<&str> = vec![];
+        for row in &rows {
+            if !engines.contains(&row.engine.as_str()) {
+                engines.push(&row.engine);
+            }
+            if !queries.contains(&row.query.as_str()) {
+                queries.push(&row.query);
+            }
+        }
+        if queries.is_empty() {
+            return;
+        }
+        println!("\n### {} (seconds; in brackets: times Bowshot's)\n", mode.name());
+        println!("| query | {} |", engines.join(" | "));
+        println!("|---|{}", "---|".repeat(engines.len()));
+        for query in &queries {
+            let ours = self.seconds(query, "bowshot", mode);
+            let cells: Vec<String> = engines.iter().map(|engine| cell(self.seconds(query, engine, mode), ours)).collect();
+            println!("| {query} | {} |", cells.join(" | "));
+        }
+        // Totals only over queries that every engine answered.
+        let common: BTreeSet<&str> = queries.iter().copied().filter(|query| engines.iter().all(|engine| self.seconds(query, engine, mode).is_some())).collect();
+        let total = |engine: &str| common.iter().filter_map(|query| self.seconds(query, engine, mode)).sum::<f64>();
+        let ours = engines.contains(&"bowshot").then(|| total("bowshot"));
+        let cells: Vec<String> = engines.iter().map(|engine| cell(Some(total(engine)), ours)).collect();
+        println!("| total of {} | {} |", common.len(), cells.join(" | "));
+    }
+
+    /// The rows as a JSON array.
+    pub fn write_json(&self, path: &Path) -> Outcome<()> {
+        Ok(std::fs::write(path, serde_json::to_vec_pretty(&self.rows)?)?)
+    }
+}
+
+fn cell(seconds: Option<f64>, ours: Option<f64>) -> String {
+    match (seconds, ours) {
+        (Some(seconds), Some(ours)) if ours > 0.0 => format!("{seconds:.3} ({:.2})", seconds / ours),
+        (Some(seconds), _) => format!("{seconds:.3}"),
+        (None, _) => "failed".into(),
+    }
+}

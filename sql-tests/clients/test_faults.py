@@ -1,0 +1,190 @@
+"""What a user gets when something dies: the right rows, or an error that names it, in time; never fewer rows."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import cluster
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+ROWS_A_FILE = 400_000
+FILES = 3
+ERROR_SECONDS = 15
+STOPPED_SECONDS = 30
+IDLE_SHARE = 0.05
+# Streams rows of every file; the other shapes put an aggregate, a shuffle and a broadcast between the scans and the client.
+SHAPES = {
+    "rows": "SELECT id, small FROM numbers",
+    "aggregate": "SELECT count(*), sum(id) FROM numbers WHERE small >= 0",
+    "shuffle": "SELECT id % 1000, count(*), max(small) FROM numbers GROUP BY id % 1000",
+    "join": "SELECT count(*), sum(a.id) FROM numbers a JOIN numbers b ON a.id = b.id",
+}
+
+
+class Outcome:
+    """A query that runs beside the test."""
+
+    def __init__(self, running, sql, **options):
+        self.rows, self.error, self.seconds = None, None, None
+        self.thread = threading.Thread(target=self._run, args=(running, sql, options))
+        self.thread.start()
+
+    def _run(self, running, sql, options):
+        started = time.monotonic()
+        try:
+            self.rows = sorted(running.rows(sql, **options))
+        except Exception as error:  # every kind is an outcome; the test judges the text
+            self.error = str(error)
+        self.seconds = time.monotonic() - started
+
+    def wait(self, seconds):
+        self.thread.join(seconds)
+        assert not self.thread.is_alive(), f"neither rows nor an error after {seconds} s"
+        return self
+
+
+def write_numbers(folder, number):
+    """File `number` of the table: several row groups, so that a node has more than one partition."""
+    first = number * ROWS_A_FILE
+    ids = pyarrow.array(range(first, first + ROWS_A_FILE), pyarrow.int64())
+    small = pyarrow.array([value % 10 for value in range(first, first + ROWS_A_FILE)], pyarrow.int32())
+    target = folder / "numbers" / f"part-{number}.parquet"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table({"id": ids, "small": small}), target, row_group_size=50_000)
+
+
+@pytest.fixture(scope="module")
+def expected():
+    total, count = ROWS_A_FILE * FILES, ROWS_A_FILE * FILES
+    id_sum = total * (total - 1) // 2
+    return {
+        "rows": [(value, value % 10) for value in range(total)],
+        "aggregate": [(count, id_sum)],
+        "shuffle": [(value, count // 1000, value % 10) for value in range(1000)],
+        "join": [(count, id_sum)],
+    }
+
+
+@contextlib.contextmanager
+def numbers(folder, copies=1, faults=None):
+    """Three workers over `numbers`; file k lies on node k and on the next `copies - 1` nodes. `faults` by node id."""
+    nodes = []
+    for position in range(FILES):
+        volume = folder / f"volume-{position + 1}"
+        for copy in range(copies):
+            write_numbers(volume, (position - copy) % FILES)
+        node_id = f"node-{position + 1}"
+        nodes.append(cluster.Node(node_id, {"data": volume}, faults=(faults or {}).get(node_id, [])))
+    with cluster.Cluster(folder / "cluster", nodes) as running:
+        running.create_table("numbers", "node://*/data/numbers/")
+        yield running
+
+
+def slow(*node_ids):
+    return {node_id: ["slow-scan"] for node_id in node_ids}
+
+
+def test_sole_replica_dead_before_the_query(tmp_path, expected):
+    with numbers(tmp_path) as running:
+        running.workers["node-2"].kill()
+        outcome = Outcome(running, SHAPES["aggregate"]).wait(ERROR_SECONDS)
+        assert outcome.rows is None, "rows without one of the files"
+        assert "no live replica of" in outcome.error and "numbers/part-1.parquet" in outcome.error, outcome.error
+        time.sleep(4)
+        later = Outcome(running, SHAPES["aggregate"]).wait(ERROR_SECONDS)
+        assert "no live replica of" in later.error and "part-1.parquet" in later.error, later.error
+        running.restart_worker("node-2")
+        assert running.rows(SHAPES["aggregate"]) == expected["aggregate"]
+
+
+@pytest.mark.parametrize("kernel", ["off", "host"])
+def test_copy_takes_over_when_a_worker_died_before_the_query(tmp_path, expected, kernel):
+    with numbers(tmp_path, copies=2) as running:
+        assert running.rows("SELECT min(n), max(n) FROM (SELECT count(*) AS n FROM system.files GROUP BY path)") == [(2, 2)]
+        running.workers["node-1"].kill()
+        for shape, sql in SHAPES.items():
+            outcome = Outcome(running, sql, kernel=kernel).wait(ERROR_SECONDS)
+            assert outcome.error is None, f"{shape}: {outcome.error}"
+            assert outcome.rows == expected[shape], shape
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+@pytest.mark.parametrize("shape", sorted(SHAPES))
+def test_worker_killed_mid_query(tmp_path, expected, shape, copies):
+    with numbers(tmp_path, copies, slow("node-1", "node-2", "node-3")) as running:
+        outcome = Outcome(running, SHAPES[shape], kernel="off")
+        time.sleep(1.5)
+        assert outcome.thread.is_alive(), f"the query was over before the kill: {outcome.error or 'with rows'}"
+        killed_at = time.monotonic()
+        running.workers["node-2"].kill()
+        # A retry reads everything again, slowly: the bound on an error holds, that on rows leaves time for it.
+        outcome.wait(3 * STOPPED_SECONDS)
+        took = time.monotonic() - killed_at
+        if outcome.rows is not None:
+            assert outcome.rows == expected[shape]
+            assert copies == 2, "rows without one of the files"
+        else:
+            assert "node-2" in outcome.error or "no live replica of" in outcome.error, outcome.error
+            assert took < ERROR_SECONDS, f"{outcome.error} after {took:.1f} s"
+
+
+@pytest.mark.parametrize("fault", ["panic-in-scan", "panic-in-head"])
+def test_a_panic_in_one_worker_is_an_error(tmp_path, expected, fault):
+    with numbers(tmp_path, faults={"node-2": [fault]}) as running:
+        for kernel in ("off", "host"):
+            for shape, sql in SHAPES.items():
+                outcome = Outcome(running, sql, kernel=kernel).wait(ERROR_SECONDS)
+                assert outcome.rows is None, f"{shape} with kernel={kernel}: {len(outcome.rows)} rows of {len(expected[shape])} and no error"
+                assert "panic" in outcome.error, f"{shape}: {outcome.error}"
+        assert all(worker.running() for worker in running.workers.values()), "a panic ended a worker"
+
+
+def test_client_killed_mid_query_leaves_no_work_behind(tmp_path):
+    endless = "SELECT count(*) FROM numbers a JOIN numbers b ON a.small = b.small WHERE a.id + b.id <> 5"
+    with numbers(tmp_path) as running:
+        program = f"import adbc_driver_flightsql.dbapi as f; f.connect({running.uri!r}, autocommit=True).cursor().execute({endless!r}).fetchall()"
+        client = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+        busy = lambda: sum(worker.cpu_share(0.2) for worker in running.workers.values()) > 0.5  # noqa: E731
+        cluster.wait_until("the workers are busy", 20, busy)
+        client.kill()
+        client.wait()
+        time.sleep(4)
+        shares = {node: round(worker.cpu_share(1.0), 3) for node, worker in running.workers.items()}
+        assert all(share < IDLE_SHARE for share in shares.values()), shares
+        states = running.rows("SELECT state FROM system.queries WHERE sql LIKE 'SELECT count(*) FROM numbers a%'")
+        assert states == [("cancelled",)]
+
+
+def test_a_stopped_worker_does_not_hang_a_query_and_rejoins(tmp_path, expected):
+    with numbers(tmp_path, faults=slow("node-1", "node-2", "node-3")) as running:
+        outcome = Outcome(running, SHAPES["rows"], kernel="off")
+        time.sleep(1.5)
+        assert outcome.thread.is_alive(), outcome.error
+        running.workers["node-2"].send(signal.SIGSTOP)
+        try:
+            outcome.wait(STOPPED_SECONDS)
+        finally:
+            running.workers["node-2"].send(signal.SIGCONT)
+        if outcome.rows is not None:
+            assert outcome.rows == expected["rows"]
+        else:
+            assert "node-2" in outcome.error or "no live replica of" in outcome.error, outcome.error
+        running.wait_live("node-2", seconds=15)
+        assert running.rows(SHAPES["aggregate"], kernel="off") == expected["aggregate"]
+
+
+@pytest.mark.parametrize("end", ["kill", "end"])
+def test_a_restarted_coordinator_knows_its_tables_and_workers_come_back(tmp_path, expected, end):
+    with numbers(tmp_path) as running:
+        before = running.rows("SELECT table_name, path, node_id, row_count FROM system.files ORDER BY 1, 2")
+        pids = {node: worker.pid for node, worker in running.workers.items()}
+        getattr(running.server, end)()
+        running.restart_server()
+        assert running.rows("SELECT table_name, path, node_id, row_count FROM system.files ORDER BY 1, 2") == before
+        assert running.rows(SHAPES["aggregate"]) == expected["aggregate"]
+        assert {node: worker.pid for node, worker in running.workers.items()} == pids

@@ -1,0 +1,119 @@
+//! Rules of the house, as tests: sizes and names of files, the direction of the crates, no orphaned shader, a README that says how.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LINES_MAX: usize = 700;
+/// Names that say nothing about what is inside.
+const EMPTY_NAMES: [&str; 8] = ["utils", "util", "helper", "helpers", "common", "misc", "manager", "managers"];
+const SOURCE_ENDINGS: [&str; 6] = ["rs", "py", "wgsl", "js", "css", "sh"];
+/// Folders that are not ours or not source.
+const SKIPPED: [&str; 7] = ["target", "node_modules", "__pycache__", "shared", "results", ".pytest_cache", "bundle"];
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository")
+}
+
+fn ending(path: &Path) -> &str {
+    path.extension().and_then(|ending| ending.to_str()).unwrap_or_default()
+}
+
+/// Every file of the repository whose ending is one of `endings`; hidden folders and build outputs left out.
+fn files(endings: &[&str]) -> Vec<PathBuf> {
+    let mut found = vec![];
+    let mut folders = vec![repository().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder of the repository can be read") {
+            let path = entry.expect("a folder of the repository can be listed").path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if path.is_dir() && !name.starts_with('.') && !SKIPPED.contains(&name) {
+                folders.push(path);
+            } else if path.is_file() && endings.contains(&ending(&path)) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no file ends in {endings:?}: the search looks in the wrong place");
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(repository()).unwrap_or(path).display().to_string()
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", shown(path)))
+}
+
+fn assert_none(problems: Vec<String>) {
+    assert!(problems.is_empty(), "\n{}", problems.join("\n"));
+}
+
+#[test]
+fn no_source_file_is_longer_than_a_reader_bears() {
+    let long = files(&SOURCE_ENDINGS).into_iter().filter_map(|path| {
+        let lines = read(&path).lines().count();
+        (lines > LINES_MAX).then(|| format!("{}: {lines} lines, more than {LINES_MAX}: which second idea moved in?", shown(&path)))
+    });
+    assert_none(long.collect());
+}
+
+#[test]
+fn no_file_or_folder_has_an_empty_name() {
+    let empty = files(&SOURCE_ENDINGS).into_iter().filter_map(|path| {
+        let inside = path.strip_prefix(repository()).unwrap_or(&path).with_extension("");
+        let part = inside.iter().find(|part| part.to_str().is_some_and(|part| EMPTY_NAMES.contains(&part)))?;
+        Some(format!("{}: '{}' says nothing about what is inside", shown(&path), part.to_string_lossy()))
+    });
+    assert_none(empty.collect());
+}
+
+/// The dependencies that the manifest of a crate names, those for tests included.
+fn dependencies(krate: &str) -> Vec<String> {
+    let manifest: toml::Table = read(&repository().join(krate).join("Cargo.toml")).parse().expect("Cargo.toml is TOML");
+    let sections = ["dependencies", "dev-dependencies", "build-dependencies"];
+    let tables = sections.iter().filter_map(|section| manifest.get(*section)?.as_table());
+    tables.flat_map(|table| table.keys().cloned()).collect()
+}
+
+#[test]
+fn crates_depend_in_one_direction_only() {
+    let forbidden: [(&str, &[&str]); 4] = [
+        ("kernels", &["bowshot-engine", "bowshot-flight-server", "bowshot-datasets", "bowshot-sql-tests", "datafusion", "datafusion-", "arrow-flight", "tonic"]),
+        ("engine", &["bowshot-flight-server", "bowshot-datasets", "bowshot-sql-tests"]),
+        ("datasets", &["bowshot-engine", "bowshot-flight-server", "bowshot-kernels", "bowshot-sql-tests", "datafusion"]),
+        ("flight-server", &["bowshot-sql-tests", "bowshot-kernels"]),
+    ];
+    let mut problems = vec![];
+    for (krate, names) in forbidden {
+        let known = dependencies(krate);
+        assert!(!known.is_empty(), "{krate} has no dependencies: the manifest was not understood");
+        for dependency in known {
+            // A name that ends in a dash stands for a family of crates.
+            let wrong = names.iter().any(|name| dependency == *name || (name.ends_with('-') && dependency.starts_with(name)));
+            if wrong {
+                problems.push(format!("{krate} must not know {dependency}"));
+            }
+        }
+    }
+    assert_none(problems);
+}
+
+#[test]
+fn every_shader_is_used_by_a_driver() {
+    let drivers: Vec<String> = files(&["rs"]).iter().filter(|path| !path.ends_with("tidy.rs")).map(|path| read(path)).collect();
+    let orphans = files(&["wgsl"]).into_iter().filter_map(|path| {
+        let name = path.file_name()?.to_str()?.to_string();
+        let used = drivers.iter().any(|driver| driver.contains(&name));
+        (!used).then(|| format!("{}: no Rust file mentions it", shown(&path)))
+    });
+    assert_none(orphans.collect());
+}
+
+#[test]
+fn the_readme_says_how_to_start_and_how_to_check() {
+    let readme = read(&repository().join("README.md"));
+    let missing = ["./demo", "./check"].into_iter().filter(|command| !readme.contains(command));
+    assert_none(missing.map(|command| format!("README.md does not mention {command}")).collect());
+}
