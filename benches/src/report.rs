@@ -71,7 +71,13 @@ impl Report {
     /// Adds a row and shows it.
     pub fn add(&mut self, mut row: Row) {
         row.suite.clone_from(&self.suite);
-        eprintln!("{} {} {}: {}", row.query, row.mode.name(), row.engine, row.seconds.map_or_else(|| row.problem.clone().unwrap_or_default(), |s| format!("{s:.3} s")));
+        eprintln!(
+            "{} {} {}: {}",
+            row.query,
+            row.mode.name(),
+            row.engine,
+            row.seconds.map_or_else(|| row.problem.clone().unwrap_or_default(), |s| format!("{s:.3} s"))
+        );
         self.rows.push(row);
     }
 
@@ -145,7 +151,8 @@ impl Report {
             println!("| {query} | {} |", cells.join(" | "));
         }
         // Totals only over queries that every engine answered.
-        let common: BTreeSet<&str> = queries.iter().copied().filter(|query| engines.iter().all(|engine| self.seconds(query, engine, mode).is_some())).collect();
+        let common: BTreeSet<&str> =
+            queries.iter().copied().filter(|query| engines.iter().all(|engine| self.seconds(query, engine, mode).is_some())).collect();
         let total = |engine: &str| common.iter().filter_map(|query| self.seconds(query, engine, mode)).sum::<f64>();
         let ours = engines.contains(&"bowshot").then(|| total("bowshot"));
         let cells: Vec<String> = engines.iter().map(|engine| cell(Some(total(engine)), ours)).collect();

@@ -13,30 +13,16 @@ pub enum Error {
     UnknownTable { table: String, known: String },
     /// A parameter is outside its range.
     #[error("{parameter} is {value}, but must be {expected}")]
-    Parameter {
-        parameter: &'static str,
-        value: String,
-        expected: &'static str,
-    },
+    Parameter { parameter: &'static str, value: String, expected: &'static str },
     /// The file system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
     /// Rows could not be brought into columnar form.
     #[error("cannot build the columns of {table}: {source}")]
-    Columns {
-        table: String,
-        source: arrow::error::ArrowError,
-    },
+    Columns { table: String, source: arrow::error::ArrowError },
     /// The Parquet writer failed, mostly because the disk did.
     #[error("cannot write {}: {source}", path.display())]
-    Parquet {
-        path: PathBuf,
-        source: parquet::errors::ParquetError,
-    },
+    Parquet { path: PathBuf, source: parquet::errors::ParquetError },
     /// A generating thread ended without a result: a defect in a generator.
     #[error("a generating thread stopped without a result while it wrote {table}")]
     ThreadLost { table: String },
@@ -44,17 +30,10 @@ pub enum Error {
 
 impl Error {
     pub(crate) fn file(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::File {
-            action,
-            path: path.to_path_buf(),
-            source,
-        }
+        Self::File { action, path: path.to_path_buf(), source }
     }
 
     pub(crate) fn parquet(path: &Path, source: parquet::errors::ParquetError) -> Self {
-        Self::Parquet {
-            path: path.to_path_buf(),
-            source,
-        }
+        Self::Parquet { path: path.to_path_buf(), source }
     }
 }

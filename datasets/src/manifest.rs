@@ -45,11 +45,7 @@ impl Manifest {
 
     /// Whether this manifest describes a file made with the parameters of `wanted`, whatever came out.
     pub fn same_parameters(&self, wanted: &Self) -> bool {
-        Self {
-            rows: wanted.rows,
-            bytes: wanted.bytes,
-            ..self.clone()
-        } == *wanted
+        Self { rows: wanted.rows, bytes: wanted.bytes, ..self.clone() } == *wanted
     }
 
     /// Writes the manifest beside `file`.
@@ -58,8 +54,7 @@ impl Manifest {
     /// When the folder cannot be written to.
     pub fn write(&self, file: &Path) -> Result<()> {
         let path = Self::path_of(file);
-        let text = serde_json::to_string_pretty(self)
-            .map_err(|source| Error::file("write", &path, source.into()))?;
+        let text = serde_json::to_string_pretty(self).map_err(|source| Error::file("write", &path, source.into()))?;
         fs::write(&path, text).map_err(|source| Error::file("write", &path, source))
     }
 }

@@ -30,17 +30,10 @@ pub fn write_file(
 ) -> Result<WrittenFile> {
     let temporary = temporary_path(path);
     let written = write_temporary(&temporary, schema, properties, batches).and_then(|rows| {
-        let bytes = fs::metadata(&temporary)
-            .map_err(|source| Error::file("read the size of", &temporary, source))?
-            .len();
+        let bytes = fs::metadata(&temporary).map_err(|source| Error::file("read the size of", &temporary, source))?.len();
         fs::rename(&temporary, path).map_err(|source| Error::file("create", path, source))?;
         sync_folder_of(path)?;
-        Ok(WrittenFile {
-            path: path.to_path_buf(),
-            rows,
-            bytes,
-            kept: false,
-        })
+        Ok(WrittenFile { path: path.to_path_buf(), rows, bytes, kept: false })
     });
     if written.is_err() {
         // The first error is the one to report; a leftover temporary file is overwritten by the next run.
@@ -55,23 +48,16 @@ fn write_temporary(
     properties: WriterProperties,
     batches: impl Iterator<Item = Result<RecordBatch>>,
 ) -> Result<u64> {
-    let file =
-        File::create(temporary).map_err(|source| Error::file("create", temporary, source))?;
-    let mut writer = ArrowWriter::try_new(file, schema, Some(properties))
-        .map_err(|source| Error::parquet(temporary, source))?;
+    let file = File::create(temporary).map_err(|source| Error::file("create", temporary, source))?;
+    let mut writer = ArrowWriter::try_new(file, schema, Some(properties)).map_err(|source| Error::parquet(temporary, source))?;
     let mut rows = 0;
     for batch in batches {
         let batch = batch?;
         rows += batch.num_rows() as u64;
-        writer
-            .write(&batch)
-            .map_err(|source| Error::parquet(temporary, source))?;
+        writer.write(&batch).map_err(|source| Error::parquet(temporary, source))?;
     }
-    let file = writer
-        .into_inner()
-        .map_err(|source| Error::parquet(temporary, source))?;
-    file.sync_all()
-        .map_err(|source| Error::file("sync", temporary, source))?;
+    let file = writer.into_inner().map_err(|source| Error::parquet(temporary, source))?;
+    file.sync_all().map_err(|source| Error::file("sync", temporary, source))?;
     Ok(rows)
 }
 
@@ -86,7 +72,5 @@ fn sync_folder_of(path: &Path) -> Result<()> {
     let Some(folder) = path.parent() else {
         return Ok(());
     };
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|source| Error::file("sync", folder, source))
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(|source| Error::file("sync", folder, source))
 }

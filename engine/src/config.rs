@@ -49,11 +49,18 @@ pub struct QueryConfig {
     pub max_concurrent: usize,
     /// Partitions of a fragment on each worker; 0 takes the largest core count that a worker reports, at most 16.
     pub target_partitions: usize,
+    /// Compression of the rows that move between nodes: `none`, `lz4` or `zstd`. Default `lz4`.
+    pub compression: String,
 }
 
 impl Default for QueryConfig {
     fn default() -> Self {
-        Self { timeout_ms: crate::limits::QUERY_TIMEOUT_MS, max_concurrent: crate::limits::QUERIES_RUNNING_MAX, target_partitions: 0 }
+        Self {
+            timeout_ms: crate::limits::QUERY_TIMEOUT_MS,
+            max_concurrent: crate::limits::QUERIES_RUNNING_MAX,
+            target_partitions: 0,
+            compression: "lz4".into(),
+        }
     }
 }
 
@@ -145,7 +152,9 @@ impl std::fmt::Debug for StorageConfig {
 pub fn machine_memory_bytes() -> u64 {
     std::fs::read_to_string("/proc/meminfo")
         .ok()
-        .and_then(|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()))
+        .and_then(|text| {
+            text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB")?.trim().parse::<u64>().ok())
+        })
         .map_or(8 << 30, |kib| kib * 1024)
 }
 

@@ -173,7 +173,15 @@ pub fn from_datafusion(error: &DataFusionError) -> Error {
 /// Library prefixes that tell a user nothing.
 fn strip(text: &str) -> &str {
     let mut text = text;
-    for prefix in ["sql parser error: ", "ParserError(\"", "Execution error: ", "External error: ", "Arrow error: ", "Error during planning: "] {
+    for prefix in [
+        "sql parser error: ",
+        "ParserError(\"",
+        "Execution error: ",
+        "External error: ",
+        "Arrow error: ",
+        "Cast error: ",
+        "Error during planning: ",
+    ] {
         text = text.strip_prefix(prefix).unwrap_or(text);
     }
     text

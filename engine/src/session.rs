@@ -6,7 +6,7 @@ use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::{plain_schema, plain_type};
-use crate::statement::{external_table, guard};
+use crate::statement::{diagnosis, external_table, guard};
 use crate::{limits, system};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -105,7 +105,8 @@ const SETTABLE: [&str; 6] = [
 impl Session {
     pub(crate) fn new(coordinator: Coordinator, user: &str) -> Self {
         let config = planner::session_config(&coordinator.inner.config.default_schema);
-        let inner = SessionInner { id: Uuid::now_v7(), user: user.into(), coordinator, config: Mutex::new(config), views: Mutex::default() };
+        let inner =
+            SessionInner { id: Uuid::now_v7(), user: user.into(), coordinator, config: Mutex::new(config), views: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -139,11 +140,13 @@ impl Session {
                 refresh: Some(refresh),
             });
         }
-        let plan = state.create_logical_plan(sql).await.map_err(|error| self.explain_error(&error, &snapshot))?;
+        let plan = state.create_logical_plan(sql).await.map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
         let parameters = parameter_schema(&plan)?;
         let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
         if matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
-            return Err(Error::user("tables over files cannot be changed through SQL yet: write Parquet files into the volume, then REFRESH TABLE"));
+            return Err(Error::user(
+                "tables over files cannot be changed through SQL yet: write Parquet files into the volume, then REFRESH TABLE",
+            ));
         }
         let schema = match &plan {
             _ if command => Arc::new(Schema::empty()),
@@ -171,7 +174,12 @@ impl Session {
         self.run(inner, prepared, parameters).await
     }
 
-    async fn run(&self, inner: Arc<crate::coordinator::CoordinatorInner>, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+    async fn run(
+        &self,
+        inner: Arc<crate::coordinator::CoordinatorInner>,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+    ) -> Result<QueryStream> {
         let wanted = prepared.parameters.fields().len();
         if parameters.len() != wanted {
             return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", parameters.len())));
@@ -222,7 +230,13 @@ impl Session {
         };
         let mut tables = vec![];
         let plain_stored = |schema: &Schema| -> SchemaRef {
-            Arc::new(Schema::new(schema.fields().iter().map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type()))).collect::<Vec<_>>()))
+            Arc::new(Schema::new(
+                schema
+                    .fields()
+                    .iter()
+                    .map(|field| field.as_ref().clone().with_data_type(plain_type(field.data_type())))
+                    .collect::<Vec<_>>(),
+            ))
         };
         for (schema, stored) in &snapshot.schemas {
             tables.extend(stored.values().map(|table| info(schema, &table.name, "TABLE", plain_stored(&table.stored_schema))));
@@ -251,7 +265,10 @@ impl Session {
             }
             _ => {}
         }
-        if !SETTABLE.iter().any(|prefix| name.starts_with(prefix)) || name == "datafusion.optimizer.enable_round_robin_repartition" || name == "datafusion.optimizer.repartition_file_scans" {
+        if !SETTABLE.iter().any(|prefix| name.starts_with(prefix))
+            || name == "datafusion.optimizer.enable_round_robin_repartition"
+            || name == "datafusion.optimizer.repartition_file_scans"
+        {
             return Err(Error::user(format!("'{name}' is not a setting of a session; system.settings lists those that are")));
         }
         config.options_mut().set(&name, value).map_err(|error| from_datafusion(&error))
@@ -288,7 +305,10 @@ impl Session {
             let state = planner::logical_state(&self.inner.coordinator.inner, config, snapshot.clone(), overlay.clone());
             let plan = state.create_logical_plan(&sql).await.map_err(|error| {
                 let error = from_datafusion(&error);
-                Error::new(error.class(), format!("view {schema}.{name} no longer fits the tables it reads: {error}; DROP VIEW {schema}.{name} removes it"))
+                Error::new(
+                    error.class(),
+                    format!("view {schema}.{name} no longer fits the tables it reads: {error}; DROP VIEW {schema}.{name} removes it"),
+                )
             })?;
             if let LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. })) = plan {
                 let view: Arc<dyn TableProvider> = Arc::new(ViewTable::new(input.as_ref().clone(), definition));
@@ -372,7 +392,10 @@ impl Session {
                     None if drop.if_exists => {}
                     None => return Err(Error::not_found(format!("there is no schema '{name}'"))),
                     Some(tables) if !tables.is_empty() && !drop.cascade => {
-                        return Err(Error::user(format!("schema {name} has {} table(s): drop them first, or add CASCADE; files stay in either case", tables.len())));
+                        return Err(Error::user(format!(
+                            "schema {name} has {} table(s): drop them first, or add CASCADE; files stay in either case",
+                            tables.len()
+                        )));
                     }
                     Some(_) => drop_schema(inner, &name)?,
                 }
@@ -429,29 +452,6 @@ impl Session {
         inner.change_catalog(|store| store.create_table(&fresh, true))?;
         Ok(QueryStream::done(None))
     }
-
-    /// A planning error with a suggestion where a name was mistyped.
-    fn explain_error(&self, error: &datafusion::common::DataFusionError, snapshot: &Snapshot) -> Error {
-        let ours = from_datafusion(error);
-        let text = ours.message();
-        let Some(missing) = text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) else {
-            return ours;
-        };
-        let wanted = missing.rsplit('.').next().unwrap_or(missing);
-        let mut names: Vec<String> = snapshot.schemas.iter().flat_map(|(schema, tables)| tables.keys().map(move |name| format!("{schema}.{name}"))).collect();
-        names.extend(system::NAMES.iter().map(|name| format!("{SYSTEM_SCHEMA}.{name}")));
-        let near = names
-            .iter()
-            .map(|name| (datafusion::common::utils::datafusion_strsim::levenshtein(name.rsplit('.').next().unwrap_or(name), wanted), name))
-            .filter(|(distance, _)| *distance <= 3.max(wanted.len() / 3))
-            .min();
-        let hint = match near {
-            Some((0, name)) => format!("; {name} exists: qualify the name, or USE its schema with SET schema = '{}'", name.split('.').next().unwrap_or_default()),
-            Some((_, name)) => format!("; did you mean {name}?"),
-            None => "; SHOW TABLES lists those there are".into(),
-        };
-        Error::not_found(format!("there is no table '{missing}'{hint}"))
-    }
 }
 
 fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Result<()> {
@@ -465,7 +465,9 @@ fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Resu
 fn refresh_target(sql: &str) -> Result<Option<TableReference>> {
     let text = sql.trim().trim_end_matches(';').trim();
     let mut words = text.split_whitespace();
-    if !(words.next().is_some_and(|word| word.eq_ignore_ascii_case("refresh")) && words.next().is_some_and(|word| word.eq_ignore_ascii_case("table"))) {
+    if !(words.next().is_some_and(|word| word.eq_ignore_ascii_case("refresh"))
+        && words.next().is_some_and(|word| word.eq_ignore_ascii_case("table")))
+    {
         return Ok(None);
     }
     match (words.next(), words.next()) {
@@ -489,6 +491,9 @@ fn parameter_schema(plan: &LogicalPlan) -> Result<Schema> {
     if count != ordered.len() {
         return Err(Error::user(format!("the parameters go up to ${count} but only {} are used: number them without gaps", ordered.len())));
     }
-    let fields: Vec<Field> = ordered.into_iter().map(|(number, data_type)| Field::new(format!("${number}"), plain_type(&data_type.unwrap_or(DataType::Utf8)), true)).collect();
+    let fields: Vec<Field> = ordered
+        .into_iter()
+        .map(|(number, data_type)| Field::new(format!("${number}"), plain_type(&data_type.unwrap_or(DataType::Utf8)), true))
+        .collect();
     Ok(Schema::new(fields))
 }

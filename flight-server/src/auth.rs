@@ -9,8 +9,8 @@ use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use base64::Engine as _;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use base64::engine::DecodePaddingMode;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
 use moka::sync::Cache;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
@@ -31,10 +31,8 @@ pub const ANONYMOUS: &str = "anonymous";
 const FIXED_TOKEN_LENGTH_MIN: usize = 16;
 
 /// Some clients leave the padding of Basic credentials out.
-const BASE64_LENIENT: GeneralPurpose = GeneralPurpose::new(
-    &base64::alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
+const BASE64_LENIENT: GeneralPurpose =
+    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
 
 /// A caller whose identity was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,17 +84,13 @@ impl Authenticator {
         }
         for (user, hash) in &config.users {
             PasswordHash::new(hash).map_err(|error| {
-                Error::config(format!(
-                    "auth.users.{user} is not a password hash ({error}). Make one with 'bowshot hash-password'"
-                ))
+                Error::config(format!("auth.users.{user} is not a password hash ({error}). Make one with 'bowshot hash-password'"))
             })?;
         }
         let mut fixed_tokens = BTreeMap::new();
         for (user, token) in &config.tokens {
             if token.len() < FIXED_TOKEN_LENGTH_MIN {
-                return Err(Error::config(format!(
-                    "auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters"
-                )));
+                return Err(Error::config(format!("auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters")));
             }
             fixed_tokens.insert(TokenDigest::of(token).0, user.clone());
         }
@@ -104,10 +98,7 @@ impl Authenticator {
             mode: config.mode,
             users: config.users.clone(),
             fixed_tokens,
-            logins: Cache::builder()
-                .max_capacity(limits::TOKENS_MAX)
-                .time_to_live(Duration::from_secs(config.token_ttl_s))
-                .build(),
+            logins: Cache::builder().max_capacity(limits::TOKENS_MAX).time_to_live(Duration::from_secs(config.token_ttl_s)).build(),
             decoy_hash: hash_password("a password of nobody")?,
             password_checks: Arc::new(Semaphore::new(limits::PASSWORD_CHECKS_MAX)),
         })
@@ -121,33 +112,20 @@ impl Authenticator {
         let header = authorization(metadata);
         if self.mode == AuthMode::Off {
             // A login happens here too (one driver logs in even when it has a token), and its token names the session.
-            let login = header
-                .and_then(|header| scheme(header, "bearer"))
-                .map(TokenDigest::of)
-                .filter(|digest| self.logins.contains_key(digest));
-            return Ok(Principal {
-                user: ANONYMOUS.to_string(),
-                login,
-            });
+            let login =
+                header.and_then(|header| scheme(header, "bearer")).map(TokenDigest::of).filter(|digest| self.logins.contains_key(digest));
+            return Ok(Principal { user: ANONYMOUS.to_string(), login });
         }
         let Some(header) = header else {
-            return Err(Status::unauthenticated(
-                "this server asks for a user and password, or a token",
-            ));
+            return Err(Status::unauthenticated("this server asks for a user and password, or a token"));
         };
         if let Some(token) = scheme(header, "bearer") {
             let digest = TokenDigest::of(token);
             if let Some(user) = self.logins.get(&digest) {
-                return Ok(Principal {
-                    user: user.to_string(),
-                    login: Some(digest),
-                });
+                return Ok(Principal { user: user.to_string(), login: Some(digest) });
             }
             if let Some(user) = self.fixed_tokens.get(&digest.0) {
-                return Ok(Principal {
-                    user: user.clone(),
-                    login: None,
-                });
+                return Ok(Principal { user: user.clone(), login: None });
             }
         } else if let Some(encoded) = scheme(header, "basic")
             && let Some(user) = self.check_password(encoded).await
@@ -165,12 +143,9 @@ impl Authenticator {
     pub async fn log_in(&self, metadata: &MetadataMap) -> Result<String, Status> {
         let principal = self.authenticate(metadata).await?;
         let mut random = [0_u8; 32];
-        OsRng
-            .try_fill_bytes(&mut random)
-            .map_err(|error| Status::unavailable(format!("no random numbers for a token: {error}")))?;
+        OsRng.try_fill_bytes(&mut random).map_err(|error| Status::unavailable(format!("no random numbers for a token: {error}")))?;
         let token = URL_SAFE_NO_PAD.encode(random);
-        self.logins
-            .insert(TokenDigest::of(&token), Arc::from(principal.user.as_str()));
+        self.logins.insert(TokenDigest::of(&token), Arc::from(principal.user.as_str()));
         Ok(token)
     }
 
@@ -187,9 +162,7 @@ impl Authenticator {
         let hash = known.unwrap_or(&self.decoy_hash).clone();
         let password = password.to_string();
         let _turn = self.password_checks.acquire().await.ok()?;
-        let matches = tokio::task::spawn_blocking(move || verify_password(&password, &hash))
-            .await
-            .unwrap_or(false);
+        let matches = tokio::task::spawn_blocking(move || verify_password(&password, &hash)).await.unwrap_or(false);
         (matches && known.is_some()).then(|| user.to_string())
     }
 }
@@ -205,8 +178,7 @@ fn scheme<'a>(header: &'a str, name: &str) -> Option<&'a str> {
 }
 
 fn verify_password(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash)
-        .is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
+    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
 
 /// The hash of a password with a random salt, as it belongs into `auth.users`.
@@ -247,10 +219,7 @@ mod tests {
         let authenticator = with_password();
         // "ana:secret" in Base64, without its padding.
         let token = authenticator.log_in(&header("Basic YW5hOnNlY3JldA")).await.unwrap();
-        let principal = authenticator
-            .authenticate(&header(&format!("bearer {token}")))
-            .await
-            .unwrap();
+        let principal = authenticator.authenticate(&header(&format!("bearer {token}"))).await.unwrap();
         assert_eq!(principal.user, "ana");
         let login = principal.login.unwrap();
         authenticator.log_out(&login);

@@ -50,10 +50,7 @@ pub struct ServerConfig {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self {
-            listen: SocketAddr::from(([127, 0, 0, 1], 47470)),
-            http_listen: SocketAddr::from(([127, 0, 0, 1], 47471)),
-        }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 47470)), http_listen: SocketAddr::from(([127, 0, 0, 1], 47471)) }
     }
 }
 
@@ -83,12 +80,7 @@ pub struct AuthConfig {
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self {
-            mode: AuthMode::Off,
-            users: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            token_ttl_s: 43_200,
-        }
+        Self { mode: AuthMode::Off, users: BTreeMap::new(), tokens: BTreeMap::new(), token_ttl_s: 43_200 }
     }
 }
 
@@ -159,10 +151,7 @@ impl Layers {
     pub fn read(file: Option<&Path>, environment: Environment, flags: Flags) -> Result<Self> {
         let file = match file {
             Some(named) if !named.is_file() => {
-                return Err(Error::config(format!(
-                    "the settings file {} does not exist",
-                    named.display()
-                )));
+                return Err(Error::config(format!("the settings file {} does not exist", named.display())));
             }
             Some(named) => Some(named.to_path_buf()),
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()),
@@ -172,10 +161,7 @@ impl Layers {
         if let Some(file) = &file {
             figment = figment.merge(Toml::file_exact(file));
         }
-        Ok(Self {
-            figment: figment.merge(environment).merge(flags),
-            file,
-        })
+        Ok(Self { figment: figment.merge(environment).merge(flags), file })
     }
 
     /// The settings, checked for unknown names and wrong types.
@@ -183,9 +169,7 @@ impl Layers {
     /// # Errors
     /// [`Error::Config`] that names the setting and where it was set.
     pub fn config(&self) -> Result<Config> {
-        self.figment
-            .extract_lossy()
-            .map_err(|error| Error::config(describe(&error)))
+        self.figment.extract_lossy().map_err(|error| Error::config(describe(&error)))
     }
 
     /// Every setting with its origin.
@@ -259,9 +243,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("bowshot.toml");
         std::fs::write(&file, toml).unwrap();
-        let variables = variables
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_string()));
+        let variables = variables.iter().map(|(name, value)| (name.to_string(), value.to_string()));
         let layers = Layers::read(Some(&file), Environment::new(variables), flags).unwrap();
         (folder, layers)
     }

@@ -18,32 +18,16 @@ pub enum Error {
         "port {} is taken: {purpose} cannot listen on {address}. Stop the other process, or choose another port with {flag} or the setting {setting}",
         address.port()
     )]
-    PortTaken {
-        address: SocketAddr,
-        purpose: &'static str,
-        flag: &'static str,
-        setting: &'static str,
-    },
+    PortTaken { address: SocketAddr, purpose: &'static str, flag: &'static str, setting: &'static str },
     /// An address cannot be listened on for another reason.
     #[error("{purpose} cannot listen on {address}: {source}. Choose another address with {flag} or the setting {setting}")]
-    Listen {
-        address: SocketAddr,
-        purpose: &'static str,
-        flag: &'static str,
-        setting: &'static str,
-        source: std::io::Error,
-    },
+    Listen { address: SocketAddr, purpose: &'static str, flag: &'static str, setting: &'static str, source: std::io::Error },
     /// A volume's folder is not there.
     #[error(
         "volume '{volume}' of node '{node}': the folder {} {problem}. Create it, or name another with --volume {volume}=PATH or the setting worker.volumes.{volume}",
         path.display()
     )]
-    Volume {
-        node: String,
-        volume: String,
-        path: PathBuf,
-        problem: String,
-    },
+    Volume { node: String, volume: String, path: PathBuf, problem: String },
     /// The engine refused or failed.
     #[error("{0}")]
     Engine(#[from] bowshot_engine::Error),
@@ -55,11 +39,7 @@ pub enum Error {
     Unreachable { url: String, reason: String },
     /// The file system refused an operation.
     #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: std::io::Error },
     /// Standard output or the terminal failed.
     #[error("cannot write the result: {source}")]
     Output { source: std::io::Error },
@@ -88,27 +68,18 @@ pub enum Error {
 impl Error {
     /// A setting that is wrong.
     pub fn config(message: impl Into<String>) -> Self {
-        Self::Config {
-            message: message.into(),
-        }
+        Self::Config { message: message.into() }
     }
 
     /// A failed file operation; `action` completes "cannot … PATH".
     pub fn file(action: &'static str, path: &Path, source: std::io::Error) -> Self {
-        Self::File {
-            action,
-            path: path.to_path_buf(),
-            source,
-        }
+        Self::File { action, path: path.to_path_buf(), source }
     }
 }
 
 impl From<tonic::Status> for Error {
     fn from(status: tonic::Status) -> Self {
-        Self::Server {
-            code: status.code(),
-            message: status.message().to_string(),
-        }
+        Self::Server { code: status.code(), message: status.message().to_string() }
     }
 }
 
@@ -116,10 +87,7 @@ impl From<FlightError> for Error {
     fn from(error: FlightError) -> Self {
         match error {
             FlightError::Tonic(status) => (*status).into(),
-            other => Self::Server {
-                code: tonic::Code::Internal,
-                message: format!("the server's answer cannot be read: {other}"),
-            },
+            other => Self::Server { code: tonic::Code::Internal, message: format!("the server's answer cannot be read: {other}") },
         }
     }
 }

@@ -86,13 +86,7 @@ struct ConnectionArguments {
 
 impl ConnectionArguments {
     fn options(self) -> ConnectOptions {
-        ConnectOptions {
-            url: self.url,
-            user: self.user,
-            password: self.password,
-            token: self.token,
-            authority: self.ca,
-        }
+        ConnectOptions { url: self.url, user: self.user, password: self.password, token: self.token, authority: self.ca }
     }
 }
 
@@ -104,9 +98,7 @@ pub fn run(arguments: SqlArguments) -> Result<()> {
     let statements = match (&arguments.command, &arguments.file) {
         (Some(sql), _) => Some(sql.clone()),
         (None, Some(file)) if file.as_os_str() == "-" => Some(read_input()?),
-        (None, Some(file)) => {
-            Some(std::fs::read_to_string(file).map_err(|source| Error::file("read", file, source))?)
-        }
+        (None, Some(file)) => Some(std::fs::read_to_string(file).map_err(|source| Error::file("read", file, source))?),
         (None, None) if !io::stdin().is_terminal() => Some(read_input()?),
         (None, None) => None,
     };
@@ -143,8 +135,6 @@ pub fn explain(arguments: ExplainArguments) -> Result<()> {
 
 fn read_input() -> Result<String> {
     let mut text = String::new();
-    io::stdin()
-        .read_to_string(&mut text)
-        .map_err(|source| Error::file("read", std::path::Path::new("standard input"), source))?;
+    io::stdin().read_to_string(&mut text).map_err(|source| Error::file("read", std::path::Path::new("standard input"), source))?;
     Ok(text)
 }

@@ -36,11 +36,7 @@ pub fn segments(sql: &str) -> Vec<Segment<'_>> {
         if code_start < position {
             found.push(code(&sql[code_start..position]));
         }
-        found.push(Segment {
-            kind,
-            text: &rest[..length],
-            closed,
-        });
+        found.push(Segment { kind, text: &rest[..length], closed });
         position += length;
         code_start = position;
     }
@@ -51,19 +47,12 @@ pub fn segments(sql: &str) -> Vec<Segment<'_>> {
 }
 
 fn code(text: &str) -> Segment<'_> {
-    Segment {
-        kind: Kind::Code,
-        text,
-        closed: true,
-    }
+    Segment { kind: Kind::Code, text, closed: true }
 }
 
 /// `a$b$` is a name, not the start of a dollar quote.
 fn preceded_by_name(sql: &str, position: usize) -> bool {
-    sql[..position]
-        .chars()
-        .next_back()
-        .is_some_and(|before| before.is_alphanumeric() || before == '_')
+    sql[..position].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_')
 }
 
 /// Kind, byte length and closedness of the quoted text or comment that `rest` starts with.
@@ -114,8 +103,8 @@ fn dollar_quoted(rest: &str) -> Option<(Kind, usize, bool)> {
     let tag_end = rest[1..].find('$')? + 2;
     let tag = &rest[..tag_end];
     let name = &tag[1..tag.len() - 1];
-    let is_tag = name.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
-        && !name.starts_with(|first: char| first.is_ascii_digit());
+    let is_tag =
+        name.chars().all(|letter| letter.is_alphanumeric() || letter == '_') && !name.starts_with(|first: char| first.is_ascii_digit());
     if !is_tag {
         return None;
     }
@@ -161,9 +150,7 @@ fn complete_statements(sql: &str) -> (Vec<String>, String) {
 }
 
 fn has_content(sql: &str) -> bool {
-    segments(sql)
-        .iter()
-        .any(|segment| segment.kind != Kind::Comment && !segment.text.trim().is_empty())
+    segments(sql).iter().any(|segment| segment.kind != Kind::Comment && !segment.text.trim().is_empty())
 }
 
 /// Numbers the parameters written as `?`: the first becomes `$1`. The engine would read every `?` as one and the
@@ -212,10 +199,7 @@ mod tests {
     #[test]
     fn statements_are_split_outside_of_strings_and_comments() {
         let sql = "SELECT ';' ; -- one; two\n;;\nSELECT \"a;b\" /* ; */ FROM t;\n SELECT 3 -- end;";
-        assert_eq!(
-            split_statements(sql),
-            ["SELECT ';'", "SELECT \"a;b\" /* ; */ FROM t", "SELECT 3 -- end;"]
-        );
+        assert_eq!(split_statements(sql), ["SELECT ';'", "SELECT \"a;b\" /* ; */ FROM t", "SELECT 3 -- end;"]);
         assert!(split_statements(" ; -- nothing\n ").is_empty());
     }
 

@@ -46,9 +46,7 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
         .with_state(Shared { readiness, metrics });
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(shutdown)
-        .await
+    axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
 async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {

@@ -29,15 +29,8 @@ pub struct ChunkCache {
 impl ChunkCache {
     /// A cache of at most `budget_bytes`; 0 keeps nothing.
     pub(crate) fn new(budget_bytes: u64) -> Self {
-        let chunks = Cache::builder()
-            .name("bowshot chunks")
-            .max_capacity(budget_bytes / WEIGHT_UNIT_BYTES)
-            .weigher(weight_of)
-            .build();
-        Self {
-            chunks,
-            budget_bytes,
-        }
+        let chunks = Cache::builder().name("bowshot chunks").max_capacity(budget_bytes / WEIGHT_UNIT_BYTES).weigher(weight_of).build();
+        Self { chunks, budget_bytes }
     }
 
     /// The budget, in bytes.
@@ -60,10 +53,7 @@ impl ChunkCache {
         key: ChunkKey,
         encode: impl FnOnce() -> Result<Chunk, E>,
     ) -> Result<(Arc<Chunk>, bool), Arc<E>> {
-        let entry = self
-            .chunks
-            .entry(key)
-            .or_try_insert_with(|| encode().map(Arc::new))?;
+        let entry = self.chunks.entry(key).or_try_insert_with(|| encode().map(Arc::new))?;
         let cached = !entry.is_fresh();
         Ok((entry.into_value(), cached))
     }
@@ -77,10 +67,7 @@ impl ChunkCache {
     /// Every cached chunk and its bytes, in no order.
     pub fn entries(&self) -> Vec<(ChunkKey, u64)> {
         self.chunks.run_pending_tasks();
-        self.chunks
-            .iter()
-            .map(|(key, chunk)| ((*key).clone(), chunk.bytes() as u64))
-            .collect()
+        self.chunks.iter().map(|(key, chunk)| ((*key).clone(), chunk.bytes() as u64)).collect()
     }
 
     /// Drops every chunk of `file` (as in [`ChunkKey::file`]).

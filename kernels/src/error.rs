@@ -10,9 +10,7 @@ pub struct Decline {
 
 impl Decline {
     pub fn new(reason: impl Into<String>) -> Self {
-        Self {
-            reason: reason.into(),
-        }
+        Self { reason: reason.into() }
     }
 }
 
@@ -38,15 +36,11 @@ pub enum KernelError {
 
 impl KernelError {
     pub(crate) fn internal(reason: impl Into<String>) -> Self {
-        Self::Internal {
-            reason: reason.into(),
-        }
+        Self::Internal { reason: reason.into() }
     }
 
     pub(crate) fn device(reason: impl Into<String>) -> Self {
-        Self::Device {
-            reason: reason.into(),
-        }
+        Self::Device { reason: reason.into() }
     }
 
     pub(crate) fn declined(reason: impl Into<String>) -> Self {

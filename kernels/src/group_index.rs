@@ -21,12 +21,7 @@ pub(crate) struct GroupIndex {
 
 impl GroupIndex {
     pub(crate) fn new(width: usize) -> Self {
-        Self {
-            width,
-            keys: Vec::new(),
-            len: 0,
-            slots: vec![EMPTY; 64],
-        }
+        Self { width, keys: Vec::new(), len: 0, slots: vec![EMPTY; 64] }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -101,11 +96,7 @@ impl KeyValues {
     }
 
     /// The key value of every lane of a string chunk that is in `wanted`; empty for integers.
-    pub(crate) fn translate(
-        &mut self,
-        chunk: &Chunk,
-        wanted: impl Iterator<Item = u64>,
-    ) -> Result<Vec<i128>, Decline> {
+    pub(crate) fn translate(&mut self, chunk: &Chunk, wanted: impl Iterator<Item = u64>) -> Result<Vec<i128>, Decline> {
         let (Self::Strings(table), Some(dictionary)) = (self, chunk.dictionary()) else {
             return Ok(Vec::new());
         };

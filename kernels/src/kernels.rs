@@ -25,11 +25,7 @@ pub struct KernelsConfig {
 
 impl Default for KernelsConfig {
     fn default() -> Self {
-        Self {
-            host_cache_bytes: 1 << 30,
-            device_cache_bytes: 1 << 30,
-            device: DevicePolicy::Hardware,
-        }
+        Self { host_cache_bytes: 1 << 30, device_cache_bytes: 1 << 30, device: DevicePolicy::Hardware }
     }
 }
 
@@ -80,9 +76,7 @@ impl Kernels {
             devices: Devices::new(config.device, config.device_cache_bytes),
             tally: Tally::default(),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// The device and whether it may be used. The first call opens it, which can take a second.
@@ -104,10 +98,7 @@ impl Kernels {
             self.inner.tally.declined.fetch_add(1, Ordering::Relaxed);
             return Err(decline);
         }
-        Ok(Kernel {
-            plan: Arc::new(plan),
-            inner: Arc::clone(&self.inner),
-        })
+        Ok(Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner) })
     }
 
     /// What has run so far.
@@ -167,12 +158,7 @@ impl Kernel {
     /// After any error throw `state` away. [`KernelError::Declined`]: this executor cannot answer exactly (the host may
     /// where the device does not). [`KernelError::Device`]: the device failed. [`KernelError::Internal`]: row group or
     /// state do not belong to this kernel.
-    pub fn accumulate(
-        &self,
-        executor: Executor,
-        rows: &RowGroup,
-        state: &mut PartialState,
-    ) -> Result<(), KernelError> {
+    pub fn accumulate(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
         let outcome = self.run(executor, rows, state);
         let tally = &self.inner.tally;
         match &outcome {
@@ -195,12 +181,7 @@ impl Kernel {
         outcome
     }
 
-    fn run(
-        &self,
-        executor: Executor,
-        rows: &RowGroup,
-        state: &mut PartialState,
-    ) -> Result<(), KernelError> {
+    fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
         self.check(rows, state)?;
         let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count)?;
         state.admit(&program)?;
@@ -219,25 +200,14 @@ impl Kernel {
             return Err(KernelError::internal("state of another plan"));
         }
         if rows.chunks.len() != self.plan.columns.len() {
-            return Err(KernelError::internal(format!(
-                "{} chunks for {} columns",
-                rows.chunks.len(),
-                self.plan.columns.len()
-            )));
+            return Err(KernelError::internal(format!("{} chunks for {} columns", rows.chunks.len(), self.plan.columns.len())));
         }
         for (position, (chunk, column)) in rows.chunks.iter().zip(&self.plan.columns).enumerate() {
             if chunk.row_count() != rows.row_count {
-                return Err(KernelError::internal(format!(
-                    "chunk {position} has {} rows of {}",
-                    chunk.row_count(),
-                    rows.row_count
-                )));
+                return Err(KernelError::internal(format!("chunk {position} has {} rows of {}", chunk.row_count(), rows.row_count)));
             }
             if chunk.column_type() != *column {
-                return Err(KernelError::internal(format!(
-                    "chunk {position} is {:?}, not {column:?}",
-                    chunk.column_type()
-                )));
+                return Err(KernelError::internal(format!("chunk {position} is {:?}, not {column:?}", chunk.column_type())));
             }
         }
         Ok(())

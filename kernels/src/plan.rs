@@ -70,9 +70,7 @@ impl Kind {
 /// The kind of a well-formed expression, without checking it.
 pub(crate) fn kind_of(columns: &[ColumnType], expr: &Expr) -> Kind {
     match expr {
-        Expr::Column(column) => columns
-            .get(*column)
-            .map_or(Kind::Null, |column| Kind::of(*column)),
+        Expr::Column(column) => columns.get(*column).map_or(Kind::Null, |column| Kind::of(*column)),
         Expr::Literal(Literal::Null) => Kind::Null,
         Expr::Literal(Literal::Boolean(_)) => Kind::Boolean,
         Expr::Literal(Literal::Int(_)) => Kind::Integer,
@@ -84,18 +82,13 @@ pub(crate) fn kind_of(columns: &[ColumnType], expr: &Expr) -> Kind {
 
 /// Checks types and shapes of a whole plan.
 pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
-    let mut checker = Checker {
-        columns: &plan.columns,
-        nodes: 0,
-    };
+    let mut checker = Checker { columns: &plan.columns, nodes: 0 };
     for column in &plan.columns {
         match column {
             ColumnType::Int { bits, .. } if !matches!(bits, 8 | 16 | 32 | 64) => {
                 return Err(Decline::new(format!("integers of {bits} bits")));
             }
-            ColumnType::Decimal128 { precision, scale }
-                if !(1..=38).contains(precision) || *scale > *precision as i8 =>
-            {
+            ColumnType::Decimal128 { precision, scale } if !(1..=38).contains(precision) || *scale > *precision as i8 => {
                 return Err(Decline::new(format!("Decimal128({precision}, {scale})")));
             }
             _ => {}
@@ -103,10 +96,7 @@ pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
     }
     for key in &plan.keys {
         if *key >= plan.columns.len() {
-            return Err(Decline::new(format!(
-                "key column {key} of {}",
-                plan.columns.len()
-            )));
+            return Err(Decline::new(format!("key column {key} of {}", plan.columns.len())));
         }
     }
     if let Some(filter) = &plan.filter {
@@ -122,26 +112,17 @@ pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
                 return Err(Decline::new("COUNT(*) with an argument"));
             }
             (function, None) => {
-                return Err(Decline::new(format!(
-                    "{} without an argument",
-                    name_of(function)
-                )));
+                return Err(Decline::new(format!("{} without an argument", name_of(function))));
             }
             (AggregateFunction::Count, Some(argument)) => {
-                if matches!(checker.check(argument, 0)?, Kind::Text)
-                    && !matches!(argument, Expr::Column(_))
-                {
+                if matches!(checker.check(argument, 0)?, Kind::Text) && !matches!(argument, Expr::Column(_)) {
                     return Err(Decline::new("COUNT over a string expression"));
                 }
             }
             (function, Some(argument)) => {
                 let kind = checker.check(argument, 0)?;
                 if !kind.fits(Kind::Integer) {
-                    let kind = if kind == Kind::Text {
-                        "Utf8"
-                    } else {
-                        "Boolean"
-                    };
+                    let kind = if kind == Kind::Text { "Utf8" } else { "Boolean" };
                     return Err(Decline::new(format!("{} over {kind}", name_of(function))));
                 }
             }
@@ -168,26 +149,12 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn expect(&mut self, expr: &Expr, wanted: Kind, role: &str) -> Result<(), Decline> {
         let kind = self.check(expr, 0)?;
-        if kind.fits(wanted) {
-            Ok(())
-        } else {
-            Err(Decline::new(format!("{role} of the wrong type ({kind:?})")))
-        }
+        if kind.fits(wanted) { Ok(()) } else { Err(Decline::new(format!("{role} of the wrong type ({kind:?})"))) }
     }
 
-    fn operand(
-        &mut self,
-        expr: &Expr,
-        depth: usize,
-        wanted: Kind,
-        role: &str,
-    ) -> Result<(), Decline> {
+    fn operand(&mut self, expr: &Expr, depth: usize, wanted: Kind, role: &str) -> Result<(), Decline> {
         let kind = self.check(expr, depth)?;
-        if kind.fits(wanted) {
-            Ok(())
-        } else {
-            Err(Decline::new(format!("{role} over {kind:?}")))
-        }
+        if kind.fits(wanted) { Ok(()) } else { Err(Decline::new(format!("{role} over {kind:?}"))) }
     }
 
     fn check(&mut self, expr: &Expr, depth: usize) -> Result<Kind, Decline> {
@@ -198,10 +165,7 @@ impl Checker<'_> {
         let below = depth + 1;
         match expr {
             Expr::Column(column) if *column >= self.columns.len() => {
-                return Err(Decline::new(format!(
-                    "column {column} of {}",
-                    self.columns.len()
-                )));
+                return Err(Decline::new(format!("column {column} of {}", self.columns.len())));
             }
             Expr::Column(_) | Expr::Literal(_) => {}
             Expr::Rescale { input, power } => {
@@ -210,23 +174,14 @@ impl Checker<'_> {
                     return Err(Decline::new(format!("rescale by 10^{power}")));
                 }
             }
-            Expr::Arithmetic {
-                left,
-                right,
-                result,
-                ..
-            } => {
+            Expr::Arithmetic { left, right, result, .. } => {
                 self.operand(left, below, Kind::Integer, "arithmetic")?;
                 self.operand(right, below, Kind::Integer, "arithmetic")?;
-                result
-                    .arithmetic_range()
-                    .ok_or_else(|| Decline::new(format!("arithmetic in {result:?}")))?;
+                result.arithmetic_range().ok_or_else(|| Decline::new(format!("arithmetic in {result:?}")))?;
             }
             Expr::Negate { input, result } => {
                 self.operand(input, below, Kind::Integer, "negation")?;
-                result
-                    .arithmetic_range()
-                    .ok_or_else(|| Decline::new(format!("negation in {result:?}")))?;
+                result.arithmetic_range().ok_or_else(|| Decline::new(format!("negation in {result:?}")))?;
             }
             Expr::Compare { left, right, .. } => self.compare(left, right, below)?,
             Expr::InList { input, list, .. } => self.in_list(input, list, below)?,
@@ -253,19 +208,12 @@ impl Checker<'_> {
     fn compare(&mut self, left: &Expr, right: &Expr, depth: usize) -> Result<(), Decline> {
         let (left_kind, right_kind) = (self.check(left, depth)?, self.check(right, depth)?);
         if !left_kind.fits(right_kind) && !right_kind.fits(left_kind) {
-            return Err(Decline::new(format!(
-                "comparison of {left_kind:?} and {right_kind:?}"
-            )));
+            return Err(Decline::new(format!("comparison of {left_kind:?} and {right_kind:?}")));
         }
         if left_kind == Kind::Text && right_kind == Kind::Text {
-            let shapes = (
-                matches!(left, Expr::Column(_)),
-                matches!(right, Expr::Column(_)),
-            );
+            let shapes = (matches!(left, Expr::Column(_)), matches!(right, Expr::Column(_)));
             if !matches!(shapes, (true, false) | (false, true)) {
-                return Err(Decline::new(
-                    "comparison of two string columns or two string literals",
-                ));
+                return Err(Decline::new("comparison of two string columns or two string literals"));
             }
         }
         Ok(())

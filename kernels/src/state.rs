@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int8Array, Int16Array, Int32Array,
-    Int64Array, StringArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int8Array, Int16Array, Int32Array, Int64Array, StringArray, UInt8Array,
+    UInt16Array, UInt32Array, UInt64Array,
 };
 
 use crate::bind::{Combine, Output, Program};
@@ -87,30 +87,14 @@ impl PartialState {
         let key_values = plan
             .keys
             .iter()
-            .map(|key| {
-                if plan.columns[*key] == ColumnType::Utf8 {
-                    KeyValues::strings()
-                } else {
-                    KeyValues::Integers
-                }
-            })
+            .map(|key| if plan.columns[*key] == ColumnType::Utf8 { KeyValues::strings() } else { KeyValues::Integers })
             .collect();
         let columns = plan
             .aggregates
             .iter()
-            .map(|aggregate| Column {
-                function: aggregate.function,
-                counts: Vec::new(),
-                values: Vec::new(),
-                magnitude: 0,
-            })
+            .map(|aggregate| Column { function: aggregate.function, counts: Vec::new(), values: Vec::new(), magnitude: 0 })
             .collect();
-        let mut state = Self {
-            index: GroupIndex::new(plan.keys.len()),
-            plan,
-            key_values,
-            columns,
-        };
+        let mut state = Self { index: GroupIndex::new(plan.keys.len()), plan, key_values, columns };
         if state.plan.keys.is_empty() {
             // The one group of an aggregate without keys exists over no rows too. An empty index has room for it.
             let _ = state.group(&[]);
@@ -143,12 +127,7 @@ impl PartialState {
     /// Declines where the row group could push a sum over 127 bits. Call before running it.
     pub(crate) fn admit(&mut self, program: &Program<'_>) -> Result<(), KernelError> {
         for (column, output) in self.columns.iter_mut().zip(&program.outputs) {
-            if let Output::Value {
-                combine: Combine::Sum,
-                magnitude,
-                ..
-            } = output
-            {
+            if let Output::Value { combine: Combine::Sum, magnitude, .. } = output {
                 column.raise(magnitude.saturating_mul(program.row_count as u128))?;
             }
         }
@@ -156,48 +135,30 @@ impl PartialState {
     }
 
     /// Adds what a row group gave.
-    pub(crate) fn absorb(
-        &mut self,
-        program: &Program<'_>,
-        partial: &Partial,
-    ) -> Result<(), KernelError> {
+    pub(crate) fn absorb(&mut self, program: &Program<'_>, partial: &Partial) -> Result<(), KernelError> {
         let slots: Vec<(usize, u128)> = match (&partial.combined, program.keys.columns.is_empty()) {
             (_, true) => vec![(0, 0)],
             (Some(combined), _) => combined.iter().copied().enumerate().collect(),
             // Count 0 of a grouped program counts every passing row.
             (None, _) => {
-                let occupied = partial.counts[0]
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, count)| **count > 0);
+                let occupied = partial.counts[0].iter().enumerate().filter(|(_, count)| **count > 0);
                 occupied.map(|(slot, _)| (slot, slot as u128)).collect()
             }
         };
         let mut translations = Vec::with_capacity(program.keys.columns.len());
         for (key, values) in program.keys.columns.iter().zip(&mut self.key_values) {
-            let wanted = slots
-                .iter()
-                .map(|(_, combined)| key.code_of(*combined))
-                .filter(|code| Some(*code) != key.null_code);
+            let wanted = slots.iter().map(|(_, combined)| key.code_of(*combined)).filter(|code| Some(*code) != key.null_code);
             translations.push(values.translate(&program.chunks[key.column], wanted)?);
         }
         let mut key_values = vec![0; program.keys.columns.len()];
         for (slot, combined) in slots {
-            for ((key, translation), value) in program
-                .keys
-                .columns
-                .iter()
-                .zip(&translations)
-                .zip(&mut key_values)
-            {
+            for ((key, translation), value) in program.keys.columns.iter().zip(&translations).zip(&mut key_values) {
                 let code = key.code_of(combined);
                 let chunk = &program.chunks[key.column];
                 *value = if Some(code) == key.null_code {
                     NULL_KEY
                 } else if translation.is_empty() {
-                    chunk
-                        .base()
-                        .wrapping_add(chunk.factor().wrapping_mul(i128::from(code)))
+                    chunk.base().wrapping_add(chunk.factor().wrapping_mul(i128::from(code)))
                 } else {
                     translation[code as usize]
                 };
@@ -227,11 +188,7 @@ impl PartialState {
         let mut key = vec![0; self.plan.keys.len()];
         for theirs in 0..other.index.len() {
             key.copy_from_slice(other.index.key(theirs));
-            for ((value, ours), values) in key
-                .iter_mut()
-                .zip(&mut self.key_values)
-                .zip(&other.key_values)
-            {
+            for ((value, ours), values) in key.iter_mut().zip(&mut self.key_values).zip(&other.key_values) {
                 if let (KeyValues::Strings(ours), KeyValues::Strings(table)) = (ours, values)
                     && *value != NULL_KEY
                 {
@@ -255,31 +212,18 @@ impl PartialState {
         let group_count = self.index.len();
         let mut keys = Vec::with_capacity(self.plan.keys.len());
         for (position, column) in self.plan.keys.iter().enumerate() {
-            let values = (0..group_count)
-                .map(|group| self.index.key(group)[position])
-                .map(|key| (key != NULL_KEY).then_some(key));
-            keys.push(key_array(
-                self.plan.columns[*column],
-                values,
-                &self.key_values[position],
-            )?);
+            let values = (0..group_count).map(|group| self.index.key(group)[position]).map(|key| (key != NULL_KEY).then_some(key));
+            keys.push(key_array(self.plan.columns[*column], values, &self.key_values[position])?);
         }
         let aggregates = self
             .columns
             .into_iter()
             .map(|column| match column.combine() {
                 None => AggregateColumn::Count(column.counts),
-                Some(_) => AggregateColumn::Value {
-                    values: column.values,
-                    counts: column.counts,
-                },
+                Some(_) => AggregateColumn::Value { values: column.values, counts: column.counts },
             })
             .collect();
-        Ok(GroupedResult {
-            group_count,
-            keys,
-            aggregates,
-        })
+        Ok(GroupedResult { group_count, keys, aggregates })
     }
 }
 
@@ -287,30 +231,12 @@ impl PartialState {
 fn resolve(output: &Output, partial: &Partial, slot: usize) -> (u64, i128) {
     match *output {
         Output::Count(count) => (partial.counts[count][slot], 0),
-        Output::Value {
-            combine,
-            count,
-            measure,
-            base,
-            factor,
-            ..
-        } => {
+        Output::Value { combine, count, measure, base, factor, .. } => {
             let count = partial.counts[count][slot];
             let raw = measure.map_or(0, |measure| partial.measures[measure][slot]);
-            let base = if combine == Combine::Sum {
-                base.wrapping_mul(i128::from(count))
-            } else {
-                base
-            };
+            let base = if combine == Combine::Sum { base.wrapping_mul(i128::from(count)) } else { base };
             // Steps may wrap, the outcome does not: it is inside the admitted magnitude.
-            (
-                count,
-                if count == 0 {
-                    0
-                } else {
-                    base.wrapping_add(factor.wrapping_mul(raw))
-                },
-            )
+            (count, if count == 0 { 0 } else { base.wrapping_add(factor.wrapping_mul(raw)) })
         }
     }
 }
@@ -340,61 +266,31 @@ pub enum AggregateColumn {
     },
 }
 
-fn key_array(
-    column_type: ColumnType,
-    values: impl Iterator<Item = Option<i128>>,
-    key_values: &KeyValues,
-) -> Result<ArrayRef, KernelError> {
+fn key_array(column_type: ColumnType, values: impl Iterator<Item = Option<i128>>, key_values: &KeyValues) -> Result<ArrayRef, KernelError> {
     if let KeyValues::Strings(table) = key_values {
-        return Ok(Arc::new(StringArray::from_iter(
-            values.map(|key| key.map(|key| table.get(key as u32))),
-        )));
+        return Ok(Arc::new(StringArray::from_iter(values.map(|key| key.map(|key| table.get(key as u32))))));
     }
     let unfit = |_| KernelError::internal(format!("a group key outside {column_type:?}"));
     macro_rules! collect {
         ($array:ty, $native:ty) => {{
-            let values = values
-                .map(|key| key.map(<$native>::try_from).transpose())
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(unfit)?;
+            let values = values.map(|key| key.map(<$native>::try_from).transpose()).collect::<Result<Vec<_>, _>>().map_err(unfit)?;
             Arc::new(<$array>::from_iter(values)) as ArrayRef
         }};
     }
     Ok(match column_type {
-        ColumnType::Boolean => Arc::new(BooleanArray::from_iter(
-            values.map(|key| key.map(|key| key != 0)),
-        )),
-        ColumnType::Int {
-            bits: 8,
-            signed: true,
-        } => collect!(Int8Array, i8),
-        ColumnType::Int {
-            bits: 16,
-            signed: true,
-        } => collect!(Int16Array, i16),
-        ColumnType::Int {
-            bits: 32,
-            signed: true,
-        } => collect!(Int32Array, i32),
+        ColumnType::Boolean => Arc::new(BooleanArray::from_iter(values.map(|key| key.map(|key| key != 0)))),
+        ColumnType::Int { bits: 8, signed: true } => collect!(Int8Array, i8),
+        ColumnType::Int { bits: 16, signed: true } => collect!(Int16Array, i16),
+        ColumnType::Int { bits: 32, signed: true } => collect!(Int32Array, i32),
         ColumnType::Int { signed: true, .. } => collect!(Int64Array, i64),
-        ColumnType::Int {
-            bits: 8,
-            signed: false,
-        } => collect!(UInt8Array, u8),
-        ColumnType::Int {
-            bits: 16,
-            signed: false,
-        } => collect!(UInt16Array, u16),
-        ColumnType::Int {
-            bits: 32,
-            signed: false,
-        } => collect!(UInt32Array, u32),
+        ColumnType::Int { bits: 8, signed: false } => collect!(UInt8Array, u8),
+        ColumnType::Int { bits: 16, signed: false } => collect!(UInt16Array, u16),
+        ColumnType::Int { bits: 32, signed: false } => collect!(UInt32Array, u32),
         ColumnType::Int { signed: false, .. } => collect!(UInt64Array, u64),
         ColumnType::Date32 => collect!(Date32Array, i32),
         ColumnType::Timestamp => collect!(Int64Array, i64),
         ColumnType::Decimal128 { precision, scale } => {
-            let array =
-                Decimal128Array::from_iter(values).with_precision_and_scale(precision, scale);
+            let array = Decimal128Array::from_iter(values).with_precision_and_scale(precision, scale);
             Arc::new(array.map_err(|error| KernelError::internal(error.to_string()))?)
         }
         ColumnType::Utf8 => return Err(KernelError::internal("string keys without strings")),

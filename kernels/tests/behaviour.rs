@@ -6,16 +6,10 @@ use arrow::array::*;
 use arrow::datatypes::*;
 use bowshot_kernels::*;
 
-const INT: ColumnType = ColumnType::Int {
-    bits: 64,
-    signed: true,
-};
+const INT: ColumnType = ColumnType::Int { bits: 64, signed: true };
 
 fn kernels() -> Kernels {
-    Kernels::open(KernelsConfig {
-        device: DevicePolicy::Off,
-        ..KernelsConfig::default()
-    })
+    Kernels::open(KernelsConfig { device: DevicePolicy::Off, ..KernelsConfig::default() })
 }
 
 fn chunk(column_type: ColumnType, array: impl Array + 'static) -> Arc<Chunk> {
@@ -25,11 +19,7 @@ fn chunk(column_type: ColumnType, array: impl Array + 'static) -> Arc<Chunk> {
 }
 
 fn aggregate(function: AggregateFunction, argument: Option<Expr>) -> Aggregate {
-    Aggregate {
-        function,
-        argument,
-        filter: None,
-    }
+    Aggregate { function, argument, filter: None }
 }
 
 fn run(plan: AggregatePlan, chunks: Vec<Arc<Chunk>>) -> Result<GroupedResult, KernelError> {
@@ -48,19 +38,10 @@ fn boolean(answer: Option<bool>) -> Expr {
 fn three_valued_logic_follows_the_truth_tables() {
     // Two boolean columns with every pair of TRUE, FALSE and NULL.
     let answers = [Some(true), Some(false), None];
-    let pairs: Vec<_> = answers
-        .iter()
-        .flat_map(|left| answers.iter().map(move |right| (*left, *right)))
-        .collect();
+    let pairs: Vec<_> = answers.iter().flat_map(|left| answers.iter().map(move |right| (*left, *right))).collect();
     let chunks = vec![
-        chunk(
-            ColumnType::Boolean,
-            BooleanArray::from_iter(pairs.iter().map(|pair| pair.0)),
-        ),
-        chunk(
-            ColumnType::Boolean,
-            BooleanArray::from_iter(pairs.iter().map(|pair| pair.1)),
-        ),
+        chunk(ColumnType::Boolean, BooleanArray::from_iter(pairs.iter().map(|pair| pair.0))),
+        chunk(ColumnType::Boolean, BooleanArray::from_iter(pairs.iter().map(|pair| pair.1))),
     ];
     let and = |left: Option<bool>, right: Option<bool>| match (left, right) {
         (Some(false), _) | (_, Some(false)) => Some(false),
@@ -72,52 +53,24 @@ fn three_valued_logic_follows_the_truth_tables() {
     type Truth<'a> = Box<dyn Fn(Option<bool>, Option<bool>) -> Option<bool> + 'a>;
     let cases: Vec<(Expr, Truth<'_>)> = vec![
         (Expr::And(vec![left(), right()]), Box::new(and)),
-        (
-            Expr::Or(vec![left(), right()]),
-            Box::new(|left, right| not(and(not(left), not(right)))),
-        ),
+        (Expr::Or(vec![left(), right()]), Box::new(|left, right| not(and(not(left), not(right))))),
         (Expr::Not(Box::new(left())), Box::new(|left, _| not(left))),
+        (Expr::IsNull(Box::new(Expr::And(vec![left(), right()]))), Box::new(|left, right| Some(and(left, right).is_none()))),
+        (Expr::And(vec![left(), boolean(None)]), Box::new(|left, _| and(left, None))),
         (
-            Expr::IsNull(Box::new(Expr::And(vec![left(), right()]))),
-            Box::new(|left, right| Some(and(left, right).is_none())),
-        ),
-        (
-            Expr::And(vec![left(), boolean(None)]),
-            Box::new(|left, _| and(left, None)),
-        ),
-        (
-            Expr::Compare {
-                op: CompareOp::NotEq,
-                left: Box::new(left()),
-                right: Box::new(right()),
-            },
+            Expr::Compare { op: CompareOp::NotEq, left: Box::new(left()), right: Box::new(right()) },
             Box::new(|left, right| Some(left? != right?)),
         ),
         (
-            Expr::InList {
-                input: Box::new(left()),
-                list: vec![Literal::Boolean(true), Literal::Null],
-                negated: true,
-            },
-            Box::new(|left, _| {
-                if left == Some(true) {
-                    Some(false)
-                } else {
-                    None
-                }
-            }),
+            Expr::InList { input: Box::new(left()), list: vec![Literal::Boolean(true), Literal::Null], negated: true },
+            Box::new(|left, _| if left == Some(true) { Some(false) } else { None }),
         ),
     ];
     for (expr, truth) in cases {
-        for (wrapped, wanted) in [
-            (expr.clone(), Some(true)),
-            (Expr::Not(Box::new(expr.clone())), Some(false)),
-            (Expr::IsNull(Box::new(expr)), None),
-        ] {
-            let expected = pairs
-                .iter()
-                .filter(|(left, right)| truth(*left, *right) == wanted)
-                .count() as u64;
+        for (wrapped, wanted) in
+            [(expr.clone(), Some(true)), (Expr::Not(Box::new(expr.clone())), Some(false)), (Expr::IsNull(Box::new(expr)), None)]
+        {
+            let expected = pairs.iter().filter(|(left, right)| truth(*left, *right) == wanted).count() as u64;
             let plan = AggregatePlan {
                 columns: vec![ColumnType::Boolean, ColumnType::Boolean],
                 filter: Some(wrapped.clone()),
@@ -125,114 +78,49 @@ fn three_valued_logic_follows_the_truth_tables() {
                 aggregates: vec![aggregate(AggregateFunction::CountStar, None)],
             };
             let result = run(plan, chunks.clone()).unwrap();
-            assert_eq!(
-                result.aggregates,
-                vec![AggregateColumn::Count(vec![expected])],
-                "{wrapped:?}"
-            );
+            assert_eq!(result.aggregates, vec![AggregateColumn::Count(vec![expected])], "{wrapped:?}");
         }
     }
 }
 
 #[test]
 fn chunks_are_as_narrow_as_their_values() {
-    let narrow = chunk(
-        INT,
-        Int64Array::from(vec![1_000_000_000_007, 1_000_000_000_262]),
-    );
-    assert_eq!(
-        (narrow.lane_width(), narrow.min(), narrow.max()),
-        (
-            LaneWidth::U8,
-            Some(1_000_000_000_007),
-            Some(1_000_000_000_262)
-        )
-    );
-    let stepped = chunk(
-        INT,
-        Int64Array::from_iter_values((0..256).map(|step| step * 86_400_000_000)),
-    );
-    assert_eq!(
-        (stepped.lane_width(), stepped.value(255)),
-        (LaneWidth::U8, Some(255 * 86_400_000_000))
-    );
+    let narrow = chunk(INT, Int64Array::from(vec![1_000_000_000_007, 1_000_000_000_262]));
+    assert_eq!((narrow.lane_width(), narrow.min(), narrow.max()), (LaneWidth::U8, Some(1_000_000_000_007), Some(1_000_000_000_262)));
+    let stepped = chunk(INT, Int64Array::from_iter_values((0..256).map(|step| step * 86_400_000_000)));
+    assert_eq!((stepped.lane_width(), stepped.value(255)), (LaneWidth::U8, Some(255 * 86_400_000_000)));
     // The divisor that a sample suggests does not hold to the end.
-    let broken = chunk(
-        INT,
-        Int64Array::from_iter_values(
-            (0..5_000).map(|step| step * 1_000 + i64::from(step == 4_999)),
-        ),
-    );
-    assert_eq!(
-        (broken.lane_width(), broken.value(4_999), broken.value(7)),
-        (LaneWidth::U32, Some(4_999_001), Some(7_000))
-    );
-    let extremes = chunk(
-        INT,
-        Int64Array::from(vec![Some(i64::MIN), None, Some(i64::MAX), Some(0)]),
-    );
+    let broken = chunk(INT, Int64Array::from_iter_values((0..5_000).map(|step| step * 1_000 + i64::from(step == 4_999))));
+    assert_eq!((broken.lane_width(), broken.value(4_999), broken.value(7)), (LaneWidth::U32, Some(4_999_001), Some(7_000)));
+    let extremes = chunk(INT, Int64Array::from(vec![Some(i64::MIN), None, Some(i64::MAX), Some(0)]));
     assert_eq!(extremes.lane_width(), LaneWidth::U64);
-    assert_eq!(
-        (0..3).map(|row| extremes.value(row)).collect::<Vec<_>>(),
-        [Some(i64::MIN.into()), None, Some(i64::MAX.into())]
-    );
+    assert_eq!((0..3).map(|row| extremes.value(row)).collect::<Vec<_>>(), [Some(i64::MIN.into()), None, Some(i64::MAX.into())]);
     let empty = chunk(INT, Int64Array::from(Vec::<i64>::new()));
     assert_eq!((empty.row_count(), empty.min()), (0, None));
     let nulls = chunk(INT, Int64Array::from(vec![None, None]));
-    assert_eq!(
-        (nulls.null_count(), nulls.max(), nulls.value(1)),
-        (2, None, None)
-    );
-    let texts = chunk(
-        ColumnType::Utf8,
-        StringArray::from(vec![Some("ä"), None, Some(""), Some("ä")]),
-    );
-    assert_eq!(
-        (
-            texts.distinct_count(),
-            texts.value(0),
-            texts.value(1),
-            texts.value(3)
-        ),
-        (Some(2), Some(0), None, Some(0))
-    );
+    assert_eq!((nulls.null_count(), nulls.max(), nulls.value(1)), (2, None, None));
+    let texts = chunk(ColumnType::Utf8, StringArray::from(vec![Some("ä"), None, Some(""), Some("ä")]));
+    assert_eq!((texts.distinct_count(), texts.value(0), texts.value(1), texts.value(3)), (Some(2), Some(0), None, Some(0)));
 }
 
 #[test]
 fn dictionaries_without_values_and_sliced_arrays_encode() {
     let keys = Int32Array::from(vec![None, None]);
     let values: ArrayRef = Arc::new(StringArray::from(Vec::<&str>::new()));
-    let all_null = chunk(
-        ColumnType::Utf8,
-        DictionaryArray::<Int32Type>::try_new(keys, values).unwrap(),
-    );
-    assert_eq!(
-        (all_null.null_count(), all_null.distinct_count()),
-        (2, Some(0))
-    );
+    let all_null = chunk(ColumnType::Utf8, DictionaryArray::<Int32Type>::try_new(keys, values).unwrap());
+    assert_eq!((all_null.null_count(), all_null.distinct_count()), (2, Some(0)));
     let sliced = Int64Array::from(vec![Some(9), None, Some(5), Some(6)]).slice(1, 2);
     let sliced = chunk(INT, sliced);
-    assert_eq!(
-        (sliced.value(0), sliced.value(1), sliced.row_count()),
-        (None, Some(5), 2)
-    );
+    assert_eq!((sliced.value(0), sliced.value(1), sliced.row_count()), (None, Some(5), 2));
 }
 
 #[test]
 fn values_that_do_not_fit_are_declined_with_a_reason() {
-    let wide = ColumnType::Decimal128 {
-        precision: 38,
-        scale: 0,
-    };
+    let wide = ColumnType::Decimal128 { precision: 38, scale: 0 };
     let mut encoder = ChunkEncoder::new(wide);
-    let spread = Decimal128Array::from(vec![0, 1, 10i128.pow(30)])
-        .with_precision_and_scale(38, 0)
-        .unwrap();
+    let spread = Decimal128Array::from(vec![0, 1, 10i128.pow(30)]).with_precision_and_scale(38, 0).unwrap();
     encoder.push(&spread).unwrap();
-    assert_eq!(
-        encoder.finish().unwrap_err().to_string(),
-        "declined: values spread over more than 64 bits"
-    );
+    assert_eq!(encoder.finish().unwrap_err().to_string(), "declined: values spread over more than 64 bits");
     let floats = ChunkEncoder::new(INT).push(&Float64Array::from(vec![1.0]));
     assert!(matches!(floats, Err(KernelError::Declined(_))));
 
@@ -243,54 +131,20 @@ fn values_that_do_not_fit_are_declined_with_a_reason() {
         aggregates: vec![aggregate(function, Some(argument))],
     };
     let reason = |plan: AggregatePlan| kernels().plan(plan).err().map(|decline| decline.reason);
-    assert_eq!(
-        reason(plan(
-            AggregateFunction::Sum,
-            vec![ColumnType::Utf8],
-            Expr::Column(0)
-        ))
-        .as_deref(),
-        Some("SUM over Utf8")
-    );
-    assert_eq!(
-        reason(plan(
-            AggregateFunction::Min,
-            vec![ColumnType::Boolean],
-            Expr::Column(0)
-        ))
-        .as_deref(),
-        Some("MIN over Boolean")
-    );
-    assert_eq!(
-        reason(plan(AggregateFunction::Sum, vec![INT], Expr::Column(3))).as_deref(),
-        Some("column 3 of 1")
-    );
+    assert_eq!(reason(plan(AggregateFunction::Sum, vec![ColumnType::Utf8], Expr::Column(0))).as_deref(), Some("SUM over Utf8"));
+    assert_eq!(reason(plan(AggregateFunction::Min, vec![ColumnType::Boolean], Expr::Column(0))).as_deref(), Some("MIN over Boolean"));
+    assert_eq!(reason(plan(AggregateFunction::Sum, vec![INT], Expr::Column(3))).as_deref(), Some("column 3 of 1"));
 
-    let doubled = Expr::Arithmetic {
-        op: ArithmeticOp::Add,
-        left: Box::new(Expr::Column(0)),
-        right: Box::new(Expr::Column(0)),
-        result: INT,
-    };
-    let overflow = run(
-        plan(AggregateFunction::Sum, vec![INT], doubled),
-        vec![chunk(INT, Int64Array::from(vec![i64::MAX]))],
-    );
-    assert!(
-        matches!(overflow, Err(KernelError::Declined(decline)) if decline.reason.starts_with("arithmetic may leave the range"))
-    );
+    let doubled =
+        Expr::Arithmetic { op: ArithmeticOp::Add, left: Box::new(Expr::Column(0)), right: Box::new(Expr::Column(0)), result: INT };
+    let overflow = run(plan(AggregateFunction::Sum, vec![INT], doubled), vec![chunk(INT, Int64Array::from(vec![i64::MAX]))]);
+    assert!(matches!(overflow, Err(KernelError::Declined(decline)) if decline.reason.starts_with("arithmetic may leave the range")));
 
     let mut deep = Expr::Column(0);
     for _ in 0..500 {
-        deep = Expr::Negate {
-            input: Box::new(deep),
-            result: INT,
-        };
+        deep = Expr::Negate { input: Box::new(deep), result: INT };
     }
-    assert_eq!(
-        reason(plan(AggregateFunction::Sum, vec![INT], deep)).as_deref(),
-        Some("expression too large")
-    );
+    assert_eq!(reason(plan(AggregateFunction::Sum, vec![INT], deep)).as_deref(), Some("expression too large"));
 }
 
 #[test]
@@ -301,27 +155,13 @@ fn sums_leave_64_bits_and_stop_before_127() {
         keys: vec![],
         aggregates: vec![aggregate(AggregateFunction::Sum, Some(Expr::Column(0)))],
     };
-    let result = run(
-        plan(INT),
-        vec![chunk(INT, Int64Array::from(vec![i64::MAX; 5_000]))],
-    )
-    .unwrap();
-    let expected = AggregateColumn::Value {
-        values: vec![i128::from(i64::MAX) * 5_000],
-        counts: vec![5_000],
-    };
+    let result = run(plan(INT), vec![chunk(INT, Int64Array::from(vec![i64::MAX; 5_000]))]).unwrap();
+    let expected = AggregateColumn::Value { values: vec![i128::from(i64::MAX) * 5_000], counts: vec![5_000] };
     assert_eq!(result.aggregates[0], expected);
-    let wide = ColumnType::Decimal128 {
-        precision: 38,
-        scale: 0,
-    };
-    let large = Decimal128Array::from(vec![10i128.pow(38) - 1; 2])
-        .with_precision_and_scale(38, 0)
-        .unwrap();
+    let wide = ColumnType::Decimal128 { precision: 38, scale: 0 };
+    let large = Decimal128Array::from(vec![10i128.pow(38) - 1; 2]).with_precision_and_scale(38, 0).unwrap();
     let declined = run(plan(wide), vec![chunk(wide, large)]);
-    assert!(
-        matches!(declined, Err(KernelError::Declined(decline)) if decline.reason == "SUM may exceed 127 bits")
-    );
+    assert!(matches!(declined, Err(KernelError::Declined(decline)) if decline.reason == "SUM may exceed 127 bits"));
 }
 
 #[test]
@@ -330,75 +170,36 @@ fn no_rows_give_one_group_without_keys_and_none_with() {
         columns: vec![INT],
         filter: None,
         keys,
-        aggregates: vec![
-            aggregate(AggregateFunction::CountStar, None),
-            aggregate(AggregateFunction::Max, Some(Expr::Column(0))),
-        ],
+        aggregates: vec![aggregate(AggregateFunction::CountStar, None), aggregate(AggregateFunction::Max, Some(Expr::Column(0)))],
     };
     let empty = || vec![chunk(INT, Int64Array::from(Vec::<i64>::new()))];
     let result = run(plan(vec![]), empty()).unwrap();
     assert_eq!(result.group_count, 1);
-    assert_eq!(
-        result.aggregates[1],
-        AggregateColumn::Value {
-            values: vec![0],
-            counts: vec![0]
-        }
-    );
+    assert_eq!(result.aggregates[1], AggregateColumn::Value { values: vec![0], counts: vec![0] });
     assert_eq!(run(plan(vec![0]), empty()).unwrap().group_count, 0);
 }
 
 #[test]
 fn many_groups_are_hashed_up_to_the_limit() {
-    let plan = AggregatePlan {
-        columns: vec![INT],
-        filter: None,
-        keys: vec![0],
-        aggregates: vec![aggregate(AggregateFunction::CountStar, None)],
-    };
-    let spread = |rows: i64| {
-        chunk(
-            INT,
-            Int64Array::from_iter_values((0..rows).map(|row| row * 1_000_003 % 4_000_000_007)),
-        )
-    };
+    let plan =
+        AggregatePlan { columns: vec![INT], filter: None, keys: vec![0], aggregates: vec![aggregate(AggregateFunction::CountStar, None)] };
+    let spread = |rows: i64| chunk(INT, Int64Array::from_iter_values((0..rows).map(|row| row * 1_000_003 % 4_000_000_007)));
     let rows = limits::GROUPS_MAX as i64;
-    assert_eq!(
-        run(plan.clone(), vec![spread(rows)]).unwrap().group_count,
-        limits::GROUPS_MAX
-    );
+    assert_eq!(run(plan.clone(), vec![spread(rows)]).unwrap().group_count, limits::GROUPS_MAX);
     let declined = run(plan, vec![spread(rows + 1)]);
-    assert!(
-        matches!(declined, Err(KernelError::Declined(decline)) if decline.reason == "more than 1048576 groups")
-    );
+    assert!(matches!(declined, Err(KernelError::Declined(decline)) if decline.reason == "more than 1048576 groups"));
 }
 
 #[test]
 fn software_adapters_are_refused_unless_allowed() {
-    let report = Kernels::open(KernelsConfig {
-        device: DevicePolicy::Off,
-        ..KernelsConfig::default()
-    })
-    .device_report();
-    assert_eq!(
-        (report.available, report.reason.as_deref()),
-        (false, Some("devices are switched off"))
-    );
-    let report = Kernels::open(KernelsConfig {
-        device: DevicePolicy::Hardware,
-        ..KernelsConfig::default()
-    })
-    .device_report();
+    let report = Kernels::open(KernelsConfig { device: DevicePolicy::Off, ..KernelsConfig::default() }).device_report();
+    assert_eq!((report.available, report.reason.as_deref()), (false, Some("devices are switched off")));
+    let report = Kernels::open(KernelsConfig { device: DevicePolicy::Hardware, ..KernelsConfig::default() }).device_report();
     println!("{report:?}");
     assert!(report.available != report.reason.is_some());
     assert!(!(report.available && report.software));
     if report.software {
-        assert!(
-            report
-                .reason
-                .unwrap()
-                .starts_with("only a software adapter (")
-        );
+        assert!(report.reason.unwrap().starts_with("only a software adapter ("));
     }
 }
 
@@ -410,39 +211,12 @@ fn a_state_belongs_to_its_plan_and_a_row_group_to_its_columns() {
         keys: vec![],
         aggregates: vec![aggregate(function, Some(Expr::Column(0)))],
     };
-    let (sum, min) = (
-        kernels().plan(plan(AggregateFunction::Sum)).unwrap(),
-        kernels().plan(plan(AggregateFunction::Min)).unwrap(),
-    );
-    assert!(matches!(
-        sum.new_state().merge(min.new_state()),
-        Err(KernelError::Internal { .. })
-    ));
+    let (sum, min) = (kernels().plan(plan(AggregateFunction::Sum)).unwrap(), kernels().plan(plan(AggregateFunction::Min)).unwrap());
+    assert!(matches!(sum.new_state().merge(min.new_state()), Err(KernelError::Internal { .. })));
     let chunks = vec![chunk(ColumnType::Date32, Date32Array::from(vec![1]))];
-    let mismatch = sum.accumulate(
-        Executor::Host,
-        &RowGroup {
-            row_count: 1,
-            chunks,
-        },
-        &mut sum.new_state(),
-    );
+    let mismatch = sum.accumulate(Executor::Host, &RowGroup { row_count: 1, chunks }, &mut sum.new_state());
     assert!(matches!(mismatch, Err(KernelError::Internal { .. })));
     let chunks = vec![chunk(INT, Int64Array::from(vec![1, 2]))];
-    sum.accumulate(
-        Executor::Host,
-        &RowGroup {
-            row_count: 2,
-            chunks,
-        },
-        &mut sum.new_state(),
-    )
-    .unwrap();
-    assert_eq!(
-        (
-            sum.clone().plan().aggregates.len(),
-            sum.new_state().group_count()
-        ),
-        (1, 1)
-    );
+    sum.accumulate(Executor::Host, &RowGroup { row_count: 2, chunks }, &mut sum.new_state()).unwrap();
+    assert_eq!((sum.clone().plan().aggregates.len(), sum.new_state().group_count()), (1, 1));
 }

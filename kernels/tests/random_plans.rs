@@ -15,10 +15,7 @@ use generator::{Random, column_type, plan, value};
 use reference::{Answer, Value};
 
 fn environment(name: &str, default: u64) -> u64 {
-    std::env::var(name)
-        .ok()
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(default)
+    std::env::var(name).ok().and_then(|value| value.parse().ok()).unwrap_or(default)
 }
 
 #[test]
@@ -26,10 +23,7 @@ fn host_device_and_interpreter_agree() {
     let seed = environment("BOWSHOT_SEED", 20_260_101);
     let cases = environment("BOWSHOT_CASES", 400);
     println!("BOWSHOT_SEED={seed} BOWSHOT_CASES={cases}");
-    let kernels = Kernels::open(KernelsConfig {
-        device: DevicePolicy::AllowSoftware,
-        ..KernelsConfig::default()
-    });
+    let kernels = Kernels::open(KernelsConfig { device: DevicePolicy::AllowSoftware, ..KernelsConfig::default() });
     let report = kernels.device_report();
     println!("{report:?}");
     let mut tally: BTreeMap<String, usize> = BTreeMap::new();
@@ -42,43 +36,30 @@ fn host_device_and_interpreter_agree() {
     println!("{tally:#?}\n{:?}", kernels.counters());
     if cases >= 100 {
         let host = tally.get("host answered").copied().unwrap_or(0);
-        assert!(
-            host * 2 > cases as usize,
-            "too few cases ran: {host} of {cases}"
-        );
+        assert!(host * 2 > cases as usize, "too few cases ran: {host} of {cases}");
         if report.available {
             let device = tally.get("device answered").copied().unwrap_or(0);
-            assert!(
-                device * 4 > cases as usize,
-                "too few cases ran on the device: {device} of {cases}"
-            );
+            assert!(device * 4 > cases as usize, "too few cases ran on the device: {device} of {cases}");
         }
     }
 }
 
 fn run_case(seed: u64, kernels: &Kernels, device: bool) -> Vec<String> {
     let random = &mut Random::new(seed);
-    let columns: Vec<ColumnType> = (0..1 + random.below(5))
-        .map(|_| column_type(random))
-        .collect();
+    let columns: Vec<ColumnType> = (0..1 + random.below(5)).map(|_| column_type(random)).collect();
     let modes: Vec<usize> = columns.iter().map(|_| random.below(6)).collect();
-    let null_percent: Vec<usize> = columns
-        .iter()
-        .map(|_| *random.pick(&[0, 0, 0, 10, 60, 100]))
-        .collect();
+    let null_percent: Vec<usize> = columns.iter().map(|_| *random.pick(&[0, 0, 0, 10, 60, 100])).collect();
     let sizes = [0, 1, 2, 7, 100, 2_047, 2_048, 2_049, 5_000];
     let groups: Vec<Vec<Vec<Value>>> = (0..1 + random.below(3))
         .map(|_| {
             let rows = *random.pick(&sizes);
             let row = |random: &mut Random| {
                 (0..columns.len())
-                    .map(|column| {
-                        if random.chance(null_percent[column]) {
-                            Value::Null
-                        } else {
-                            value(random, columns[column], modes[column])
-                        }
-                    })
+                    .map(
+                        |column| {
+                            if random.chance(null_percent[column]) { Value::Null } else { value(random, columns[column], modes[column]) }
+                        },
+                    )
                     .collect()
             };
             (0..rows).map(|_| row(random)).collect()
@@ -105,25 +86,15 @@ fn run_case(seed: u64, kernels: &Kernels, device: bool) -> Vec<String> {
         if executor == Executor::Device && !device {
             continue;
         }
-        let name = if executor == Executor::Host {
-            "host"
-        } else {
-            "device"
-        };
+        let name = if executor == Executor::Host { "host" } else { "device" };
         match accumulate(&kernel, executor, &chunked, random.chance(50)) {
             Ok(result) => {
                 events.push(format!("{name} answered"));
-                let expected =
-                    expected.get_or_insert_with(|| reference::run(&plan, &groups.concat()));
+                let expected = expected.get_or_insert_with(|| reference::run(&plan, &groups.concat()));
                 let found = answers(&plan, &result);
-                assert_eq!(
-                    &found, expected,
-                    "{name} differs; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{plan:#?}"
-                );
+                assert_eq!(&found, expected, "{name} differs; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{plan:#?}");
             }
-            Err(KernelError::Declined(decline)) => {
-                events.push(format!("{name} declined: {}", decline.reason))
-            }
+            Err(KernelError::Declined(decline)) => events.push(format!("{name} declined: {}", decline.reason)),
             Err(error) => panic!("{name}: {error}; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{plan:#?}"),
         }
     }
@@ -131,12 +102,7 @@ fn run_case(seed: u64, kernels: &Kernels, device: bool) -> Vec<String> {
 }
 
 /// All row groups in one state, or each in its own and merged.
-fn accumulate(
-    kernel: &Kernel,
-    executor: Executor,
-    groups: &[RowGroup],
-    merged: bool,
-) -> Result<GroupedResult, KernelError> {
+fn accumulate(kernel: &Kernel, executor: Executor, groups: &[RowGroup], merged: bool) -> Result<GroupedResult, KernelError> {
     let mut state = kernel.new_state();
     for group in groups {
         if merged {
@@ -150,11 +116,7 @@ fn accumulate(
     state.finish()
 }
 
-fn encode(
-    random: &mut Random,
-    columns: &[ColumnType],
-    rows: &[Vec<Value>],
-) -> Result<RowGroup, KernelError> {
+fn encode(random: &mut Random, columns: &[ColumnType], rows: &[Vec<Value>]) -> Result<RowGroup, KernelError> {
     let mut chunks = Vec::new();
     for (position, column) in columns.iter().enumerate() {
         let mut encoder = ChunkEncoder::new(*column);
@@ -176,58 +138,24 @@ fn encode(
         }
         chunks.push(Arc::new(chunk));
     }
-    Ok(RowGroup {
-        row_count: rows.len(),
-        chunks,
-    })
+    Ok(RowGroup { row_count: rows.len(), chunks })
 }
 
 fn array(random: &mut Random, column: ColumnType, values: &[Value]) -> ArrayRef {
-    let integers = || {
-        values.iter().map(|value| {
-            if let Value::Int(value) = value {
-                Some(*value)
-            } else {
-                None
-            }
-        })
-    };
-    let texts = || {
-        values.iter().map(|value| {
-            if let Value::Text(text) = value {
-                Some(text.as_str())
-            } else {
-                None
-            }
-        })
-    };
+    let integers = || values.iter().map(|value| if let Value::Int(value) = value { Some(*value) } else { None });
+    let texts = || values.iter().map(|value| if let Value::Text(text) = value { Some(text.as_str()) } else { None });
     macro_rules! primitive {
         ($array:ty, $native:ty) => {
-            Arc::new(<$array>::from_iter(integers().map(|value| {
-                value.map(|value| <$native>::try_from(value).unwrap())
-            }))) as ArrayRef
+            Arc::new(<$array>::from_iter(integers().map(|value| value.map(|value| <$native>::try_from(value).unwrap())))) as ArrayRef
         };
     }
     match column {
-        ColumnType::Boolean => Arc::new(BooleanArray::from_iter(values.iter().map(|value| {
-            if let Value::Boolean(answer) = value {
-                Some(*answer)
-            } else {
-                None
-            }
-        }))),
-        ColumnType::Int {
-            bits: 8,
-            signed: true,
-        } => primitive!(Int8Array, i8),
-        ColumnType::Int {
-            bits: 16,
-            signed: true,
-        } => primitive!(Int16Array, i16),
-        ColumnType::Int {
-            bits: 32,
-            signed: true,
-        } => primitive!(Int32Array, i32),
+        ColumnType::Boolean => Arc::new(BooleanArray::from_iter(
+            values.iter().map(|value| if let Value::Boolean(answer) = value { Some(*answer) } else { None }),
+        )),
+        ColumnType::Int { bits: 8, signed: true } => primitive!(Int8Array, i8),
+        ColumnType::Int { bits: 16, signed: true } => primitive!(Int16Array, i16),
+        ColumnType::Int { bits: 32, signed: true } => primitive!(Int32Array, i32),
         ColumnType::Int { signed: true, .. } => primitive!(Int64Array, i64),
         ColumnType::Int { bits: 8, .. } => primitive!(UInt8Array, u8),
         ColumnType::Int { bits: 16, .. } => primitive!(UInt16Array, u16),
@@ -235,19 +163,13 @@ fn array(random: &mut Random, column: ColumnType, values: &[Value]) -> ArrayRef 
         ColumnType::Int { .. } => primitive!(UInt64Array, u64),
         ColumnType::Date32 => primitive!(Date32Array, i32),
         ColumnType::Timestamp => primitive!(TimestampMicrosecondArray, i64),
-        ColumnType::Decimal128 {
-            precision: 9,
-            scale,
-        } if random.chance(30) => {
-            let array =
-                Decimal32Array::from_iter(integers().map(|value| value.map(|value| value as i32)));
+        ColumnType::Decimal128 { precision: 9, scale } if random.chance(30) => {
+            let array = Decimal32Array::from_iter(integers().map(|value| value.map(|value| value as i32)));
             Arc::new(array.with_precision_and_scale(9, scale).unwrap())
         }
-        ColumnType::Decimal128 { precision, scale } => Arc::new(
-            Decimal128Array::from_iter(integers())
-                .with_precision_and_scale(precision, scale)
-                .unwrap(),
-        ),
+        ColumnType::Decimal128 { precision, scale } => {
+            Arc::new(Decimal128Array::from_iter(integers()).with_precision_and_scale(precision, scale).unwrap())
+        }
         ColumnType::Utf8 => match random.below(4) {
             0 => Arc::new(StringArray::from_iter(texts())),
             1 => Arc::new(LargeStringArray::from_iter(texts())),
@@ -260,21 +182,12 @@ fn array(random: &mut Random, column: ColumnType, values: &[Value]) -> ArrayRef 
 fn answers(plan: &AggregatePlan, result: &GroupedResult) -> BTreeMap<Vec<Value>, Vec<Answer>> {
     let mut groups = BTreeMap::new();
     for group in 0..result.group_count {
-        let key = result
-            .keys
-            .iter()
-            .map(|key| cell(key, group))
-            .collect::<Vec<_>>();
+        let key = result.keys.iter().map(|key| cell(key, group)).collect::<Vec<_>>();
         let answers = result.aggregates.iter().map(|aggregate| match aggregate {
             AggregateColumn::Count(counts) => Answer::Count(counts[group]),
-            AggregateColumn::Value { values, counts } => {
-                Answer::Value((counts[group] > 0).then_some(values[group]), counts[group])
-            }
+            AggregateColumn::Value { values, counts } => Answer::Value((counts[group] > 0).then_some(values[group]), counts[group]),
         });
-        assert!(
-            groups.insert(key, answers.collect()).is_none(),
-            "a group came twice"
-        );
+        assert!(groups.insert(key, answers.collect()).is_none(), "a group came twice");
     }
     assert_eq!(result.keys.len(), plan.keys.len());
     groups

@@ -201,7 +201,8 @@ class Cluster:
     def rows(self, sql, **options):
         with self.connect(**options) as connection, connection.cursor() as cursor:
             cursor.execute(sql)
-            return [tuple(row) for row in cursor.fetchall()]
+            # Column by column: several times faster than row by row for large answers.
+            return list(zip(*(column.to_pylist() for column in cursor.fetch_arrow_table().columns)))
 
     def create_table(self, name, location):
         self.rows(f"CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{location}'")

@@ -65,7 +65,7 @@ def test_objects_by_pattern_and_type(connection):
     assert {"part", "partsupp"} <= set(found)
     assert "lineitem" not in found
     assert tables_of(objects(connection, depth="tables", table_name_filter="nothing_like_it")) == {}
-    assert "nation" not in tables_of(objects(connection, depth="tables", table_types=["VIEW"]))
+    assert "nation" not in tables_of(objects(connection, depth="tables", table_types_filter=["VIEW"]))
     assert "TABLE" in connection.adbc_get_table_types()
 
 
@@ -203,6 +203,7 @@ def test_a_result_left_unread_does_not_disturb_the_next(connection):
 def test_cancel(tpch_cluster, connection):
     with connection.cursor() as cursor:
         cursor.execute("SELECT a.l_comment FROM lineitem a JOIN lineitem b ON a.l_linenumber = b.l_linenumber")
+        assert cursor.fetchone() is not None
         cursor.adbc_cancel()
     states = "SELECT state FROM system.queries WHERE sql LIKE 'SELECT a.l_comment%'"
     cluster.wait_until("the query is cancelled", 10, lambda: tpch_cluster.rows(states) == [("cancelled",)])

@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-ROWS_A_FILE = 400_000
+ROWS_A_FILE = 240_000
 FILES = 3
 ERROR_SECONDS = 15
 STOPPED_SECONDS = 30
@@ -55,7 +55,7 @@ def write_numbers(folder, number):
     small = pyarrow.array([value % 10 for value in range(first, first + ROWS_A_FILE)], pyarrow.int32())
     target = folder / "numbers" / f"part-{number}.parquet"
     target.parent.mkdir(parents=True, exist_ok=True)
-    pyarrow.parquet.write_table(pyarrow.table({"id": ids, "small": small}), target, row_group_size=50_000)
+    pyarrow.parquet.write_table(pyarrow.table({"id": ids, "small": small}), target, row_group_size=40_000)
 
 
 @pytest.fixture(scope="module")
@@ -144,10 +144,17 @@ def test_a_panic_in_one_worker_is_an_error(tmp_path, expected, fault):
         assert all(worker.running() for worker in running.workers.values()), "a panic ended a worker"
 
 
-def test_client_killed_mid_query_leaves_no_work_behind(tmp_path):
-    endless = "SELECT count(*) FROM numbers a JOIN numbers b ON a.small = b.small WHERE a.id + b.id <> 5"
+# Each keeps the workers busy for minutes: inside a fragment, and between a fragment and the client.
+ENDLESS = {
+    "aggregate": "SELECT count(*) FROM numbers a JOIN numbers b ON a.small = b.small WHERE a.id + b.id <> 5",
+    "rows": "SELECT a.id, b.id AS other FROM numbers a JOIN numbers b ON a.small = b.small WHERE a.id + b.id <> 5",
+}
+
+
+@pytest.mark.parametrize("shape", sorted(ENDLESS))
+def test_client_killed_mid_query_leaves_no_work_behind(tmp_path, shape):
     with numbers(tmp_path) as running:
-        program = f"import adbc_driver_flightsql.dbapi as f; f.connect({running.uri!r}, autocommit=True).cursor().execute({endless!r}).fetchall()"
+        program = f"import adbc_driver_flightsql.dbapi as f\nc = f.connect({running.uri!r}, autocommit=True).cursor()\nc.execute({ENDLESS[shape]!r})\nwhile c.fetchone(): pass"
         client = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
         busy = lambda: sum(worker.cpu_share(0.2) for worker in running.workers.values()) > 0.5  # noqa: E731
         cluster.wait_until("the workers are busy", 20, busy)
@@ -155,9 +162,23 @@ def test_client_killed_mid_query_leaves_no_work_behind(tmp_path):
         client.wait()
         time.sleep(4)
         shares = {node: round(worker.cpu_share(1.0), 3) for node, worker in running.workers.items()}
-        assert all(share < IDLE_SHARE for share in shares.values()), shares
-        states = running.rows("SELECT state FROM system.queries WHERE sql LIKE 'SELECT count(*) FROM numbers a%'")
+        states = running.rows("SELECT state FROM system.queries WHERE starts_with(sql, 'SELECT ') AND sql LIKE '%FROM numbers a JOIN%' AND sql NOT LIKE '%system%'")
         assert states == [("cancelled",)]
+        assert all(share < IDLE_SHARE for share in shares.values()), shares
+
+
+def test_a_busy_worker_ends_when_it_is_told_to(tmp_path):
+    with numbers(tmp_path) as running:
+        outcome = Outcome(running, ENDLESS["aggregate"])
+        time.sleep(2)
+        started = time.monotonic()
+        running.workers["node-2"].child.terminate()
+        running.workers["node-2"].child.wait(cluster.END_SECONDS)
+        assert time.monotonic() - started < cluster.END_SECONDS
+        for worker in running.workers.values():
+            if worker.running():
+                worker.kill()
+        assert outcome.wait(STOPPED_SECONDS).error
 
 
 def test_a_stopped_worker_does_not_hang_a_query_and_rejoins(tmp_path, expected):

@@ -26,7 +26,9 @@ pub fn program(name: &str, variable: &str) -> io::Result<PathBuf> {
     }
     let own = std::env::current_exe()?;
     let found = own.ancestors().skip(1).map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{name} is not built: run cargo build --release --workspace, or set {variable}")))
+    found.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::NotFound, format!("{name} is not built: run cargo build --release --workspace, or set {variable}"))
+    })
 }
 
 fn free_address() -> io::Result<SocketAddr> {

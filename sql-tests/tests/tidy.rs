@@ -80,7 +80,19 @@ fn dependencies(krate: &str) -> Vec<String> {
 #[test]
 fn crates_depend_in_one_direction_only() {
     let forbidden: [(&str, &[&str]); 4] = [
-        ("kernels", &["bowshot-engine", "bowshot-flight-server", "bowshot-datasets", "bowshot-sql-tests", "datafusion", "datafusion-", "arrow-flight", "tonic"]),
+        (
+            "kernels",
+            &[
+                "bowshot-engine",
+                "bowshot-flight-server",
+                "bowshot-datasets",
+                "bowshot-sql-tests",
+                "datafusion",
+                "datafusion-",
+                "arrow-flight",
+                "tonic",
+            ],
+        ),
         ("engine", &["bowshot-flight-server", "bowshot-datasets", "bowshot-sql-tests"]),
         ("datasets", &["bowshot-engine", "bowshot-flight-server", "bowshot-kernels", "bowshot-sql-tests", "datafusion"]),
         ("flight-server", &["bowshot-sql-tests", "bowshot-kernels"]),

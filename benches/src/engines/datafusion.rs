@@ -26,7 +26,9 @@ impl DataFusionEngine {
             for node in std::fs::read_dir(data)? {
                 let folder = node?.path().join(table);
                 let holds_files = folder.is_dir()
-                    && std::fs::read_dir(&folder)?.flatten().any(|file| file.path().extension().is_some_and(|extension| extension == "parquet"));
+                    && std::fs::read_dir(&folder)?
+                        .flatten()
+                        .any(|file| file.path().extension().is_some_and(|extension| extension == "parquet"));
                 if holds_files {
                     folders.push(format!("{}/", folder.canonicalize()?.display()));
                 }

@@ -50,12 +50,7 @@ fn main() -> ExitCode {
         Ok(files) => {
             for file in files {
                 let note = if file.kept { " (kept)" } else { "" };
-                println!(
-                    "{}: {} rows, {} bytes{note}",
-                    file.path.display(),
-                    file.rows,
-                    file.bytes
-                );
+                println!("{}: {} rows, {} bytes{note}", file.path.display(), file.rows, file.bytes);
             }
             ExitCode::SUCCESS
         }
@@ -68,20 +63,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Vec<WrittenFile>> {
     match command {
-        Command::Tpch {
-            scale,
-            part,
-            parts,
-            files_per_part,
-            zstd,
-            out,
-        } => {
+        Command::Tpch { scale, part, parts, files_per_part, zstd, out } => {
             let options = Options {
-                compression: if zstd {
-                    ParquetCompression::Zstd
-                } else {
-                    ParquetCompression::Snappy
-                },
+                compression: if zstd { ParquetCompression::Zstd } else { ParquetCompression::Snappy },
                 files_per_part,
                 ..Options::default()
             };

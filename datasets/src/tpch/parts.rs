@@ -40,11 +40,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            compression: ParquetCompression::Snappy,
-            row_group_rows: 1_000_000,
-            files_per_part: 1,
-        }
+        Self { compression: ParquetCompression::Snappy, row_group_rows: 1_000_000, files_per_part: 1 }
     }
 }
 
@@ -54,14 +50,7 @@ impl Default for Options {
 /// # Errors
 /// [`Error::UnknownTable`], [`Error::Parameter`] for a part outside 1..=parts or a scale that is not positive, and
 /// what the disk refuses.
-pub fn write_part(
-    table: &str,
-    scale: f64,
-    part: usize,
-    parts: usize,
-    dir: &Path,
-    options: &Options,
-) -> Result<Vec<WrittenFile>> {
+pub fn write_part(table: &str, scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<WrittenFile>> {
     write_jobs(plan_part(table, scale, part, parts, dir, options)?)
 }
 
@@ -69,13 +58,7 @@ pub fn write_part(
 ///
 /// # Errors
 /// As [`write_part`].
-pub fn write_tables(
-    scale: f64,
-    part: usize,
-    parts: usize,
-    dir: &Path,
-    options: &Options,
-) -> Result<Vec<WrittenFile>> {
+pub fn write_tables(scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<WrittenFile>> {
     let mut jobs = Vec::new();
     for table in TABLES {
         jobs.extend(plan_part(table, scale, part, parts, dir, options)?);
@@ -93,14 +76,7 @@ struct Job {
     compression: ParquetCompression,
 }
 
-fn plan_part(
-    table: &str,
-    scale: f64,
-    part: usize,
-    parts: usize,
-    dir: &Path,
-    options: &Options,
-) -> Result<Vec<Job>> {
+fn plan_part(table: &str, scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<Job>> {
     check_parameters(scale, part, parts, options)?;
     tables::schema(table)?;
     let undivided = tables::is_undivided(table);
@@ -143,13 +119,7 @@ fn plan_part(
 }
 
 fn check_parameters(scale: f64, part: usize, parts: usize, options: &Options) -> Result<()> {
-    let refuse = |parameter, value: String, expected| {
-        Err(Error::Parameter {
-            parameter,
-            value,
-            expected,
-        })
-    };
+    let refuse = |parameter, value: String, expected| Err(Error::Parameter { parameter, value, expected });
     if !(scale.is_finite() && scale > 0.0 && scale <= 100_000.0) {
         return refuse("scale", scale.to_string(), "above 0 and at most 100000");
     }
@@ -160,11 +130,7 @@ fn check_parameters(scale: f64, part: usize, parts: usize, options: &Options) ->
         return refuse("part", part.to_string(), "1 to the number of parts");
     }
     if options.files_per_part == 0 || options.files_per_part > PARTS_MAX {
-        return refuse(
-            "files per part",
-            options.files_per_part.to_string(),
-            "1 to 10000",
-        );
+        return refuse("files per part", options.files_per_part.to_string(), "1 to 10000");
     }
     if options.row_group_rows == 0 {
         return refuse("row group rows", "0".to_string(), "at least 1");
@@ -175,17 +141,9 @@ fn check_parameters(scale: f64, part: usize, parts: usize, options: &Options) ->
 /// Runs the jobs over at most two threads; the results come in the order of the paths.
 fn write_jobs(jobs: Vec<Job>) -> Result<Vec<WrittenFile>> {
     let threads = THREADS_MAX.min(jobs.len());
-    let table = jobs
-        .first()
-        .map(|job| job.wanted.table.clone())
-        .unwrap_or_default();
+    let table = jobs.first().map(|job| job.wanted.table.clone()).unwrap_or_default();
     let queue = Mutex::new(VecDeque::from(jobs));
-    let next = || {
-        queue
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
-    };
+    let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let results: Vec<Result<Vec<WrittenFile>>> = std::thread::scope(|scope| {
         let running: Vec<_> = (0..threads)
             .map(|_| {
@@ -198,16 +156,7 @@ fn write_jobs(jobs: Vec<Job>) -> Result<Vec<WrittenFile>> {
                 })
             })
             .collect();
-        running
-            .into_iter()
-            .map(|thread| {
-                thread.join().unwrap_or_else(|_| {
-                    Err(Error::ThreadLost {
-                        table: table.clone(),
-                    })
-                })
-            })
-            .collect()
+        running.into_iter().map(|thread| thread.join().unwrap_or_else(|_| Err(Error::ThreadLost { table: table.clone() }))).collect()
     });
     let mut files = Vec::new();
     for result in results {
@@ -229,18 +178,8 @@ fn write_job(job: &Job) -> Result<WrittenFile> {
     let (part, parts) = (job.generator_part, job.generator_parts);
     let expected = tables::expected_rows(&wanted.table, wanted.scale, part, parts)?;
     let rows = tables::rows(&wanted.table, wanted.scale, part, parts)?;
-    let written = write_file(
-        &job.path,
-        tables::schema(&wanted.table)?,
-        writer_properties(job, expected)?,
-        rows,
-    )?;
-    Manifest {
-        rows: written.rows,
-        bytes: written.bytes,
-        ..wanted.clone()
-    }
-    .write(&job.path)?;
+    let written = write_file(&job.path, tables::schema(&wanted.table)?, writer_properties(job, expected)?, rows)?;
+    Manifest { rows: written.rows, bytes: written.bytes, ..wanted.clone() }.write(&job.path)?;
     Ok(written)
 }
 
@@ -261,23 +200,15 @@ fn present_file(job: &Job) -> Option<WrittenFile> {
 fn remove_stale_files(job: &Job, folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).map_err(|source| Error::file("list", folder, source))?;
     for entry in entries {
-        let path = entry
-            .map_err(|source| Error::file("list", folder, source))?
-            .path();
-        if path
-            .extension()
-            .is_none_or(|extension| extension != "parquet")
-            || path == job.path
-        {
+        let path = entry.map_err(|source| Error::file("list", folder, source))?.path();
+        if path.extension().is_none_or(|extension| extension != "parquet") || path == job.path {
             continue;
         }
         let Some(found) = Manifest::read(&path) else {
             continue;
         };
         let wanted = &job.wanted;
-        let same_set = found.scale == wanted.scale
-            && found.parts == wanted.parts
-            && found.files_per_part == wanted.files_per_part;
+        let same_set = found.scale == wanted.scale && found.parts == wanted.parts && found.files_per_part == wanted.files_per_part;
         if !same_set {
             for stale in [Manifest::path_of(&path), path] {
                 match fs::remove_file(&stale) {
@@ -295,18 +226,13 @@ fn remove_stale_files(job: &Job, folder: &Path) -> Result<()> {
 fn writer_properties(job: &Job, expected_rows: usize) -> Result<WriterProperties> {
     let compression = match job.compression {
         ParquetCompression::Snappy => Compression::SNAPPY,
-        ParquetCompression::Zstd => Compression::ZSTD(
-            ZstdLevel::try_new(1).map_err(|source| Error::parquet(&job.path, source))?,
-        ),
+        ParquetCompression::Zstd => Compression::ZSTD(ZstdLevel::try_new(1).map_err(|source| Error::parquet(&job.path, source))?),
     };
     let mut properties = WriterProperties::builder()
         .set_compression(compression)
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_dictionary_enabled(false)
-        .set_max_row_group_row_count(Some(row_group_rows(
-            expected_rows,
-            job.wanted.row_group_rows,
-        )));
+        .set_max_row_group_row_count(Some(row_group_rows(expected_rows, job.wanted.row_group_rows)));
     for field in tables::schema(&job.wanted.table)?.fields() {
         if tables::has_dictionary(field.name()) {
             let column = ColumnPath::from(field.name().as_str());
@@ -318,11 +244,7 @@ fn writer_properties(job: &Job, expected_rows: usize) -> Result<WriterProperties
 
 /// Rows of each row group, so that the groups of a file are about equal instead of one being a small rest.
 fn row_group_rows(expected_rows: usize, wanted: usize) -> usize {
-    let least = if expected_rows >= ROWS_FOR_TWO_GROUPS {
-        2
-    } else {
-        1
-    };
+    let least = if expected_rows >= ROWS_FOR_TWO_GROUPS { 2 } else { 1 };
     let groups = ((expected_rows + wanted / 2) / wanted).max(least);
     expected_rows.div_ceil(groups).max(1)
 }
@@ -336,17 +258,10 @@ mod tests {
     #[test]
     fn parts_together_hold_every_row_once() {
         let dir = tempfile::tempdir().unwrap();
-        for (table, rows) in [
-            ("orders", 15_000),
-            ("partsupp", 8_000),
-            ("nation", 25),
-            ("supplier", 100),
-        ] {
+        for (table, rows) in [("orders", 15_000), ("partsupp", 8_000), ("nation", 25), ("supplier", 100)] {
             let mut total = 0;
             for part in 1..=3 {
-                for file in
-                    write_part(table, 0.01, part, 3, dir.path(), &Options::default()).unwrap()
-                {
+                for file in write_part(table, 0.01, part, 3, dir.path(), &Options::default()).unwrap() {
                     total += file.rows;
                 }
             }
@@ -361,10 +276,7 @@ mod tests {
         let first = write_part("customer", 0.01, 1, 1, dir.path(), &options).unwrap();
         let again = write_part("customer", 0.01, 1, 1, dir.path(), &options).unwrap();
         assert!(!first[0].kept && again[0].kept);
-        assert_eq!(
-            (first[0].rows, first[0].bytes),
-            (again[0].rows, again[0].bytes)
-        );
+        assert_eq!((first[0].rows, first[0].bytes), (again[0].rows, again[0].bytes));
         let larger = write_part("customer", 0.02, 1, 1, dir.path(), &options).unwrap();
         assert_eq!((larger[0].kept, larger[0].rows), (false, 3_000));
     }
@@ -372,16 +284,8 @@ mod tests {
     #[test]
     fn files_of_another_division_are_removed() {
         let dir = tempfile::tempdir().unwrap();
-        let two = Options {
-            files_per_part: 2,
-            ..Options::default()
-        };
-        assert_eq!(
-            write_part("part", 0.01, 1, 1, dir.path(), &two)
-                .unwrap()
-                .len(),
-            2
-        );
+        let two = Options { files_per_part: 2, ..Options::default() };
+        assert_eq!(write_part("part", 0.01, 1, 1, dir.path(), &two).unwrap().len(), 2);
         write_part("part", 0.01, 1, 1, dir.path(), &Options::default()).unwrap();
         assert!(!dir.path().join("part/part-1-1.parquet").exists());
         assert!(dir.path().join("part/part-1.parquet").exists());
@@ -390,27 +294,15 @@ mod tests {
     #[test]
     fn files_hold_plain_types_statistics_and_even_row_groups() {
         let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            row_group_rows: 20_000,
-            ..Options::default()
-        };
+        let options = Options { row_group_rows: 20_000, ..Options::default() };
         let files = write_part("lineitem", 0.01, 1, 1, dir.path(), &options).unwrap();
         assert_eq!(files[0].rows, 60_175);
-        let reader =
-            ParquetRecordBatchReaderBuilder::try_new(File::open(&files[0].path).unwrap()).unwrap();
-        assert_eq!(
-            reader.schema().fields(),
-            tables::schema("lineitem").unwrap().fields()
-        );
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&files[0].path).unwrap()).unwrap();
+        assert_eq!(reader.schema().fields(), tables::schema("lineitem").unwrap().fields());
         let groups = reader.metadata().row_groups();
         assert_eq!(groups.len(), 3);
         assert!(groups.iter().all(|group| group.num_rows() > 19_000));
-        assert!(
-            groups[0]
-                .columns()
-                .iter()
-                .all(|column| column.statistics().is_some())
-        );
+        assert!(groups[0].columns().iter().all(|column| column.statistics().is_some()));
     }
 
     #[test]
@@ -424,22 +316,9 @@ mod tests {
     #[test]
     fn wrong_parameters_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        let write =
-            |table, scale, part| write_part(table, scale, part, 3, dir.path(), &Options::default());
-        assert_eq!(
-            write("orders", 1.0, 4).unwrap_err().to_string(),
-            "part is 4, but must be 1 to the number of parts"
-        );
-        assert!(matches!(
-            write("orders", f64::NAN, 1),
-            Err(Error::Parameter {
-                parameter: "scale",
-                ..
-            })
-        ));
-        assert!(matches!(
-            write("lineitems", 1.0, 1),
-            Err(Error::UnknownTable { .. })
-        ));
+        let write = |table, scale, part| write_part(table, scale, part, 3, dir.path(), &Options::default());
+        assert_eq!(write("orders", 1.0, 4).unwrap_err().to_string(), "part is 4, but must be 1 to the number of parts");
+        assert!(matches!(write("orders", f64::NAN, 1), Err(Error::Parameter { parameter: "scale", .. })));
+        assert!(matches!(write("lineitems", 1.0, 1), Err(Error::UnknownTable { .. })));
     }
 }

@@ -7,18 +7,13 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use std::sync::Arc;
 use tpchgen::generators::{
-    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator,
-    PartSuppGenerator, RegionGenerator, SupplierGenerator,
+    CustomerGenerator, LineItemGenerator, NationGenerator, OrderGenerator, PartGenerator, PartSuppGenerator, RegionGenerator,
+    SupplierGenerator,
 };
-use tpchgen_arrow::{
-    CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartArrow, PartSuppArrow, RegionArrow,
-    SupplierArrow,
-};
+use tpchgen_arrow::{CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartArrow, PartSuppArrow, RegionArrow, SupplierArrow};
 
 /// The tables, largest first: a queue in this order keeps several threads busy to the end.
-pub const TABLES: [&str; 8] = [
-    "lineitem", "orders", "partsupp", "part", "customer", "supplier", "nation", "region",
-];
+pub const TABLES: [&str; 8] = ["lineitem", "orders", "partsupp", "part", "customer", "supplier", "nation", "region"];
 
 /// Rows in a generated batch: enough to amortise the conversion, little enough to stay in the processor's cache.
 const BATCH_ROWS: usize = 16 * 1024;
@@ -122,34 +117,25 @@ pub(super) fn rows(table: &str, scale: f64, part: i32, parts: i32) -> Result<Bat
             Box::new($arrow::new($generator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))
         };
     }
-    let generated: Box<dyn Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send> =
-        match table {
-            "lineitem" => generate!(LineItemArrow, LineItemGenerator),
-            "orders" => generate!(OrderArrow, OrderGenerator),
-            "partsupp" => generate!(PartSuppArrow, PartSuppGenerator),
-            "part" => generate!(PartArrow, PartGenerator),
-            "customer" => generate!(CustomerArrow, CustomerGenerator),
-            "supplier" => generate!(SupplierArrow, SupplierGenerator),
-            "nation" => generate!(NationArrow, NationGenerator),
-            "region" => generate!(RegionArrow, RegionGenerator),
-            _ => return Err(unknown(table)),
-        };
+    let generated: Box<dyn Iterator<Item = std::result::Result<RecordBatch, ArrowError>> + Send> = match table {
+        "lineitem" => generate!(LineItemArrow, LineItemGenerator),
+        "orders" => generate!(OrderArrow, OrderGenerator),
+        "partsupp" => generate!(PartSuppArrow, PartSuppGenerator),
+        "part" => generate!(PartArrow, PartGenerator),
+        "customer" => generate!(CustomerArrow, CustomerGenerator),
+        "supplier" => generate!(SupplierArrow, SupplierGenerator),
+        "nation" => generate!(NationArrow, NationGenerator),
+        "region" => generate!(RegionArrow, RegionGenerator),
+        _ => return Err(unknown(table)),
+    };
     let schema = schema(table)?;
     let table = table.to_string();
     Ok(Box::new(generated.map(move |batch| {
-        batch
-            .and_then(|batch| with_plain_strings(&batch, &schema))
-            .map_err(|source| Error::Columns {
-                table: table.clone(),
-                source,
-            })
+        batch.and_then(|batch| with_plain_strings(&batch, &schema)).map_err(|source| Error::Columns { table: table.clone(), source })
     })))
 }
 
-fn with_plain_strings(
-    batch: &RecordBatch,
-    schema: &SchemaRef,
-) -> std::result::Result<RecordBatch, ArrowError> {
+fn with_plain_strings(batch: &RecordBatch, schema: &SchemaRef) -> std::result::Result<RecordBatch, ArrowError> {
     let columns = batch
         .columns()
         .iter()
@@ -160,8 +146,5 @@ fn with_plain_strings(
 }
 
 fn unknown(table: &str) -> Error {
-    Error::UnknownTable {
-        table: table.to_string(),
-        known: TABLES.join(", "),
-    }
+    Error::UnknownTable { table: table.to_string(), known: TABLES.join(", ") }
 }

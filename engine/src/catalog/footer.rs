@@ -27,11 +27,16 @@ pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> 
     // Metadata that writers leave in the schema (pandas indexes and the like) is not part of a table's type.
     let schema: SchemaRef = Arc::new(Schema::new(schema.fields().clone()));
     let statistics = DFParquetMetadata::statistics_from_parquet_metadata(metadata, &schema).map_err(|error| error.to_string())?;
-    let columns = (0..schema.fields().len()).map(|index| statistics.column_statistics.get(index).map(column_facts).unwrap_or_default()).collect();
+    let columns =
+        (0..schema.fields().len()).map(|index| statistics.column_statistics.get(index).map(column_facts).unwrap_or_default()).collect();
     let row_groups: Vec<_> = metadata
         .row_groups()
         .iter()
-        .map(|group| RowGroupFacts { offset: row_group_offset(group), rows: group.num_rows().max(0) as u64, bytes: group.compressed_size().max(0) as u64 })
+        .map(|group| RowGroupFacts {
+            offset: row_group_offset(group),
+            rows: group.num_rows().max(0) as u64,
+            bytes: group.compressed_size().max(0) as u64,
+        })
         .collect();
     Ok(FileFacts {
         size_bytes,
@@ -109,10 +114,11 @@ pub fn table_statistics<'a>(schema: &Schema, files: impl Iterator<Item = &'a Fil
             });
         }
     }
-    let inexact = |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value.and_then(|value| value.cast_to(field.data_type()).ok()) {
-        Some(value) => Precision::Inexact(value),
-        None => Precision::Absent,
-    };
+    let inexact =
+        |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value.and_then(|value| value.cast_to(field.data_type()).ok()) {
+            Some(value) => Precision::Inexact(value),
+            None => Precision::Absent,
+        };
     let mut statistics = Statistics::new_unknown(schema);
     statistics.num_rows = Precision::Inexact(rows as usize);
     // Parquet is about three times smaller than Arrow.

@@ -43,7 +43,11 @@ impl Location {
             if path.split('/').any(|part| part == "..") {
                 return Err(wrong("contains '..'"));
             }
-            return Ok(Self::Node { node: (node != "*").then(|| node.to_string()), volume: volume.to_string(), path: folder_or_file(path) });
+            return Ok(Self::Node {
+                node: (node != "*").then(|| node.to_string()),
+                volume: volume.to_string(),
+                path: folder_or_file(path),
+            });
         }
         if text.starts_with("s3://") {
             let url = Url::parse(text).map_err(|_| wrong("is no valid URL"))?;
@@ -81,7 +85,11 @@ pub fn valid_name(name: &str) -> bool {
 
 /// A path that names no Parquet file is a folder, with or without the slash.
 fn folder_or_file(path: &str) -> String {
-    if path.is_empty() || path.ends_with('/') || path.to_ascii_lowercase().ends_with(".parquet") { path.to_string() } else { format!("{path}/") }
+    if path.is_empty() || path.ends_with('/') || path.to_ascii_lowercase().ends_with(".parquet") {
+        path.to_string()
+    } else {
+        format!("{path}/")
+    }
 }
 
 #[cfg(test)]

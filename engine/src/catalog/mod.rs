@@ -61,7 +61,14 @@ pub struct Table {
 
 impl Table {
     /// Builds a table from stored facts.
-    pub fn new(table_id: i64, schema_name: String, name: String, location_text: String, stored: Schema, files: Vec<Arc<CatalogFile>>) -> Result<Self> {
+    pub fn new(
+        table_id: i64,
+        schema_name: String,
+        name: String,
+        location_text: String,
+        stored: Schema,
+        files: Vec<Arc<CatalogFile>>,
+    ) -> Result<Self> {
         let scan_schema = Arc::new(scan_schema(&stored));
         let statistics = footer::table_statistics(&scan_schema, files.iter().map(|file| &file.facts));
         Ok(Self {

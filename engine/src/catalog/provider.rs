@@ -48,7 +48,13 @@ impl TableProvider for StoredTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(&self, session: &dyn Session, projection: Option<&Vec<usize>>, _filters: &[Expr], limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+    async fn scan(
+        &self,
+        session: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         // At least two groups, empty ones included: a scan of one partition would not be distributed, and the coordinator holds no file.
         let group_count = session.config().target_partitions().max(2);
         let mut groups = vec![vec![]; group_count];

@@ -68,7 +68,10 @@ impl CatalogStore {
     /// Opens or creates `catalog.sqlite` in `folder`.
     pub fn open(folder: &Path) -> Result<Self> {
         let place = |what: &str, error: &dyn std::fmt::Display| {
-            Error::user(format!("the catalog folder {} {what}: {error}; point coordinator.data_dir at a folder this user may write", folder.display()))
+            Error::user(format!(
+                "the catalog folder {} {what}: {error}; point coordinator.data_dir at a folder this user may write",
+                folder.display()
+            ))
         };
         std::fs::create_dir_all(folder).map_err(|error| place("cannot be created", &error))?;
         let connection = Connection::open(folder.join("catalog.sqlite")).map_err(|error| place("cannot hold a database", &error))?;
@@ -96,11 +99,18 @@ impl CatalogStore {
         }
         let mut statement = self.connection.prepare("SELECT table_id, schema_name, name, location, schema_ipc FROM tables")?;
         let rows = statement.query_map([], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?, row.get::<_, String>(3)?, row.get::<_, String>(4)?))
+            Ok((
+                row.get::<_, i64>(0)?,
+                row.get::<_, String>(1)?,
+                row.get::<_, String>(2)?,
+                row.get::<_, String>(3)?,
+                row.get::<_, String>(4)?,
+            ))
         })?;
         for row in rows {
             let (table_id, schema_name, name, location, schema_ipc) = row?;
-            let schema = footer::decode_schema(&schema_ipc).map_err(|why| Error::bug(format!("the catalog's schema of {schema_name}.{name} is damaged: {why}")))?;
+            let schema = footer::decode_schema(&schema_ipc)
+                .map_err(|why| Error::bug(format!("the catalog's schema of {schema_name}.{name} is damaged: {why}")))?;
             let table = Table::new(table_id, schema_name.clone(), name.clone(), location, schema, self.files(table_id, &schema_ipc)?)?;
             schemas.entry(schema_name).or_default().insert(name, Arc::new(table));
         }
@@ -109,8 +119,9 @@ impl CatalogStore {
 
     fn files(&self, table_id: i64, schema_ipc: &str) -> Result<Vec<Arc<CatalogFile>>> {
         let mut homes: BTreeMap<i64, Vec<(String, i64)>> = BTreeMap::new();
-        let mut statement =
-            self.connection.prepare("SELECT p.file_id, p.node_id, p.version FROM placement p JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY p.node_id")?;
+        let mut statement = self.connection.prepare(
+            "SELECT p.file_id, p.node_id, p.version FROM placement p JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY p.node_id",
+        )?;
         for row in statement.query_map([table_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))? {
             let (file_id, node, version): (i64, String, i64) = row?;
             homes.entry(file_id).or_default().push((node, version));
@@ -120,7 +131,10 @@ impl CatalogStore {
             "SELECT c.file_id, c.min, c.max, c.null_count FROM column_statistics c JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY c.file_id, c.column_index",
         )?;
         for row in statement.query_map([table_id], |row| {
-            Ok((row.get::<_, i64>(0)?, ColumnFacts { min: row.get(1)?, max: row.get(2)?, null_count: row.get::<_, Option<i64>>(3)?.map(|count| count as u64) }))
+            Ok((
+                row.get::<_, i64>(0)?,
+                ColumnFacts { min: row.get(1)?, max: row.get(2)?, null_count: row.get::<_, Option<i64>>(3)?.map(|count| count as u64) },
+            ))
         })? {
             let (file_id, facts) = row?;
             columns.entry(file_id).or_default().push(facts);
@@ -168,7 +182,11 @@ impl CatalogStore {
     pub fn create_table(&mut self, table: &NewTable, replace: bool) -> Result<bool> {
         self.commit(|transaction| {
             let known: Option<i64> = transaction
-                .query_row("SELECT table_id FROM tables WHERE schema_name = ? AND name = ?", params![table.schema_name, table.name], |row| row.get(0))
+                .query_row(
+                    "SELECT table_id FROM tables WHERE schema_name = ? AND name = ?",
+                    params![table.schema_name, table.name],
+                    |row| row.get(0),
+                )
                 .optional()?;
             if let Some(table_id) = known {
                 if !replace {
@@ -190,7 +208,9 @@ impl CatalogStore {
 
     /// Drops a table; its files stay. Returns whether it was there.
     pub fn drop_table(&mut self, schema_name: &str, name: &str) -> Result<bool> {
-        self.commit(|transaction| Ok(transaction.execute("DELETE FROM tables WHERE schema_name = ? AND name = ?", params![schema_name, name])? > 0))
+        self.commit(|transaction| {
+            Ok(transaction.execute("DELETE FROM tables WHERE schema_name = ? AND name = ?", params![schema_name, name])? > 0)
+        })
     }
 
     fn commit<T>(&mut self, change: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
@@ -221,9 +241,13 @@ fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Resu
     ])?;
     let file_id = transaction.last_insert_rowid();
     for (index, column) in facts.columns.iter().enumerate() {
-        transaction
-            .prepare_cached("INSERT INTO column_statistics VALUES (?, ?, ?, ?, ?)")?
-            .execute(params![file_id, index as i64, column.min, column.max, column.null_count.map(|count| count as i64)])?;
+        transaction.prepare_cached("INSERT INTO column_statistics VALUES (?, ?, ?, ?, ?)")?.execute(params![
+            file_id,
+            index as i64,
+            column.min,
+            column.max,
+            column.null_count.map(|count| count as i64)
+        ])?;
     }
     for (node, version) in &file.homes {
         transaction.prepare_cached("INSERT INTO placement VALUES (?, ?, ?)")?.execute(params![file_id, node, version])?;

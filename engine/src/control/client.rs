@@ -26,7 +26,9 @@ impl ControlClient {
             .connect_timeout(limits::CONNECT_TIMEOUT)
             .timeout(limits::CONTROL_CALL_TIMEOUT)
             .tcp_nodelay(true);
-        let token = token.parse().map_err(|_| Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
+        let token = token
+            .parse()
+            .map_err(|_| Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
         let client = FlightServiceClient::new(endpoint.connect_lazy()).max_encoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX);
         Ok(Self { client, token, coordinator: coordinator.to_string() })
     }
@@ -59,6 +61,7 @@ impl ControlClient {
             .await
             .map_err(failed)?
             .ok_or_else(|| Error::retry(format!("coordinator {} gave an empty answer to {action}", self.coordinator)))?;
-        serde_json::from_slice(&answer.body).map_err(|error| Error::retry(format!("coordinator {} gave a malformed answer to {action}: {error}", self.coordinator)))
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| Error::retry(format!("coordinator {} gave a malformed answer to {action}: {error}", self.coordinator)))
     }
 }

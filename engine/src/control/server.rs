@@ -44,8 +44,12 @@ fn refused<T>() -> Result<Response<T>, Status> {
 }
 
 fn body<'a, T: serde::Deserialize<'a>>(action: &'a Action) -> Result<T, Status> {
-    serde_json::from_slice(&action.body)
-        .map_err(|error| Status::invalid_argument(format!("{} has a malformed body: {error}; do worker and coordinator run the same release?", action.r#type)))
+    serde_json::from_slice(&action.body).map_err(|error| {
+        Status::invalid_argument(format!(
+            "{} has a malformed body: {error}; do worker and coordinator run the same release?",
+            action.r#type
+        ))
+    })
 }
 
 fn answer<T: serde::Serialize>(value: &T) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {

@@ -28,7 +28,10 @@ impl Admission {
         let refused = |why: String| {
             Err(Error::new(
                 ErrorClass::Resource,
-                format!("{why}: {} queries run already (coordinator.query.max_concurrent); try again later, or raise the limit", self.running_max),
+                format!(
+                    "{why}: {} queries run already (coordinator.query.max_concurrent); try again later, or raise the limit",
+                    self.running_max
+                ),
             ))
         };
         let _place = Place::take(&self.waiting);

@@ -36,7 +36,8 @@ pub(crate) async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -
     let observer = Arc::new(QueryObserver::new(query_id, HashMap::new(), inner.config.region.clone(), Instant::now(), 0));
     let failed = |error| from_datafusion(&error).with_query(query_id);
     let optimized = query.state.optimize(&query.plan).map_err(failed)?;
-    let nodes = placement.nodes.iter().enumerate().map(|(slot, node)| format!("task {slot}: {} ({})\n", node.node_id, node.region)).collect();
+    let nodes =
+        placement.nodes.iter().enumerate().map(|(slot, node)| format!("task {slot}: {} ({})\n", node.node_id, node.region)).collect();
     let (plan, _) = plan_physical(&inner, &query, placement, observer).await.map_err(failed)?;
     let fragments = match plan.is::<DistributedExec>() {
         true => display_plan_ascii(plan.as_ref(), false),
@@ -79,7 +80,9 @@ pub(crate) async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, v
 /// The tasks as aligned text.
 fn task_table(tasks: &[TaskRecord]) -> String {
     let mut rows = vec![
-        ["fragment", "task", "node", "region", "kernel", "rows", "kernel rows", "bytes scanned", "bytes moved", "ms", "reason"].map(str::to_string).to_vec(),
+        ["fragment", "task", "node", "region", "kernel", "rows", "kernel rows", "bytes scanned", "bytes moved", "ms", "reason"]
+            .map(str::to_string)
+            .to_vec(),
     ];
     rows.extend(tasks.iter().map(|task| {
         vec![
@@ -96,7 +99,8 @@ fn task_table(tasks: &[TaskRecord]) -> String {
             task.reason.clone(),
         ]
     }));
-    let widths: Vec<usize> = (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> =
+        (0..rows[0].len()).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     rows.iter()
         .map(|row| {
             let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();

@@ -114,8 +114,9 @@ pub struct Membership {
 impl Membership {
     /// Takes a worker in, or a new life of one.
     pub fn register(&self, register: Register, observed: Option<SocketAddr>) -> Result<()> {
-        let url = Url::parse(&register.address)
-            .map_err(|error| Error::user(format!("node {} advertises '{}', which is no URL: {error}", register.node_id, register.address)))?;
+        let url = Url::parse(&register.address).map_err(|error| {
+            Error::user(format!("node {} advertises '{}', which is no URL: {error}", register.node_id, register.address))
+        })?;
         let mut nodes = self.nodes.write();
         if let Some(known) = nodes.get(&register.node_id) {
             let another_life = known.register.incarnation != register.incarnation;

@@ -52,6 +52,12 @@ impl Coordinator {
     /// Opens the catalog and starts the control service.
     pub async fn open(config: CoordinatorConfig) -> Result<Self> {
         check_token(&config.cluster_token, "coordinator")?;
+        if !["none", "lz4", "zstd"].contains(&config.query.compression.as_str()) {
+            return Err(Error::user(format!(
+                "coordinator.query.compression cannot be '{}': use none, lz4 or zstd",
+                config.query.compression
+            )));
+        }
         for storage in &config.storage {
             // Mistakes are found at start, not by the first query.
             crate::worker::store::open_bucket(storage)?;
@@ -66,10 +72,13 @@ impl Coordinator {
         let membership = Arc::new(Membership::default());
         let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
         let (stop, mut stopped) = watch::channel(false);
-        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(incoming(listener), async move {
-            // A closed channel means that the coordinator is gone.
-            let _ = stopped.wait_for(|stop| *stop).await;
-        });
+        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
+            incoming(listener),
+            async move {
+                // A closed channel means that the coordinator is gone.
+                let _ = stopped.wait_for(|stop| *stop).await;
+            },
+        );
         tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the control service ended");

@@ -129,7 +129,16 @@ pub struct QueryObserver {
 impl QueryObserver {
     /// An observer; `regions` maps node ids to regions.
     pub fn new(query_id: Uuid, regions: HashMap<String, String>, coordinator_region: String, started: Instant, retries: u32) -> Self {
-        Self { query_id, regions, coordinator_region, started, elapsed_ms: AtomicU64::new(0), rows: AtomicU64::new(0), retries, inner: Mutex::default() }
+        Self {
+            query_id,
+            regions,
+            coordinator_region,
+            started,
+            elapsed_ms: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            retries,
+            inner: Mutex::default(),
+        }
     }
 
     /// A task's plan goes to a node.
@@ -169,7 +178,11 @@ impl QueryObserver {
                 BYTES_MOVED_METRIC => {
                     let number = |name| label(name).and_then(|text| text.parse::<usize>().ok());
                     if let (Some(fragment), Some(sender)) = (number(FROM_FRAGMENT_LABEL), number(FROM_TASK_LABEL)) {
-                        inner.edges.push(Edge { from: (fragment, sender), to_node: Some(task.node_id.clone()), bytes: Bytes::Final(count) });
+                        inner.edges.push(Edge {
+                            from: (fragment, sender),
+                            to_node: Some(task.node_id.clone()),
+                            bytes: Bytes::Final(count),
+                        });
                     }
                 }
                 _ => {}

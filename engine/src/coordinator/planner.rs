@@ -11,7 +11,9 @@ use crate::fragment::{leaf, route};
 use datafusion::common::DataFusionError;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
-use datafusion_distributed::{DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver};
+use datafusion_distributed::{
+    CompressionType, DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver,
+};
 use std::sync::Arc;
 use url::Url;
 
@@ -48,6 +50,8 @@ pub fn session_config(default_schema: &str) -> SessionConfig {
     config.options_mut().execution.collect_statistics = false;
     // 0.1 is a decimal, as the standard says: a literal read as a double would pull exact columns into rounding.
     config.options_mut().sql_parser.parse_float_as_decimal = true;
+    // Places of names, for the caret in errors.
+    config.options_mut().sql_parser.collect_spans = true;
     config.options_mut().extensions.insert(BowshotOptions::default());
     config
 }
@@ -61,13 +65,23 @@ impl WorkerResolver for NodeUrls {
 }
 
 /// A state for parsing and logical planning: no placement yet.
-pub(crate) fn logical_state(inner: &CoordinatorInner, config: SessionConfig, snapshot: Arc<Snapshot>, overlay: OverlaySchemas) -> SessionState {
+pub(crate) fn logical_state(
+    inner: &CoordinatorInner,
+    config: SessionConfig,
+    snapshot: Arc<Snapshot>,
+    overlay: OverlaySchemas,
+) -> SessionState {
     let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay));
     SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
 }
 
 /// A state for physical planning and execution of one try over a frozen placement.
-pub(crate) fn physical_state(inner: &CoordinatorInner, logical: &SessionState, placement: Arc<Placement>, observer: Arc<QueryObserver>) -> Result<SessionState> {
+pub(crate) fn physical_state(
+    inner: &CoordinatorInner,
+    logical: &SessionState,
+    placement: Arc<Placement>,
+    observer: Arc<QueryObserver>,
+) -> Result<SessionState> {
     let options = logical.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     let partitions = match inner.config.query.target_partitions {
         0 => placement.partitions(),
@@ -87,10 +101,20 @@ pub(crate) fn physical_state(inner: &CoordinatorInner, logical: &SessionState, p
             .with_distributed_broadcast_joins(true)?
             .with_distributed_max_tasks_per_stage(0)?
             .with_distributed_metrics_collection(true)?
+            .with_distributed_compression(compression(&inner.config.query.compression))?
             .with_distributed_desired_task_count_handler(move |event: DesiredTaskCountEvent| leaf::desired_task_count(&count, event))
             .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| leaf::scale_up(&scale, event))
             .with_distributed_route_tasks_handler(move |event: RouteTasksEvent| Some(route::route(&routes, &event)))
             .build())
     };
     build().map_err(|error| from_datafusion(&error))
+}
+
+/// The library's name of a configured compression; [`Coordinator::open`](super::Coordinator::open) has refused unknown ones.
+fn compression(name: &str) -> Option<CompressionType> {
+    match name {
+        "lz4" => Some(CompressionType::LZ4_FRAME),
+        "zstd" => Some(CompressionType::ZSTD),
+        _ => None,
+    }
 }

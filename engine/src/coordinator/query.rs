@@ -20,8 +20,8 @@ use crate::limits;
 use crate::result_types::{plain_batch, plain_schema};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
@@ -158,7 +158,13 @@ impl Drop for EndOnDrop {
 
 type Sender = mpsc::Sender<Result<RecordBatch>>;
 
-async fn drive(inner: &Arc<CoordinatorInner>, query: &PlannedQuery, handle: &QueryHandle, schema: SchemaRef, sender: Option<&Sender>) -> Result<FinishedRun> {
+async fn drive(
+    inner: &Arc<CoordinatorInner>,
+    query: &PlannedQuery,
+    handle: &QueryHandle,
+    schema: SchemaRef,
+    sender: Option<&Sender>,
+) -> Result<FinishedRun> {
     let session_ms = query.state.config().options().extensions.get::<BowshotOptions>().map_or(0, |options| options.query_timeout_ms);
     let timeout_ms = inner.timeout_ms(session_ms);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
@@ -177,7 +183,9 @@ async fn drive(inner: &Arc<CoordinatorInner>, query: &PlannedQuery, handle: &Que
             let Some(node) = lost_node(&failed) else { return Err(error) };
             inner.membership.trip(&node);
             if released {
-                return Err(Error::retry(format!("{error}; rows had already been released, so the query cannot be repeated unseen: run it again")));
+                return Err(Error::retry(format!(
+                    "{error}; rows had already been released, so the query cannot be repeated unseen: run it again"
+                )));
             }
             if retry + 1 >= limits::QUERY_TRIES_MAX || avoid.contains(&node) {
                 return Err(error);

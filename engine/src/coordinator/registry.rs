@@ -94,7 +94,8 @@ impl QueryRegistry {
         entries.push_back(entry.clone());
         if entries.len() > limits::QUERIES_REMEMBERED {
             // The oldest that ended; running ones are bounded by admission.
-            if let Some(oldest) = entries.iter().position(|entry| !matches!(*entry.state.lock(), QueryState::Queued | QueryState::Running)) {
+            if let Some(oldest) = entries.iter().position(|entry| !matches!(*entry.state.lock(), QueryState::Queued | QueryState::Running))
+            {
                 entries.remove(oldest);
             }
         }

@@ -51,12 +51,15 @@ impl Placement {
                         (None, _) if *state == NodeState::Live => reasons.push(format!("node {node} failed during this query")),
                         (None, _) => reasons.push(format!("node {node} is silent")),
                         (Some(_), None) => reasons.push(format!("node {node} is live but the file is gone from its volume")),
-                        (Some(&slot), Some(present)) if present.facts.version == *version && present.facts.size_bytes == file.facts.size_bytes => {
+                        (Some(&slot), Some(present))
+                            if present.facts.version == *version && present.facts.size_bytes == file.facts.size_bytes =>
+                        {
                             copies.push((slot, *version))
                         }
-                        (Some(_), Some(_)) => {
-                            reasons.push(format!("the file on node {node} was replaced since it was catalogued; REFRESH TABLE {} takes the new one", table.qualified_name()))
-                        }
+                        (Some(_), Some(_)) => reasons.push(format!(
+                            "the file on node {node} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",
+                            table.qualified_name()
+                        )),
                     }
                 }
                 let lost = copies.is_empty().then(|| reasons.join("; "));

@@ -22,7 +22,9 @@ pub fn route(placement: &Placement, event: &RouteTasksEvent) -> Result<RouteTask
         Ok(if node.is_network_boundary() { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
     })?;
     if local && event.task_count != placement.nodes.len() {
-        return Err(Error::bug(format!("a fragment over stored files has {} tasks for {} nodes", event.task_count, placement.nodes.len())).into());
+        return Err(
+            Error::bug(format!("a fragment over stored files has {} tasks for {} nodes", event.task_count, placement.nodes.len())).into()
+        );
     }
     let urls = (0..event.task_count).map(|task| placement.nodes[task % placement.nodes.len()].url.clone()).collect();
     Ok(RouteTasksEventResponse::new(urls))

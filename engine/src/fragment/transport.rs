@@ -13,8 +13,8 @@ use datafusion::physical_plan::Metric;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, Label, MetricValue};
 use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
 use datafusion_distributed::{
-    BytesCounterMetric, ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse, SetPlanRequest,
-    WorkerChannel, WorkerToCoordinatorMsg,
+    BytesCounterMetric, ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse,
+    SetPlanRequest, WorkerChannel, WorkerToCoordinatorMsg,
 };
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
@@ -53,7 +53,9 @@ pub struct ClusterChannels {
 impl ClusterChannels {
     /// Channels that carry `token`, driven by the runtime `io`.
     pub fn new(token: &str, io: tokio::runtime::Handle) -> crate::error::Result<Self> {
-        let mut token = HeaderValue::from_str(token).map_err(|_| crate::error::Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
+        let mut token = HeaderValue::from_str(token).map_err(|_| {
+            crate::error::Error::user("cluster_token has characters that cannot travel in a header: use letters and digits")
+        })?;
         token.set_sensitive(true);
         Ok(Self { token, io, open: Arc::default() })
     }
@@ -129,9 +131,13 @@ fn transport_failure(error: &DataFusionError) -> Option<String> {
         DataFusionError::External(source) => {
             if let Some(status) = source.downcast_ref::<tonic::Status>() {
                 return match status.code() {
-                    tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DataLoss => Some(innermost(status)),
+                    tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DataLoss => {
+                        Some(innermost(status))
+                    }
                     // h2 reports a connection that ended under a stream as an internal error without our marker in it.
-                    tonic::Code::Internal if status.message() != "DataFusionError" && status.details().is_empty() => Some(status.message().to_string()),
+                    tonic::Code::Internal if status.message() != "DataFusionError" && status.details().is_empty() => {
+                        Some(status.message().to_string())
+                    }
                     _ => None,
                 };
             }

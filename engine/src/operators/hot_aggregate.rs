@@ -6,7 +6,9 @@ use super::hot_plan::{HotPlan, StateShape, recognise};
 use super::row_group_reader::{FileReader, KernelRuntime, ReadError};
 use crate::config::KernelChoice;
 use arrow::array::{ArrayRef, Decimal128Array, Float64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
-use arrow::datatypes::{ArrowPrimitiveType, DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type};
+use arrow::datatypes::{
+    ArrowPrimitiveType, DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+};
 use bowshot_kernels::{AggregateColumn, ColumnType, Decline, Executor, GroupedResult, Kernel, KernelError, PartialState};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
@@ -15,7 +17,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use std::fmt;
 use std::sync::Arc;
@@ -65,7 +69,12 @@ impl HotAggregateExec {
             recognise(&aggregate).and_then(|plan| {
                 let kernel = runtime.kernels.plan(plan.aggregate.clone())?;
                 let schema = plan.scan.file_schema();
-                let columns = plan.file_columns.iter().zip(&plan.aggregate.columns).map(|(&index, &kind)| (schema.field(index).name().clone(), kind)).collect();
+                let columns = plan
+                    .file_columns
+                    .iter()
+                    .zip(&plan.aggregate.columns)
+                    .map(|(&index, &kind)| (schema.field(index).name().clone(), kind))
+                    .collect();
                 Ok(Arc::new(Planned { plan, kernel, columns }))
             })
         };
@@ -113,7 +122,8 @@ impl ExecutionPlan for HotAggregateExec {
         self.fallback.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let rebuilt = (self.fallback.clone() as Arc<dyn ExecutionPlan>).replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
+        let rebuilt = (self.fallback.clone() as Arc<dyn ExecutionPlan>)
+            .replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?;
         let Some(aggregate) = rebuilt.downcast_ref::<AggregateExec>() else {
             return internal_err!("AggregateExec became {}", rebuilt.name());
         };
@@ -187,7 +197,8 @@ impl PartitionRun {
         let mut rows = 0;
         let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
         for file in files {
-            let reader = FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
+            let reader =
+                FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
             for row_group in reader.row_groups() {
                 let read = reader.read(row_group).await?;
                 bytes_scanned.add((read.bytes_read + read.bytes_cached) as usize);
@@ -245,7 +256,8 @@ impl PartitionRun {
                             return Err(ReadError::Declined(Decline::new("AVG over integers whose Float64 sum may round")));
                         }
                     }
-                    let sums: Float64Array = totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then_some(total as f64)).collect();
+                    let sums: Float64Array =
+                        totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then_some(total as f64)).collect();
                     columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
                     columns.push(Arc::new(sums));
                 }

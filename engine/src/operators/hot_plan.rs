@@ -137,10 +137,7 @@ fn input_bindings(plan: &Arc<dyn ExecutionPlan>, filters: &mut Vec<Expr>) -> Res
     let Some(leaf) = plan.downcast_ref::<DataSourceExec>() else {
         return Err(Decline::new(format!("the input is {}, not a scan", plan.name())));
     };
-    let scan = leaf
-        .data_source()
-        .downcast_ref::<FileScanConfig>()
-        .ok_or_else(|| Decline::new("the input is no file scan"))?;
+    let scan = leaf.data_source().downcast_ref::<FileScanConfig>().ok_or_else(|| Decline::new("the input is no file scan"))?;
     bind_scan(scan, filters)
 }
 
@@ -276,7 +273,9 @@ fn visit_columns(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
     match expr {
         Expr::Column(column) => visit(column),
         Expr::Literal(_) => {}
-        Expr::Rescale { input, .. } | Expr::Negate { input, .. } | Expr::InList { input, .. } | Expr::Like { input, .. } => visit_columns(input, visit),
+        Expr::Rescale { input, .. } | Expr::Negate { input, .. } | Expr::InList { input, .. } | Expr::Like { input, .. } => {
+            visit_columns(input, visit)
+        }
         Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::Not(input) => visit_columns(input, visit),
         Expr::Arithmetic { left, right, .. } | Expr::Compare { left, right, .. } => {
             visit_columns(left, visit);

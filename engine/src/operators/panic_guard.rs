@@ -10,7 +10,9 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
 use datafusion_distributed::BroadcastExec;
 use futures::StreamExt;
 use std::fmt;
@@ -67,7 +69,11 @@ impl ExecutionPlan for PanicGuardExec {
         self.inner.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))? };
+        let inner = if children.is_empty() {
+            self.inner.clone()
+        } else {
+            self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?
+        };
         Ok(Self::over(inner))
     }
     fn metrics(&self) -> Option<MetricsSet> {
@@ -119,7 +125,11 @@ impl Drop for Timer {
 
 /// What a panic said.
 pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic.downcast_ref::<&str>().map(|text| text.to_string()).or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| text.to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
 }
 
 #[cfg(test)]

@@ -1,5 +1,8 @@
 //! Reads row groups as chunks: from the column cache where it holds them, else from Parquet into the cache.
-#![expect(deprecated, reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained")]
+#![expect(
+    deprecated,
+    reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
+)]
 
 use crate::catalog::footer::row_group_offset;
 use crate::limits;
@@ -127,7 +130,8 @@ impl FileReader {
         let columns = columns
             .iter()
             .map(|(name, kind)| {
-                let (index, field) = schema.column_with_name(name).ok_or_else(|| Decline::new(format!("file {} has no column {name}", meta.location)))?;
+                let (index, field) =
+                    schema.column_with_name(name).ok_or_else(|| Decline::new(format!("file {} has no column {name}", meta.location)))?;
                 let own = super::translate::column_type(field.data_type())?;
                 if own != *kind {
                     return Err(Decline::new(format!("column {name} of file {} is {}", meta.location, field.data_type())));

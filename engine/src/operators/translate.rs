@@ -65,10 +65,14 @@ pub fn translate(expr: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Sch
     let go = |expr: &Arc<dyn PhysicalExpr>| translate(expr, bindings, schema);
     let boolean = |expr: Expr| Ok(Translated { expr, data_type: DataType::Boolean });
     if let Some(column) = expr.downcast_ref::<Column>() {
-        return bindings.get(column.index()).cloned().unwrap_or_else(|| Err(Decline::new(format!("column {} is not in the scan", column.name()))));
+        return bindings
+            .get(column.index())
+            .cloned()
+            .unwrap_or_else(|| Err(Decline::new(format!("column {} is not in the scan", column.name()))));
     }
     if let Some(literal) = expr.downcast_ref::<PhysicalLiteral>() {
-        return literal_value(literal.value()).map(|value| Translated { expr: Expr::Literal(value), data_type: literal.value().data_type() });
+        return literal_value(literal.value())
+            .map(|value| Translated { expr: Expr::Literal(value), data_type: literal.value().data_type() });
     }
     if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
         let (left, right) = (go(binary.left())?, go(binary.right())?);
@@ -97,7 +101,9 @@ pub fn translate(expr: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Sch
         for item in list.list() {
             let item = go(item)?;
             match item.expr {
-                Expr::Literal(literal) if literal == Literal::Null || same_type(&item.data_type, &input.data_type) => literals.push(literal),
+                Expr::Literal(literal) if literal == Literal::Null || same_type(&item.data_type, &input.data_type) => {
+                    literals.push(literal)
+                }
                 Expr::Literal(_) => return Err(Decline::new(format!("IN list of {} over {}", item.data_type, input.data_type))),
                 _ => return Err(Decline::new("IN list with an expression")),
             }
@@ -107,9 +113,12 @@ pub fn translate(expr: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Sch
     if let Some(like) = expr.downcast_ref::<LikeExpr>() {
         let input = go(like.expr())?;
         return match go(like.pattern())?.expr {
-            Expr::Literal(Literal::Utf8(pattern)) => {
-                boolean(Expr::Like { input: Box::new(input.expr), pattern, negated: like.negated(), case_insensitive: like.case_insensitive() })
-            }
+            Expr::Literal(Literal::Utf8(pattern)) => boolean(Expr::Like {
+                input: Box::new(input.expr),
+                pattern,
+                negated: like.negated(),
+                case_insensitive: like.case_insensitive(),
+            }),
             _ => Err(Decline::new("LIKE with a computed pattern")),
         };
     }
@@ -142,7 +151,13 @@ fn literal_value(value: &ScalarValue) -> Result<Literal, Decline> {
     })
 }
 
-fn binary_expr(op: Operator, left: Translated, right: Translated, whole: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Translated, Decline> {
+fn binary_expr(
+    op: Operator,
+    left: Translated,
+    right: Translated,
+    whole: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Result<Translated, Decline> {
     let compare = match op {
         Operator::And => return Ok(Translated { expr: Expr::And(flatten(left.expr, right.expr, true)), data_type: DataType::Boolean }),
         Operator::Or => return Ok(Translated { expr: Expr::Or(flatten(left.expr, right.expr, false)), data_type: DataType::Boolean }),
@@ -180,7 +195,10 @@ fn rescaled(expr: Expr, power: u8) -> Expr {
 
 /// Brings two decimals to the larger scale; other types must be equal.
 fn align_scales(left: Translated, right: Translated) -> Result<(Expr, Expr), Decline> {
-    if matches!(left.expr, Expr::Literal(Literal::Null)) || matches!(right.expr, Expr::Literal(Literal::Null)) || same_type(&left.data_type, &right.data_type) {
+    if matches!(left.expr, Expr::Literal(Literal::Null))
+        || matches!(right.expr, Expr::Literal(Literal::Null))
+        || same_type(&left.data_type, &right.data_type)
+    {
         return Ok((left.expr, right.expr));
     }
     match (&left.data_type, &right.data_type) {
@@ -192,7 +210,13 @@ fn align_scales(left: Translated, right: Translated) -> Result<(Expr, Expr), Dec
     }
 }
 
-fn arithmetic(op: ArithmeticOp, left: Translated, right: Translated, whole: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<Translated, Decline> {
+fn arithmetic(
+    op: ArithmeticOp,
+    left: Translated,
+    right: Translated,
+    whole: &Arc<dyn PhysicalExpr>,
+    schema: &Schema,
+) -> Result<Translated, Decline> {
     let data_type = whole.data_type(schema).map_err(|error| Decline::new(format!("expression {whole}: {error}")))?;
     let result = column_type(&data_type)?;
     let (left, right) = match (&left.data_type, &right.data_type, &data_type) {

@@ -1,5 +1,8 @@
 //! CREATE EXTERNAL TABLE and REFRESH TABLE: which files are at a location now, where their copies are, and whether their columns agree.
-#![expect(deprecated, reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained")]
+#![expect(
+    deprecated,
+    reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
+)]
 
 use crate::catalog::footer;
 use crate::catalog::location::Location;
@@ -45,7 +48,10 @@ fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> E
             let nodes: Vec<_> = inner.membership.live().into_iter().map(|node| node.node_id).collect();
             message += &match nodes.is_empty() {
                 true => "; no worker is live".to_string(),
-                false => format!("; live nodes: {}. Is '{volume}' the volume's name there (worker.volumes), and do the files end in .parquet?", nodes.join(", ")),
+                false => format!(
+                    "; live nodes: {}. Is '{volume}' the volume's name there (worker.volumes), and do the files end in .parquet?",
+                    nodes.join(", ")
+                ),
             };
         }
     }
@@ -85,7 +91,11 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
             return Ok(by_name.into_iter().flat_map(|(path, copies)| group_copies(&store_url, path, copies)).collect());
         }
         if Instant::now() >= deadline {
-            return Err(Error::retry(format!("{} file name(s) exist on several nodes and are still being compared, {} for one: try again", unhashed.len(), unhashed[0])));
+            return Err(Error::retry(format!(
+                "{} file name(s) exist on several nodes and are still being compared, {} for one: try again",
+                unhashed.len(),
+                unhashed[0]
+            )));
         }
         inner.membership.want_checksums(unhashed);
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -106,7 +116,9 @@ fn group_copies(store_url: &str, path: &str, copies: Copies) -> Vec<NewFile> {
     let mut files: Vec<NewFile> = vec![];
     for (node, file) in copies {
         let home = (node.clone(), file.facts.version);
-        let same = files.iter_mut().find(|known| alike(&known.facts, &file.facts) && known.facts.checksum.is_some() && known.facts.checksum == file.facts.checksum);
+        let same = files.iter_mut().find(|known| {
+            alike(&known.facts, &file.facts) && known.facts.checksum.is_some() && known.facts.checksum == file.facts.checksum
+        });
         match same {
             Some(known) => known.homes.push(home),
             None => files.push(NewFile { store_url: store_url.into(), path: path.into(), facts: file.facts.clone(), homes: vec![home] }),
@@ -135,7 +147,8 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
     } else {
         bucket.list(Some(&path)).take(limits::BUCKET_FILES_MAX).try_collect().await.map_err(failed)?
     };
-    objects.retain(|object| object.location.as_ref().to_ascii_lowercase().ends_with(".parquet") && location.covers(object.location.as_ref()));
+    objects
+        .retain(|object| object.location.as_ref().to_ascii_lowercase().ends_with(".parquet") && location.covers(object.location.as_ref()));
     objects.sort_by(|a, b| a.location.cmp(&b.location));
     futures::stream::iter(objects)
         .map(|object| {
@@ -143,8 +156,10 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
             async move {
                 let mut reader = ParquetObjectReader::new(bucket, object.location.clone()).with_file_size(object.size);
                 let name = format!("{base}/{}", object.location);
-                let metadata = reader.get_metadata(None).await.map_err(|error| Error::user(format!("{name} cannot be read as Parquet: {error}")))?;
-                let facts = footer::file_facts(&metadata, object.size, inventory::object_version(&object)).map_err(|why| Error::user(format!("{name}: {why}")))?;
+                let metadata =
+                    reader.get_metadata(None).await.map_err(|error| Error::user(format!("{name} cannot be read as Parquet: {error}")))?;
+                let facts = footer::file_facts(&metadata, object.size, inventory::object_version(&object))
+                    .map_err(|why| Error::user(format!("{name}: {why}")))?;
                 Ok(NewFile { store_url: format!("{base}/"), path: object.location.to_string(), facts, homes: vec![] })
             }
         })

@@ -62,7 +62,9 @@ fn tokens(sql: &str) -> impl Iterator<Item = Token> + '_ {
             match byte {
                 b'\'' | b'"' => at += rest[1..].iter().position(|&other| other == byte).map_or(rest.len() - 1, |end| end + 1),
                 b'-' if rest.starts_with(b"--") => at += rest.iter().position(|&other| other == b'\n').unwrap_or(rest.len()) - 1,
-                b'/' if rest.starts_with(b"/*") => at += rest.windows(2).skip(2).position(|pair| pair == b"*/").map_or(rest.len() - 1, |end| end + 3),
+                b'/' if rest.starts_with(b"/*") => {
+                    at += rest.windows(2).skip(2).position(|pair| pair == b"*/").map_or(rest.len() - 1, |end| end + 3)
+                }
                 b'(' | b'[' => return Some(Token::Open),
                 b')' | b']' => return Some(Token::Close),
                 b',' | b';' => return Some(Token::Separator),
@@ -99,7 +101,9 @@ mod tests {
     #[test]
     fn strings_names_and_comments_do_not_count() {
         let text = "+".repeat(5000);
-        for sql in [format!("SELECT '{text}'"), format!("SELECT 1 AS \"{text}\""), format!("SELECT 1 --{text}"), format!("SELECT /*{text}*/ 1")] {
+        for sql in
+            [format!("SELECT '{text}'"), format!("SELECT 1 AS \"{text}\""), format!("SELECT 1 --{text}"), format!("SELECT /*{text}*/ 1")]
+        {
             assert!(check(&sql).is_ok(), "{}", &sql[..12]);
         }
         assert!(check("SELECT 'unterminated").is_ok());

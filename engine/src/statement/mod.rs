@@ -1,4 +1,5 @@
 //! Statements of our own: the catalog's and the session's. Everything else is DataFusion's SQL.
 
+pub mod diagnosis;
 pub mod external_table;
 pub mod guard;

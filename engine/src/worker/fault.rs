@@ -12,7 +12,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions};
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
+};
 use futures::StreamExt;
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +31,10 @@ pub fn inject(faults: &[String], mut plan: Arc<dyn ExecutionPlan>) -> Result<Arc
     for name in faults {
         let wrap = |inner: Arc<dyn ExecutionPlan>, fault| Arc::new(FaultExec { inner, fault }) as Arc<dyn ExecutionPlan>;
         let on_scans = |plan: Arc<dyn ExecutionPlan>, fault| {
-            plan.transform_up(|node| Ok(if node.is::<DataSourceExec>() { Transformed::yes(wrap(node, fault)) } else { Transformed::no(node) })).map(|done| done.data)
+            plan.transform_up(|node| {
+                Ok(if node.is::<DataSourceExec>() { Transformed::yes(wrap(node, fault)) } else { Transformed::no(node) })
+            })
+            .map(|done| done.data)
         };
         plan = match name.as_str() {
             "panic-in-scan" => on_scans(plan, Fault::PanicAtBatch(2))?,
@@ -68,7 +73,11 @@ impl ExecutionPlan for FaultExec {
         self.inner.apply_expressions(f)
     }
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let inner = if children.is_empty() { self.inner.clone() } else { self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))? };
+        let inner = if children.is_empty() {
+            self.inner.clone()
+        } else {
+            self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?
+        };
         Ok(Arc::new(Self { inner, fault: self.fault }))
     }
     fn metrics(&self) -> Option<MetricsSet> {

@@ -60,7 +60,11 @@ impl Inventory {
             let mut found = vec![];
             list_folder(root, root, 0, &mut found);
             if found.len() == limits::VOLUME_FILES_MAX {
-                tracing::warn!(volume, limit = limits::VOLUME_FILES_MAX, "the volume holds more files than the limit; the rest is not seen");
+                tracing::warn!(
+                    volume,
+                    limit = limits::VOLUME_FILES_MAX,
+                    "the volume holds more files than the limit; the rest is not seen"
+                );
             }
             versions.extend(found.into_iter().map(|(path, size, version)| (volume.clone(), path, size, version)));
         }

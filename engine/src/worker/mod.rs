@@ -124,7 +124,10 @@ pub async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpL
     TcpListener::bind(address).await.map_err(|error| {
         Error::user(match error.kind() {
             std::io::ErrorKind::AddrInUse => {
-                format!("port {} for the {what} is taken by another process: stop it, or choose another port with {setting}", address.port())
+                format!(
+                    "port {} for the {what} is taken by another process: stop it, or choose another port with {setting}",
+                    address.port()
+                )
             }
             _ => format!("the {what} cannot listen on {address}: {error}; choose another address with {setting}"),
         })

@@ -19,14 +19,12 @@ use std::sync::Arc;
 pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<WorkerPlanRewriteEventResponse> {
     check(node, &event.plan)?;
     let choice = event.session_config.options().extensions.get::<BowshotOptions>().map_or(KernelChoice::Auto, |options| options.kernel);
-    let plan = event.plan.transform_up(|plan| {
-        match plan.downcast_ref::<AggregateExec>() {
-            Some(aggregate) if *aggregate.mode() == AggregateMode::Partial => {
-                let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), choice);
-                Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))
-            }
-            _ => Ok(Transformed::no(plan)),
+    let plan = event.plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
+        Some(aggregate) if *aggregate.mode() == AggregateMode::Partial => {
+            let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), choice);
+            Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))
         }
+        _ => Ok(Transformed::no(plan)),
     })?;
     let plan = fault::inject(&node.config.faults, plan.data)?;
     Ok(WorkerPlanRewriteEventResponse::new(PanicGuardExec::guard(plan)?))
@@ -79,7 +77,11 @@ fn check_versions(node: &WorkerNode, scan: &FileScanConfig, url: &url::Url) -> R
         })?;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         if found.len() != meta.size || inventory::disk_version(&found) != version {
-            return Err(Error::new(ErrorClass::Retry, format!("file {name} {VERSION_TEXT}: it was replaced on disk; run REFRESH TABLE on its table")).into());
+            return Err(Error::new(
+                ErrorClass::Retry,
+                format!("file {name} {VERSION_TEXT}: it was replaced on disk; run REFRESH TABLE on its table"),
+            )
+            .into());
         }
     }
     Ok(())

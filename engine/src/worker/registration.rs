@@ -63,7 +63,13 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
 }
 
 /// Sends heartbeats until the coordinator is lost or asks for a new registration. Returns the inventory for the next round.
-async fn beat(node: &WorkerNode, client: &mut ControlClient, incarnation: &str, mut inventory: Inventory, wanted: &mut HashSet<String>) -> Result<Inventory> {
+async fn beat(
+    node: &WorkerNode,
+    client: &mut ControlClient,
+    incarnation: &str,
+    mut inventory: Inventory,
+    wanted: &mut HashSet<String>,
+) -> Result<Inventory> {
     let mut acknowledged = 0;
     loop {
         let asked = wanted.clone();

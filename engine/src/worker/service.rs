@@ -10,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::limits;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SessionState;
-use datafusion_distributed::{DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext};
+use datafusion_distributed::{
+    DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext,
+};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -40,7 +42,9 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         if secrets_equal(given, token.as_bytes()) {
             Ok(request)
         } else {
-            Err(tonic::Status::unauthenticated("the cluster token is missing or wrong: only nodes of the cluster may send plans to a worker"))
+            Err(tonic::Status::unauthenticated(
+                "the cluster token is missing or wrong: only nodes of the cluster may send plans to a worker",
+            ))
         }
     };
     let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
@@ -96,7 +100,8 @@ async fn drop_dead_tasks(worker: Worker) {
     let nobody = TaskKey { query_id: Uuid::nil(), stage_id: 0, task_number: 0 };
     loop {
         tokio::time::sleep(limits::TASK_CACHE_TICK).await;
-        let touch = ExecuteTaskRequest { task_key: nobody, target_partition_start: 0, target_partition_end: 0, producer_head: ProducerHead::None };
+        let touch =
+            ExecuteTaskRequest { task_key: nobody, target_partition_start: 0, target_partition_end: 0, producer_head: ProducerHead::None };
         // Always times out: nobody sets this task's plan. The touch is the point.
         let _ = tokio::time::timeout(Duration::from_millis(1), worker.execute_task(touch)).await;
     }

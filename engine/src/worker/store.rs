@@ -40,7 +40,8 @@ impl RestrictedStores {
 
     /// Serves a bucket as `s3://<bucket>`.
     pub fn add_bucket(&self, config: &StorageConfig) -> Result<()> {
-        let url = Url::parse(&config.url).map_err(|error| Error::user(format!("storage url '{}' is no URL: {error}; write s3://bucket", config.url)))?;
+        let url = Url::parse(&config.url)
+            .map_err(|error| Error::user(format!("storage url '{}' is no URL: {error}; write s3://bucket", config.url)))?;
         self.stores.write().insert(key(&url), open_bucket(config)?);
         Ok(())
     }
@@ -67,10 +68,16 @@ pub fn open_bucket(config: &StorageConfig) -> Result<Arc<dyn ObjectStore>> {
     builder = match (&config.access_key_id, &config.secret_access_key) {
         (Some(id), Some(secret)) => builder.with_access_key_id(id).with_secret_access_key(secret),
         (None, None) => builder.with_skip_signature(true),
-        _ => return Err(Error::user(format!("storage {} has an access key id without a secret, or the reverse: give both or none", config.url))),
+        _ => {
+            return Err(Error::user(format!(
+                "storage {} has an access key id without a secret, or the reverse: give both or none",
+                config.url
+            )));
+        }
     };
     let retry = object_store::RetryConfig { max_retries: 3, retry_timeout: std::time::Duration::from_secs(10), ..Default::default() };
-    let store = builder.with_retry(retry).build().map_err(|error| Error::user(format!("storage {} cannot be opened: {error}", config.url)))?;
+    let store =
+        builder.with_retry(retry).build().map_err(|error| Error::user(format!("storage {} cannot be opened: {error}", config.url)))?;
     Ok(Arc::new(store))
 }
 
@@ -83,9 +90,15 @@ impl ObjectStoreRegistry for RestrictedStores {
     fn get_store(&self, url: &Url) -> datafusion::common::Result<Arc<dyn ObjectStore>> {
         self.stores.read().get(&key(url)).cloned().ok_or_else(|| {
             DataFusionError::from(match url.scheme() {
-                "node" => Error::new(crate::error::ErrorClass::Denied, format!("this node serves no volume '{}'", url.host_str().unwrap_or_default())),
+                "node" => Error::new(
+                    crate::error::ErrorClass::Denied,
+                    format!("this node serves no volume '{}'", url.host_str().unwrap_or_default()),
+                ),
                 "s3" => Error::user(format!("bucket {} is not configured: add it under [[coordinator.storage]]", key(url))),
-                _ => Error::new(crate::error::ErrorClass::Denied, format!("this node does not read {}://: only its volumes and configured buckets", url.scheme())),
+                _ => Error::new(
+                    crate::error::ErrorClass::Denied,
+                    format!("this node does not read {}://: only its volumes and configured buckets", url.scheme()),
+                ),
             })
         })
     }

@@ -43,11 +43,7 @@ impl ChildProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(|source| Error::file("start", &own, source))?;
-        Ok(Self {
-            name: name.to_string(),
-            log,
-            child,
-        })
+        Ok(Self { name: name.to_string(), log, child })
     }
 
     /// The end of the child, if it has come.
@@ -62,7 +58,6 @@ impl ChildProcess {
         }
     }
 
-
     /// An error that names the child and shows the last lines of its log.
     pub fn failure(&self, problem: &str) -> Error {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -73,11 +68,7 @@ impl ChildProcess {
             last_lines.push_str("\n  ");
             last_lines.push_str(line);
         }
-        Error::Child {
-            name: self.name.clone(),
-            problem: problem.to_string(),
-            last_lines,
-        }
+        Error::Child { name: self.name.clone(), problem: problem.to_string(), last_lines }
     }
 
     /// Tells the child to end, without waiting.

@@ -94,12 +94,7 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
         port_base: arguments.port_base,
         kernel_device: arguments.kernel.device(),
     };
-    eprintln!(
-        "starting a server and {} workers, with TPC-H at scale {} below {} …",
-        plan.workers,
-        plan.scale,
-        plan.data.display()
-    );
+    eprintln!("starting a server and {} workers, with TPC-H at scale {} below {} …", plan.workers, plan.scale, plan.data.display());
     let stopped = signals::stop(false);
     tokio::pin!(stopped);
     let started = Instant::now();
@@ -149,9 +144,7 @@ async fn use_cluster(
 async fn create_tables(client: &mut Client) -> Result<()> {
     run_until_there(client, "CREATE SCHEMA IF NOT EXISTS tpch").await?;
     for table in tpch::TABLES {
-        let sql = format!(
-            "CREATE OR REPLACE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'"
-        );
+        let sql = format!("CREATE OR REPLACE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'");
         run_until_there(client, &sql).await?;
     }
     Ok(())
@@ -167,21 +160,16 @@ async fn run_until_there(client: &mut Client, sql: &str) -> Result<()> {
         };
         match outcome {
             Ok(_) => return Ok(()),
-            Err(Error::Server {
-                code: Code::NotFound | Code::Unavailable,
-                ..
-            }) if Instant::now() < deadline => tokio::time::sleep(Duration::from_millis(300)).await,
+            Err(Error::Server { code: Code::NotFound | Code::Unavailable, .. }) if Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(300)).await
+            }
             Err(error) => return Err(error),
         }
     }
 }
 
 fn check_command() -> Result<Vec<String>> {
-    let words: Vec<String> = std::env::var(CHECK_COMMAND)
-        .unwrap_or_default()
-        .split_whitespace()
-        .map(str::to_string)
-        .collect();
+    let words: Vec<String> = std::env::var(CHECK_COMMAND).unwrap_or_default().split_whitespace().map(str::to_string).collect();
     match words.is_empty() {
         true => Err(Error::config(format!(
             "--check compares with another engine through the program that {CHECK_COMMAND} names; ./demo --check sets it"
@@ -227,7 +215,5 @@ fn print_addresses(plan: &ClusterPlan, once: bool) -> Result<()> {
 /// The cluster outlives a closed output, but the demo then has nobody to show anything to.
 fn write_line(text: &str) -> Result<()> {
     let mut out = std::io::stdout();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|source| Error::Output { source })
+    writeln!(out, "{text}").and_then(|()| out.flush()).map_err(|source| Error::Output { source })
 }

@@ -2,11 +2,11 @@
 
 use super::children::ChildProcess;
 use super::listen::{self, DEMO};
-use bowshot_engine::config::machine_memory_bytes;
 use crate::error::{Error, Result};
 use crate::shell::{Client, ConnectOptions};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
+use bowshot_engine::config::machine_memory_bytes;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -118,10 +118,7 @@ impl Cluster {
     pub async fn start(plan: ClusterPlan) -> Result<(Self, Client)> {
         plan.check_ports().await?;
         // Children have another working folder in mind once paths travel through catalogs: absolute from here on.
-        let plan = ClusterPlan {
-            data: std::path::absolute(&plan.data).map_err(|source| Error::file("find", &plan.data, source))?,
-            ..plan
-        };
+        let plan = ClusterPlan { data: std::path::absolute(&plan.data).map_err(|source| Error::file("find", &plan.data, source))?, ..plan };
         let logs = plan.data.join("logs");
         create_folder(&logs)?;
         let token = uuid::Uuid::new_v4().to_string();
@@ -199,10 +196,7 @@ impl Cluster {
     }
 
     async fn connect(&mut self) -> Result<Client> {
-        let options = ConnectOptions {
-            url: self.plan.url(),
-            ..ConnectOptions::default()
-        };
+        let options = ConnectOptions { url: self.plan.url(), ..ConnectOptions::default() };
         let deadline = Instant::now() + SERVER_DEADLINE;
         loop {
             self.check_running()?;

@@ -13,31 +13,12 @@ pub struct Purpose {
     pub setting: &'static str,
 }
 
-pub const FLIGHT_SQL: Purpose = Purpose {
-    name: "Flight SQL",
-    flag: "--listen",
-    setting: "server.listen",
-};
-pub const HTTP: Purpose = Purpose {
-    name: "health and metrics (HTTP)",
-    flag: "--http-listen",
-    setting: "server.http_listen",
-};
-pub const CONTROL: Purpose = Purpose {
-    name: "the control service for workers",
-    flag: "--control-listen",
-    setting: "coordinator.listen",
-};
-pub const WORKER: Purpose = Purpose {
-    name: "the worker",
-    flag: "--listen (with an in-process worker: --worker-listen)",
-    setting: "worker.listen",
-};
-pub const DEMO: Purpose = Purpose {
-    name: "the demo",
-    flag: "--port-base",
-    setting: "of ports (the demo takes --port-base only)",
-};
+pub const FLIGHT_SQL: Purpose = Purpose { name: "Flight SQL", flag: "--listen", setting: "server.listen" };
+pub const HTTP: Purpose = Purpose { name: "health and metrics (HTTP)", flag: "--http-listen", setting: "server.http_listen" };
+pub const CONTROL: Purpose = Purpose { name: "the control service for workers", flag: "--control-listen", setting: "coordinator.listen" };
+pub const WORKER: Purpose =
+    Purpose { name: "the worker", flag: "--listen (with an in-process worker: --worker-listen)", setting: "worker.listen" };
+pub const DEMO: Purpose = Purpose { name: "the demo", flag: "--port-base", setting: "of ports (the demo takes --port-base only)" };
 
 /// Listens on an address.
 ///
@@ -45,19 +26,8 @@ pub const DEMO: Purpose = Purpose {
 /// [`Error::PortTaken`] or [`Error::Listen`].
 pub async fn bind(address: SocketAddr, purpose: Purpose) -> Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        ErrorKind::AddrInUse => Error::PortTaken {
-            address,
-            purpose: purpose.name,
-            flag: purpose.flag,
-            setting: purpose.setting,
-        },
-        _ => Error::Listen {
-            address,
-            purpose: purpose.name,
-            flag: purpose.flag,
-            setting: purpose.setting,
-            source,
-        },
+        ErrorKind::AddrInUse => Error::PortTaken { address, purpose: purpose.name, flag: purpose.flag, setting: purpose.setting },
+        _ => Error::Listen { address, purpose: purpose.name, flag: purpose.flag, setting: purpose.setting, source },
     })
 }
 

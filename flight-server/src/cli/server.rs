@@ -99,12 +99,7 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
         .map_err(|error| Error::config(format!("metrics cannot be recorded: {error}")))?;
     let (stop, stopped) = watch::channel(false);
     let readiness = Readiness::default();
-    let http = tokio::spawn(status::serve(
-        http_listener,
-        readiness.clone(),
-        metrics,
-        told_to_stop(stopped.clone()),
-    ));
+    let http = tokio::spawn(status::serve(http_listener, readiness.clone(), metrics, told_to_stop(stopped.clone())));
 
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
     let service = FlightSql::new(coordinator.clone(), authenticator)
@@ -189,9 +184,7 @@ async fn serve_flight(
     tls: Option<ServerTlsConfig>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let mut server = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
+    let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE_INTERVAL)).http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     if let Some(tls) = tls {
         server = server.tls_config(tls).map_err(|source| Error::Transport { source })?;
     }

@@ -13,11 +13,7 @@ use std::io::{self, BufRead, IsTerminal, Write};
 /// When a setting is unknown or of the wrong type.
 pub fn show(layers: &Layers) -> Result<()> {
     let settings = layers.settings()?;
-    let width = settings
-        .iter()
-        .map(|setting| setting.key.len() + setting.value.len() + 3)
-        .max()
-        .unwrap_or(0);
+    let width = settings.iter().map(|setting| setting.key.len() + setting.value.len() + 3).max().unwrap_or(0);
     let mut out = StandardOutput::new();
     for setting in settings {
         let line = format!("{} = {}", setting.key, setting.value);
@@ -54,9 +50,7 @@ pub fn hash_password() -> Result<()> {
         eprint!("Password (it will be shown): ");
     }
     let mut password = String::new();
-    input
-        .read_line(&mut password)
-        .map_err(|source| Error::Output { source })?;
+    input.read_line(&mut password).map_err(|source| Error::Output { source })?;
     let password = password.trim_end_matches(['\r', '\n']);
     if password.is_empty() {
         return Err(Error::config("no password was given on standard input"));

@@ -70,9 +70,7 @@ impl WorkerArguments {
         if !self.volumes.is_empty() {
             let mut volumes = Dict::new();
             for volume in &self.volumes {
-                let (name, path) = volume.split_once('=').ok_or_else(|| {
-                    Error::config(format!("--volume '{volume}' must be NAME=PATH"))
-                })?;
+                let (name, path) = volume.split_once('=').ok_or_else(|| Error::config(format!("--volume '{volume}' must be NAME=PATH")))?;
                 volumes.insert(name.to_string(), Value::from(path));
             }
             flags.set("worker.volumes", Some(volumes));
@@ -88,9 +86,7 @@ impl WorkerArguments {
 pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
     let worker = config.worker.unwrap_or_default();
     if worker.node_id.is_empty() {
-        return Err(Error::config(
-            "a worker needs a name: --node-id NAME or the setting worker.node_id",
-        ));
+        return Err(Error::config("a worker needs a name: --node-id NAME or the setting worker.node_id"));
     }
     listen::check_free(worker.listen, WORKER).await?;
     let stopped = signals::stop(arguments.exit_with_parent);
@@ -130,12 +126,7 @@ pub fn check_volumes(worker: &WorkerConfig) -> Result<()> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist".to_string(),
             Err(error) => format!("cannot be read: {error}"),
         };
-        return Err(Error::Volume {
-            node: worker.node_id.clone(),
-            volume: volume.clone(),
-            path: path.clone(),
-            problem,
-        });
+        return Err(Error::Volume { node: worker.node_id.clone(), volume: volume.clone(), path: path.clone(), problem });
     }
     Ok(())
 }
@@ -144,13 +135,10 @@ pub fn check_volumes(worker: &WorkerConfig) -> Result<()> {
 async fn generate_apart(wanted: &str, worker: &WorkerConfig) -> Result<()> {
     let parts: Vec<&str> = wanted.split(',').map(str::trim).collect();
     let [scale, part, parts] = parts[..] else {
-        return Err(Error::config(format!(
-            "--generate-tpch '{wanted}' must be SCALE,PART,PARTS, such as 0.1,1,3"
-        )));
+        return Err(Error::config(format!("--generate-tpch '{wanted}' must be SCALE,PART,PARTS, such as 0.1,1,3")));
     };
-    let folder = worker.volumes.values().next().ok_or_else(|| {
-        Error::config("--generate-tpch needs a volume to write to: --volume NAME=PATH")
-    })?;
+    let folder =
+        worker.volumes.values().next().ok_or_else(|| Error::config("--generate-tpch needs a volume to write to: --volume NAME=PATH"))?;
     tracing::info!(scale, part, parts, folder = %folder.display(), "generating TPC-H");
     let own = std::env::current_exe().map_err(|source| Error::file("find", Path::new("this program"), source))?;
     let status = tokio::process::Command::new(&own)

@@ -15,9 +15,7 @@ pub struct Environment {
 impl Environment {
     /// The variables of this process.
     pub fn of_process() -> Self {
-        Self::new(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))
+        Self::new(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))))
     }
 
     /// The given variables; those without the prefix are left out.
@@ -36,9 +34,8 @@ impl Environment {
 
 impl Provider for Environment {
     fn metadata(&self) -> Metadata {
-        Metadata::named("environment variable").interpolater(|_: &Profile, keys: &[&str]| {
-            format!("{PREFIX}{}", keys.join("__").to_uppercase())
-        })
+        Metadata::named("environment variable")
+            .interpolater(|_: &Profile, keys: &[&str]| format!("{PREFIX}{}", keys.join("__").to_uppercase()))
     }
 
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
@@ -66,9 +63,7 @@ fn insert(settings: &mut Dict, keys: &[&str], value: Value) {
             settings.insert((*last).to_string(), value);
         }
         [first, rest @ ..] => {
-            let below = settings
-                .entry((*first).to_string())
-                .or_insert_with(|| Value::from(Dict::new()));
+            let below = settings.entry((*first).to_string()).or_insert_with(|| Value::from(Dict::new()));
             if let Value::Dict(_, below) = below {
                 insert(below, rest, value);
             }

@@ -34,11 +34,7 @@ fn collect(figment: &Figment, key: &str, value: &Value, found: &mut Vec<Setting>
                 collect(figment, &format!("{key}.{name}"), value, found);
             }
         }
-        _ => found.push(Setting {
-            key: key.to_string(),
-            value: shown(key, value),
-            origin: origin(figment, key),
-        }),
+        _ => found.push(Setting { key: key.to_string(), value: shown(key, value), origin: origin(figment, key) }),
     }
 }
 

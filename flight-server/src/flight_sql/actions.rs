@@ -2,17 +2,15 @@
 
 use super::service::{Caller, FlightSql};
 use super::session_options::{
-    CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionErrorValue, SessionOptionValue,
-    SetSessionOptionError, SetSessionOptionsRequest, SetSessionOptionsResult,
+    CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionErrorValue, SessionOptionValue, SetSessionOptionError,
+    SetSessionOptionsRequest, SetSessionOptionsResult,
 };
 use super::status;
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest,
-    ActionCreatePreparedStatementRequest, Any, Command, ProstMessageExt,
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, Any,
+    Command, ProstMessageExt,
 };
-use arrow_flight::{
-    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo,
-};
+use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use bowshot_engine::ErrorClass;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -49,10 +47,7 @@ pub fn offered() -> Vec<ActionType> {
         (QUERY_PROGRESS, "Answers the figures of a running query, as JSON; the body is the query id."),
     ]
     .into_iter()
-    .map(|(name, description)| ActionType {
-        r#type: name.to_string(),
-        description: description.to_string(),
-    })
+    .map(|(name, description)| ActionType { r#type: name.to_string(), description: description.to_string() })
     .collect()
 }
 
@@ -95,9 +90,7 @@ impl FlightSql {
                 if let Some(login) = &caller.principal.login {
                     self.authenticator.log_out(login);
                 }
-                let answer = CloseSessionResult {
-                    status: CloseStatus::Closed as i32,
-                };
+                let answer = CloseSessionResult { status: CloseStatus::Closed as i32 };
                 Ok(Some(answer.encode_to_vec().into()))
             }
             QUERY_SUMMARY | QUERY_PROGRESS => self.figures(caller, &action.body).map(Some),
@@ -123,9 +116,7 @@ impl FlightSql {
             .filter(|query_id| self.results.is_of(*query_id, &caller.principal.user))
             .and_then(|query_id| self.coordinator.summary(query_id))
             .ok_or_else(|| Status::not_found(format!("no figures are kept of query {query_id}")))?;
-        serde_json::to_vec(&summary)
-            .map(Bytes::from)
-            .map_err(status::from_encoding)
+        serde_json::to_vec(&summary).map(Bytes::from).map_err(status::from_encoding)
     }
 }
 
@@ -139,9 +130,7 @@ pub fn refuse_transaction(transaction: Option<&Bytes>) -> Result<(), Status> {
 
 /// The query a FlightInfo of ours is about: noted in its metadata, else in its ticket.
 fn query_id(info: &FlightInfo, service: &FlightSql) -> Option<Uuid> {
-    let noted = std::str::from_utf8(&info.app_metadata)
-        .ok()
-        .and_then(|text| Uuid::parse_str(text).ok());
+    let noted = std::str::from_utf8(&info.app_metadata).ok().and_then(|text| Uuid::parse_str(text).ok());
     noted.or_else(|| {
         let ticket = info.endpoint.first()?.ticket.as_ref()?;
         let command = Command::try_from(Any::decode(&*ticket.ticket).ok()?).ok()?;
@@ -173,12 +162,7 @@ fn set_options(caller: &Caller, request: SetSessionOptionsRequest) -> SetSession
 }
 
 fn get_options(caller: &Caller) -> GetSessionOptionsResult {
-    let session_options = caller
-        .session
-        .get_options()
-        .into_iter()
-        .map(|(name, value)| (name, SessionOptionValue::text(value)))
-        .collect();
+    let session_options = caller.session.get_options().into_iter().map(|(name, value)| (name, SessionOptionValue::text(value))).collect();
     GetSessionOptionsResult { session_options }
 }
 

@@ -31,10 +31,7 @@ fn of_column(catalog: &str, schema: &str, table: &str, field: &Field) -> HashMap
         entries.push(("PRECISION", precision.to_string()));
         entries.push(("SCALE", scale.to_string()));
     }
-    entries
-        .into_iter()
-        .map(|(key, value)| (format!("ARROW:FLIGHT:SQL:{key}"), value))
-        .collect()
+    entries.into_iter().map(|(key, value)| (format!("ARROW:FLIGHT:SQL:{key}"), value)).collect()
 }
 
 /// The SQL name of a type; the Arrow name where SQL has none.

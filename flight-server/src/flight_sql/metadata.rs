@@ -21,9 +21,9 @@ pub fn schema(command: &Command) -> Option<SchemaRef> {
         Command::CommandGetSqlInfo(_) => Arc::new(sql_info::schema()),
         Command::CommandGetXdbcTypeInfo(_) => type_info::schema(),
         Command::CommandGetPrimaryKeys(_) => primary_keys_schema(),
-        Command::CommandGetExportedKeys(_)
-        | Command::CommandGetImportedKeys(_)
-        | Command::CommandGetCrossReference(_) => foreign_keys_schema(),
+        Command::CommandGetExportedKeys(_) | Command::CommandGetImportedKeys(_) | Command::CommandGetCrossReference(_) => {
+            foreign_keys_schema()
+        }
         _ => return None,
     })
 }
@@ -48,15 +48,12 @@ impl FlightSql {
                 builder.build().map_err(status::from_encoding)
             }
             Command::CommandGetTables(command) => self.tables(caller, command).await,
-            Command::CommandGetTableTypes(_) => RecordBatch::try_new(
-                table_types_schema(),
-                vec![Arc::new(StringArray::from(TABLE_TYPES.to_vec()))],
-            )
-            .map_err(status::from_encoding),
-            Command::CommandGetSqlInfo(command) => sql_info::answer(&command.info).map_err(status::from_encoding),
-            Command::CommandGetXdbcTypeInfo(command) => {
-                type_info::answer(command.data_type).map_err(status::from_encoding)
+            Command::CommandGetTableTypes(_) => {
+                RecordBatch::try_new(table_types_schema(), vec![Arc::new(StringArray::from(TABLE_TYPES.to_vec()))])
+                    .map_err(status::from_encoding)
             }
+            Command::CommandGetSqlInfo(command) => sql_info::answer(&command.info).map_err(status::from_encoding),
+            Command::CommandGetXdbcTypeInfo(command) => type_info::answer(command.data_type).map_err(status::from_encoding),
             // There are no keys to tell of; tools expect the empty answer, not an error.
             command => Ok(RecordBatch::new_empty(schema(&command)?)),
         })
@@ -66,9 +63,7 @@ impl FlightSql {
         let mut builder = command.into_builder();
         for table in caller.session.tables().await.map_err(status::from_engine)? {
             let columns = column_metadata::describe(&table.catalog, &table.schema, &table.name, &table.columns);
-            builder
-                .append(&table.catalog, &table.schema, &table.name, &table.table_type, &columns)
-                .map_err(status::from_encoding)?;
+            builder.append(&table.catalog, &table.schema, &table.name, &table.table_type, &columns).map_err(status::from_encoding)?;
         }
         builder.build().map_err(status::from_encoding)
     }

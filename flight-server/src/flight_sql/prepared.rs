@@ -32,12 +32,7 @@ pub struct PreparedStatements {
 
 impl Default for PreparedStatements {
     fn default() -> Self {
-        Self {
-            known: Cache::builder()
-                .max_capacity(limits::PREPARED_STATEMENTS_MAX)
-                .time_to_idle(limits::PREPARED_STATEMENT_IDLE)
-                .build(),
-        }
+        Self { known: Cache::builder().max_capacity(limits::PREPARED_STATEMENTS_MAX).time_to_idle(limits::PREPARED_STATEMENT_IDLE).build() }
     }
 }
 
@@ -53,11 +48,7 @@ impl PreparedStatements {
 
 impl FlightSql {
     /// Plans a statement and keeps it under a handle.
-    pub(super) async fn create_prepared(
-        &self,
-        caller: &Caller,
-        sql: &str,
-    ) -> Result<ActionCreatePreparedStatementResult, Status> {
+    pub(super) async fn create_prepared(&self, caller: &Caller, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
         let prepared = statements::prepare(&caller.session, sql).await?;
         let schema = prepared.schema();
         // An empty dataset schema tells clients that this is an update; only commands may have it.
@@ -68,11 +59,7 @@ impl FlightSql {
         let parameter_schema = statements::schema_message(&prepared.parameter_schema())?.0;
         // Random, not counted: a handle must not be guessed, even though only its user may use it.
         let handle = Uuid::new_v4();
-        let statement = Statement {
-            user: caller.principal.user.clone(),
-            prepared: Arc::new(prepared),
-            rows: Mutex::new(Vec::new()),
-        };
+        let statement = Statement { user: caller.principal.user.clone(), prepared: Arc::new(prepared), rows: Mutex::new(Vec::new()) };
         self.prepared.known.insert(handle, Arc::new(statement));
         Ok(ActionCreatePreparedStatementResult {
             prepared_statement_handle: Bytes::copy_from_slice(handle.as_bytes()),
@@ -111,16 +98,10 @@ impl FlightSql {
     }
 
     /// Runs a statement with the rows bound last and answers how to fetch the result.
-    pub(super) async fn start_prepared(
-        &self,
-        caller: &Caller,
-        handle: &Bytes,
-        descriptor: FlightDescriptor,
-    ) -> Result<FlightInfo, Status> {
+    pub(super) async fn start_prepared(&self, caller: &Caller, handle: &Bytes, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         let statement = self.prepared.find(handle, &caller.principal.user)?;
         let rows = rows_to_run(&statement.prepared, statement.rows.lock().clone())?;
-        self.start_for_fetching(caller, Arc::clone(&statement.prepared), rows, descriptor)
-            .await
+        self.start_for_fetching(caller, Arc::clone(&statement.prepared), rows, descriptor).await
     }
 
     /// Runs a statement to its end, with the rows sent along or else those bound last.
@@ -144,9 +125,7 @@ fn rows_to_run(prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<Vec<Param
     let wanted = prepared.parameter_schema().fields().len();
     match (wanted, rows.is_empty()) {
         (0, true) => Ok(vec![Vec::new()]),
-        (_, true) => Err(Status::invalid_argument(format!(
-            "the statement has {wanted} parameters, but no values are bound"
-        ))),
+        (_, true) => Err(Status::invalid_argument(format!("the statement has {wanted} parameters, but no values are bound"))),
         _ => Ok(rows),
     }
 }
@@ -154,30 +133,20 @@ fn rows_to_run(prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<Vec<Param
 fn check_width(prepared: &Prepared, rows: &[ParameterRow]) -> Result<(), Status> {
     let wanted = prepared.parameter_schema().fields().len();
     match rows.iter().find(|row| row.len() != wanted) {
-        Some(row) => Err(Status::invalid_argument(format!(
-            "the statement has {wanted} parameters, but {} values were bound",
-            row.len()
-        ))),
+        Some(row) => Err(Status::invalid_argument(format!("the statement has {wanted} parameters, but {} values were bound", row.len()))),
         None => Ok(()),
     }
 }
 
-async fn read_rows(
-    data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
-) -> Result<Vec<ParameterRow>, Status> {
+async fn read_rows(data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Vec<ParameterRow>, Status> {
     // A message without a header carries no Arrow data: the first one may hold only the command.
-    let data = data
-        .try_filter(|message| std::future::ready(!message.data_header.is_empty()))
-        .map_err(Into::into);
+    let data = data.try_filter(|message| std::future::ready(!message.data_header.is_empty())).map_err(Into::into);
     let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
     let mut rows = Vec::new();
     while let Some(batch) = batches.next().await {
         let batch = batch.map_err(status::from_decoding)?;
         if rows.len() + batch.num_rows() > limits::BOUND_ROWS_MAX {
-            return Err(Status::resource_exhausted(format!(
-                "more than {} rows of parameters were sent",
-                limits::BOUND_ROWS_MAX
-            )));
+            return Err(Status::resource_exhausted(format!("more than {} rows of parameters were sent", limits::BOUND_ROWS_MAX)));
         }
         append_rows(&batch, &mut rows)?;
     }

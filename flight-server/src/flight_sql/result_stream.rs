@@ -26,12 +26,7 @@ pub fn of_batch(batch: RecordBatch) -> FlightDataStream {
 
 /// The messages of a query's result. The query ends when the stream is dropped or the query is cancelled.
 pub fn of_query(query_id: Uuid, fetched: Fetched, results: Arc<Results>) -> FlightDataStream {
-    let state = Streaming {
-        batches: fetched.batches,
-        cancelled: fetched.cancelled,
-        query_id,
-        results,
-    };
+    let state = Streaming { batches: fetched.batches, cancelled: fetched.cancelled, query_id, results };
     let batches = futures::stream::unfold(Some(state), |state| async move {
         let mut state = state?;
         match state.next().await? {
@@ -75,10 +70,7 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
     }
 }
 
-fn encode(
-    schema: SchemaRef,
-    batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
-) -> FlightDataStream {
+fn encode(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static) -> FlightDataStream {
     // Compression stays off: one of the drivers cannot read it.
     let messages = FlightDataEncoderBuilder::new()
         .with_schema(schema)

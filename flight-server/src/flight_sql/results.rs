@@ -67,13 +67,7 @@ impl Results {
     ///
     /// # Errors
     /// Gives the stream back when too many results are known already.
-    pub fn insert(
-        &self,
-        query_id: Uuid,
-        user: &str,
-        schema: SchemaRef,
-        batches: BatchStream,
-    ) -> Result<(), BatchStream> {
+    pub fn insert(&self, query_id: Uuid, user: &str, schema: SchemaRef, batches: BatchStream) -> Result<(), BatchStream> {
         let mut entries = self.entries.lock();
         let expired = take_expired(&mut entries);
         if entries.len() >= limits::RESULTS_MAX {
@@ -100,19 +94,12 @@ impl Results {
     /// [`FetchError`].
     pub fn fetch(&self, query_id: Uuid, user: &str) -> Result<Fetched, FetchError> {
         let mut entries = self.entries.lock();
-        let entry = entries
-            .get_mut(&query_id)
-            .filter(|entry| entry.user == user)
-            .ok_or(FetchError::Unknown)?;
+        let entry = entries.get_mut(&query_id).filter(|entry| entry.user == user).ok_or(FetchError::Unknown)?;
         if *entry.cancel.borrow() {
             return Err(FetchError::Cancelled);
         }
         match std::mem::replace(&mut entry.state, State::Running) {
-            State::Waiting { schema, batches } => Ok(Fetched {
-                schema,
-                batches,
-                cancelled: entry.cancel.subscribe(),
-            }),
+            State::Waiting { schema, batches } => Ok(Fetched { schema, batches, cancelled: entry.cancel.subscribe() }),
             other => {
                 entry.state = other;
                 Err(FetchError::AlreadyFetched)
@@ -170,10 +157,7 @@ fn take_expired(entries: &mut HashMap<Uuid, Entry>) -> Vec<Entry> {
         })
         .map(|(query_id, _)| *query_id)
         .collect();
-    expired
-        .iter()
-        .filter_map(|query_id| entries.remove(query_id))
-        .collect()
+    expired.iter().filter_map(|query_id| entries.remove(query_id)).collect()
 }
 
 #[cfg(test)]

@@ -11,12 +11,10 @@ use crate::auth::{Authenticator, Principal};
 use crate::connection::ConnectionId;
 use crate::limits;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
-use arrow_flight::sql::{
-    Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery,
-};
+use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest,
-    HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    PutResult, SchemaResult, Ticket,
 };
 use bowshot_engine::{Coordinator, Session};
 use futures::{Stream, StreamExt};
@@ -97,11 +95,7 @@ impl FlightSql {
         let principal = self.authenticator.authenticate(request.metadata()).await?;
         let connection = ConnectionId::of(request.extensions());
         let session = self.sessions.of(&principal, connection);
-        Ok(Caller {
-            principal,
-            connection,
-            session,
-        })
+        Ok(Caller { principal, connection, session })
     }
 
     async fn flight_info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
@@ -117,12 +111,10 @@ impl FlightSql {
                         "the statement has {parameters} parameters, but no values are bound; prepare it first"
                     )));
                 }
-                self.start_for_fetching(&caller, Arc::new(prepared), vec![Vec::new()], descriptor)
-                    .await
+                self.start_for_fetching(&caller, Arc::new(prepared), vec![Vec::new()], descriptor).await
             }
             Command::CommandPreparedStatementQuery(query) => {
-                self.start_prepared(&caller, &query.prepared_statement_handle, descriptor)
-                    .await
+                self.start_prepared(&caller, &query.prepared_statement_handle, descriptor).await
             }
             command => {
                 let schema = metadata::schema(&command).ok_or_else(|| not_offered(&command))?;
@@ -135,12 +127,8 @@ impl FlightSql {
     async fn schema(&self, request: Request<FlightDescriptor>) -> Result<SchemaResult, Status> {
         let caller = self.caller(&request).await?;
         let schema = match command(&request.get_ref().cmd)? {
-            Command::CommandStatementQuery(query) => {
-                statements::prepare(&caller.session, &query.query).await?.schema()
-            }
-            Command::CommandPreparedStatementQuery(query) => {
-                self.prepared_plan(&caller, &query.prepared_statement_handle)?.schema()
-            }
+            Command::CommandStatementQuery(query) => statements::prepare(&caller.session, &query.query).await?.schema(),
+            Command::CommandPreparedStatementQuery(query) => self.prepared_plan(&caller, &query.prepared_statement_handle)?.schema(),
             command => metadata::schema(&command).ok_or_else(|| not_offered(&command))?,
         };
         let schema = statements::schema_message(&schema)?.0;
@@ -161,17 +149,11 @@ impl FlightSql {
 
     fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
         let user = &caller.principal.user;
-        let query_id = self
-            .tickets
-            .check(&ticket.statement_handle, user, SystemTime::now())
-            .map_err(|error| match error {
-                TicketError::Invalid => Status::permission_denied(error.to_string()),
-                TicketError::Expired => Status::not_found(error.to_string()),
-            })?;
-        let fetched = self
-            .results
-            .fetch(query_id, user)
-            .map_err(|error| Status::not_found(format!("{error} (query {query_id})")))?;
+        let query_id = self.tickets.check(&ticket.statement_handle, user, SystemTime::now()).map_err(|error| match error {
+            TicketError::Invalid => Status::permission_denied(error.to_string()),
+            TicketError::Expired => Status::not_found(error.to_string()),
+        })?;
+        let fetched = self.results.fetch(query_id, user).map_err(|error| Status::not_found(format!("{error} (query {query_id})")))?;
         Ok(result_stream::of_query(query_id, fetched, Arc::clone(&self.results)))
     }
 
@@ -179,14 +161,8 @@ impl FlightSql {
         let caller = self.caller(&request).await?;
         let mut data = request.into_inner();
         // The first message names the command, and may hold the schema of the data after it as well.
-        let first = data
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("no command was sent"))?;
-        let descriptor = first
-            .flight_descriptor
-            .clone()
-            .ok_or_else(|| Status::invalid_argument("the first message names no command"))?;
+        let first = data.message().await?.ok_or_else(|| Status::invalid_argument("no command was sent"))?;
+        let descriptor = first.flight_descriptor.clone().ok_or_else(|| Status::invalid_argument("the first message names no command"))?;
         let data = futures::stream::once(std::future::ready(Ok(first))).chain(data);
         match command(&descriptor.cmd)? {
             Command::CommandStatementUpdate(update) => {
@@ -202,12 +178,8 @@ impl FlightSql {
             Command::CommandPreparedStatementQuery(query) => {
                 let handle = query.prepared_statement_handle;
                 self.bind_prepared(&caller, &handle, data).await?;
-                let result = DoPutPreparedStatementResult {
-                    prepared_statement_handle: Some(handle),
-                };
-                Ok(PutResult {
-                    app_metadata: result.encode_to_vec().into(),
-                })
+                let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
+                Ok(PutResult { app_metadata: result.encode_to_vec().into() })
             }
             command => Err(not_offered(&command)),
         }
@@ -226,9 +198,7 @@ fn not_offered(command: &Command) -> Status {
 }
 
 fn update_result(record_count: i64) -> PutResult {
-    PutResult {
-        app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into(),
-    }
+    PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() }
 }
 
 type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -247,19 +217,11 @@ impl FlightService for FlightEndpointService {
     type ListActionsStream = ResponseStream<ActionType>;
     type DoExchangeStream = ResponseStream<FlightData>;
 
-    async fn handshake(
-        &self,
-        request: Request<Streaming<HandshakeRequest>>,
-    ) -> Result<Response<Self::HandshakeStream>, Status> {
+    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
         let token = self.0.authenticator.log_in(request.metadata()).await?;
-        let bearer = format!("Bearer {token}")
-            .parse()
-            .map_err(|error| status::malformed("token", error))?;
+        let bearer = format!("Bearer {token}").parse().map_err(|error| status::malformed("token", error))?;
         let payload = Bytes::from(token.into_bytes());
-        let mut response = Response::new(one(HandshakeResponse {
-            protocol_version: 0,
-            payload,
-        }));
+        let mut response = Response::new(one(HandshakeResponse { protocol_version: 0, payload }));
         response.metadata_mut().insert("authorization", bearer);
         Ok(response)
     }
@@ -305,10 +267,7 @@ impl FlightService for FlightEndpointService {
         Ok(Response::new(Box::pin(futures::stream::iter(offered))))
     }
 
-    async fn do_exchange(
-        &self,
-        _request: Request<Streaming<FlightData>>,
-    ) -> Result<Response<Self::DoExchangeStream>, Status> {
+    async fn do_exchange(&self, _request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
         Err(Status::unimplemented("this server does not offer DoExchange"))
     }
 }

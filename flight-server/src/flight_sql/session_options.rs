@@ -89,9 +89,7 @@ pub enum CloseStatus {
 impl SessionOptionValue {
     /// A text value.
     pub fn text(value: String) -> Self {
-        Self {
-            option_value: Some(OptionValue::Text(value)),
-        }
+        Self { option_value: Some(OptionValue::Text(value)) }
     }
 
     /// The value as the text that `SET` would take; nothing for a list or an unset value.

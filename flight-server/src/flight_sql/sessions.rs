@@ -28,19 +28,12 @@ pub struct Sessions {
 impl Sessions {
     /// No session yet.
     pub fn new(coordinator: Coordinator) -> Self {
-        Self {
-            coordinator,
-            open: Cache::builder()
-                .max_capacity(limits::SESSIONS_MAX)
-                .time_to_idle(limits::SESSION_IDLE)
-                .build(),
-        }
+        Self { coordinator, open: Cache::builder().max_capacity(limits::SESSIONS_MAX).time_to_idle(limits::SESSION_IDLE).build() }
     }
 
     /// The caller's session, opened if it has none.
     pub fn of(&self, principal: &Principal, connection: Option<ConnectionId>) -> Session {
-        self.open
-            .get_with(owner(principal, connection), || self.coordinator.open_session(&principal.user))
+        self.open.get_with(owner(principal, connection), || self.coordinator.open_session(&principal.user))
     }
 
     /// Ends the caller's session: its settings and views are gone.
@@ -50,12 +43,8 @@ impl Sessions {
 
     /// Ends what belonged to a connection that is gone.
     pub fn connection_closed(&self, connection: ConnectionId) {
-        let owners: Vec<_> = self
-            .open
-            .iter()
-            .filter(|(owner, _)| owner.client == Client::Connection(connection))
-            .map(|(owner, _)| owner)
-            .collect();
+        let owners: Vec<_> =
+            self.open.iter().filter(|(owner, _)| owner.client == Client::Connection(connection)).map(|(owner, _)| owner).collect();
         for owner in owners {
             self.open.invalidate(owner.as_ref());
         }
@@ -68,8 +57,5 @@ fn owner(principal: &Principal, connection: Option<ConnectionId>) -> Owner {
         // Numbers start at 1, so 0 stands for a transport without numbers.
         None => Client::Connection(connection.unwrap_or(ConnectionId(0))),
     };
-    Owner {
-        user: principal.user.clone(),
-        client,
-    }
+    Owner { user: principal.user.clone(), client }
 }

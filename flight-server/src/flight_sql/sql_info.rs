@@ -16,16 +16,30 @@ const NO_TRANSACTIONS: i32 = 0;
 const ARROW_VERSION: &str = "59.3";
 
 const NUMERIC_FUNCTIONS: [&str; 22] = [
-    "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "CEIL", "COS", "COT", "DEGREES", "EXP", "FLOOR", "LN", "LOG", "LOG10", "PI",
-    "POWER", "RADIANS", "RANDOM", "ROUND", "SIN", "SQRT", "TAN",
+    "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "CEIL", "COS", "COT", "DEGREES", "EXP", "FLOOR", "LN", "LOG", "LOG10", "PI", "POWER",
+    "RADIANS", "RANDOM", "ROUND", "SIN", "SQRT", "TAN",
 ];
 const STRING_FUNCTIONS: [&str; 17] = [
-    "ASCII", "CHAR_LENGTH", "CHR", "CONCAT", "INITCAP", "LEFT", "LENGTH", "LOWER", "LPAD", "LTRIM", "REPEAT", "REPLACE",
-    "REVERSE", "RIGHT", "RTRIM", "SUBSTRING", "UPPER",
+    "ASCII",
+    "CHAR_LENGTH",
+    "CHR",
+    "CONCAT",
+    "INITCAP",
+    "LEFT",
+    "LENGTH",
+    "LOWER",
+    "LPAD",
+    "LTRIM",
+    "REPEAT",
+    "REPLACE",
+    "REVERSE",
+    "RIGHT",
+    "RTRIM",
+    "SUBSTRING",
+    "UPPER",
 ];
-const DATETIME_FUNCTIONS: [&str; 8] = [
-    "CURRENT_DATE", "CURRENT_TIME", "DATE_BIN", "DATE_PART", "DATE_TRUNC", "EXTRACT", "NOW", "TO_TIMESTAMP",
-];
+const DATETIME_FUNCTIONS: [&str; 8] =
+    ["CURRENT_DATE", "CURRENT_TIME", "DATE_BIN", "DATE_PART", "DATE_TRUNC", "EXTRACT", "NOW", "TO_TIMESTAMP"];
 /// Words that are keywords here and not in SQL:2003.
 const KEYWORDS: [&str; 5] = ["EXPLAIN", "ILIKE", "QUALIFY", "SHOW", "UNNEST"];
 

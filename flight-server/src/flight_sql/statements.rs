@@ -41,10 +41,7 @@ pub async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
             limits::STATEMENT_BYTES_MAX
         )));
     }
-    session
-        .prepare(&sql_text::number_parameters(sql))
-        .await
-        .map_err(status::from_engine)
+    session.prepare(&sql_text::number_parameters(sql)).await.map_err(status::from_engine)
 }
 
 impl FlightSql {
@@ -62,38 +59,23 @@ impl FlightSql {
         };
         let (query_id, schema) = (started.query_id, Arc::clone(&started.schema));
         let user = &caller.principal.user;
-        self.results
-            .insert(query_id, user, started.schema, started.batches)
-            .map_err(|_| {
-                Status::resource_exhausted(format!(
-                    "{} results are waiting or running already; fetch or cancel some first",
-                    limits::RESULTS_MAX
-                ))
-            })?;
-        let statement_handle = self
-            .tickets
-            .sign(query_id, user, SystemTime::now(), limits::RESULT_UNCLAIMED)
-            .into();
+        self.results.insert(query_id, user, started.schema, started.batches).map_err(|_| {
+            Status::resource_exhausted(format!(
+                "{} results are waiting or running already; fetch or cancel some first",
+                limits::RESULTS_MAX
+            ))
+        })?;
+        let statement_handle = self.tickets.sign(query_id, user, SystemTime::now(), limits::RESULT_UNCLAIMED).into();
         let ticket = TicketStatementQuery { statement_handle };
-        flight_info(&schema, ticket.as_any().encode_to_vec(), descriptor)
-            .map(|info| info.with_app_metadata(query_id.to_string()))
+        flight_info(&schema, ticket.as_any().encode_to_vec(), descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
     }
 
     /// Runs a statement to its end, once for each row of parameters, and answers how many rows it changed; -1 when the
     /// engine does not know.
-    pub(super) async fn run_update(
-        &self,
-        caller: &Caller,
-        prepared: &Prepared,
-        rows: Vec<ParameterRow>,
-    ) -> Result<i64, Status> {
+    pub(super) async fn run_update(&self, caller: &Caller, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<i64, Status> {
         let mut affected: Option<i64> = None;
         for row in rows {
-            let mut stream = caller
-                .session
-                .execute(prepared, row)
-                .await
-                .map_err(status::from_engine)?;
+            let mut stream = caller.session.execute(prepared, row).await.map_err(status::from_engine)?;
             while let Some(batch) = stream.next().await {
                 batch.map_err(status::from_engine)?;
             }
@@ -127,16 +109,9 @@ async fn run_command(session: &Session, prepared: &Prepared, rows: Vec<Parameter
 async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>) -> Result<Started, Status> {
     let mut rows = rows.into_iter();
     let Some(first_row) = rows.next() else {
-        return Ok(Started {
-            query_id: Uuid::now_v7(),
-            schema: prepared.schema(),
-            batches: Box::pin(futures::stream::empty()),
-        });
+        return Ok(Started { query_id: Uuid::now_v7(), schema: prepared.schema(), batches: Box::pin(futures::stream::empty()) });
     };
-    let first = session
-        .execute(&prepared, first_row)
-        .await
-        .map_err(status::from_engine)?;
+    let first = session.execute(&prepared, first_row).await.map_err(status::from_engine)?;
     let (query_id, schema) = (first.query_id(), first.schema());
     let session = session.clone();
     let later = futures::stream::iter(rows)
@@ -145,11 +120,7 @@ async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<Param
             async move { session.execute(&prepared, row).await }
         })
         .try_flatten();
-    Ok(Started {
-        query_id,
-        schema,
-        batches: Box::pin(first.chain(later)),
-    })
+    Ok(Started { query_id, schema, batches: Box::pin(first.chain(later)) })
 }
 
 /// How to fetch a result: one endpoint, without an address, which means the connection in use.
@@ -157,18 +128,11 @@ pub fn flight_info(schema: &Schema, ticket: Vec<u8>, descriptor: FlightDescripto
     let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
     FlightInfo::new()
         .try_with_schema(schema)
-        .map(|info| {
-            info.with_endpoint(endpoint)
-                .with_descriptor(descriptor)
-                .with_total_records(-1)
-                .with_total_bytes(-1)
-        })
+        .map(|info| info.with_endpoint(endpoint).with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
         .map_err(status::from_encoding)
 }
 
 /// A schema as the message that clients decode.
 pub fn schema_message(schema: &Schema) -> Result<IpcMessage, Status> {
-    SchemaAsIpc::new(schema, &IpcWriteOptions::default())
-        .try_into()
-        .map_err(status::from_encoding)
+    SchemaAsIpc::new(schema, &IpcWriteOptions::default()).try_into().map_err(status::from_encoding)
 }

@@ -41,10 +41,7 @@ fn types() -> Result<XdbcTypeInfoData, FlightError> {
         maximum_scale: Some(38),
         ..number("DECIMAL", XdbcDataType::XdbcDecimal, 38, 10)
     });
-    types.append(XdbcTypeInfo {
-        case_sensitive: true,
-        ..quoted("VARCHAR", XdbcDataType::XdbcVarchar, LENGTH_MAX, "'")
-    });
+    types.append(XdbcTypeInfo { case_sensitive: true, ..quoted("VARCHAR", XdbcDataType::XdbcVarchar, LENGTH_MAX, "'") });
     types.append(quoted("VARBINARY", XdbcDataType::XdbcVarbinary, LENGTH_MAX, "X'"));
     types.append(XdbcTypeInfo {
         sql_data_type: XdbcDataType::XdbcDatetime,
@@ -87,11 +84,7 @@ fn number(name: &str, data_type: XdbcDataType, digits: i32, radix: i32) -> XdbcT
 }
 
 fn quoted(name: &str, data_type: XdbcDataType, column_size: i32, prefix: &str) -> XdbcTypeInfo {
-    XdbcTypeInfo {
-        literal_prefix: Some(prefix.to_string()),
-        literal_suffix: Some("'".to_string()),
-        ..plain(name, data_type, column_size)
-    }
+    XdbcTypeInfo { literal_prefix: Some(prefix.to_string()), literal_suffix: Some("'".to_string()), ..plain(name, data_type, column_size) }
 }
 
 #[cfg(test)]

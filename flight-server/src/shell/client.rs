@@ -8,8 +8,8 @@ use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::CommandGetTables;
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::{Action, FlightInfo, HandshakeRequest, Ticket};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -81,14 +81,12 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`], or the server's refusal.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
-        let channel = endpoint(options)?.connect().await.map_err(|error| Error::Unreachable {
-            url: options.url.clone(),
-            reason: innermost(&error),
-        })?;
+        let channel = endpoint(options)?
+            .connect()
+            .await
+            .map_err(|error| Error::Unreachable { url: options.url.clone(), reason: innermost(&error) })?;
         let service = FlightServiceClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-        let mut client = Self {
-            flight: FlightSqlServiceClient::new_from_inner(service),
-        };
+        let mut client = Self { flight: FlightSqlServiceClient::new_from_inner(service) };
         match (&options.token, &options.user) {
             (Some(token), _) => client.flight.set_token(token.clone()),
             (None, Some(user)) => {
@@ -105,9 +103,7 @@ impl Client {
         let hello = HandshakeRequest::default();
         let mut request = tonic::Request::new(futures::stream::iter([hello]));
         let credentials = STANDARD.encode(format!("{user}:{password}"));
-        let header = format!("Basic {credentials}")
-            .parse()
-            .map_err(|_| Error::config("the user name and password cannot be sent"))?;
+        let header = format!("Basic {credentials}").parse().map_err(|_| Error::config("the user name and password cannot be sent"))?;
         request.metadata_mut().insert("authorization", header);
         let response = self.flight.inner_mut().handshake(request).await?;
         let token = response
@@ -149,10 +145,8 @@ impl Client {
             let last = batch.num_columns().checked_sub(1).map(|last| Arc::clone(batch.column(last)));
             let Some(column) = last else { continue };
             let options = FormatOptions::default();
-            let formatter = ArrayFormatter::try_new(&column, &options).map_err(|error| Error::Format {
-                format: "text",
-                reason: error.to_string(),
-            })?;
+            let formatter =
+                ArrayFormatter::try_new(&column, &options).map_err(|error| Error::Format { format: "text", reason: error.to_string() })?;
             for row in 0..batch.num_rows() {
                 text.push_str(&formatter.value(row).to_string());
                 text.push('\n');
@@ -182,10 +176,7 @@ impl Client {
     }
 
     async fn fetch(&mut self, info: FlightInfo) -> Result<RunningQuery> {
-        let query_id = std::str::from_utf8(&info.app_metadata)
-            .ok()
-            .filter(|id| !id.is_empty())
-            .map(str::to_string);
+        let query_id = std::str::from_utf8(&info.app_metadata).ok().filter(|id| !id.is_empty()).map(str::to_string);
         let ticket: Option<Ticket> = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
         let schema = info.try_decode_schema().map_err(|error| Error::Server {
             code: tonic::Code::Internal,
@@ -195,20 +186,13 @@ impl Client {
             Some(ticket) => Some(self.flight.do_get(ticket).await?),
             None => None,
         };
-        Ok(RunningQuery {
-            query_id,
-            schema: Arc::new(schema),
-            batches,
-        })
+        Ok(RunningQuery { query_id, schema: Arc::new(schema), batches })
     }
 }
 
 fn endpoint(options: &ConnectOptions) -> Result<Endpoint> {
     let wrong = |reason: &str| Error::config(format!("the address '{}' cannot be used: {reason}", options.url));
-    let (scheme, rest) = options
-        .url
-        .split_once("://")
-        .ok_or_else(|| wrong("write grpc://HOST:PORT or grpc+tls://HOST:PORT"))?;
+    let (scheme, rest) = options.url.split_once("://").ok_or_else(|| wrong("write grpc://HOST:PORT or grpc+tls://HOST:PORT"))?;
     let encrypted = match scheme {
         "grpc" | "grpc+tcp" | "http" => false,
         "grpc+tls" | "grpcs" | "https" => true,

@@ -27,13 +27,7 @@ impl Look {
     pub fn of_process(format: Format, file: Option<PathBuf>, interactive: bool) -> Self {
         let terminal = file.is_none() && io::stdout().is_terminal();
         let streams_to_terminal = terminal && format != Format::Table;
-        Self {
-            format,
-            file,
-            interactive,
-            terminal,
-            progress: io::stderr().is_terminal() && !streams_to_terminal,
-        }
+        Self { format, file, interactive, terminal, progress: io::stderr().is_terminal() && !streams_to_terminal }
     }
 
     fn style(&self) -> Style {
@@ -60,11 +54,7 @@ pub struct Execution {
 impl Execution {
     /// No statement yet.
     pub fn new(client: Client, look: Look) -> Self {
-        Self {
-            client,
-            look,
-            results_written: 0,
-        }
+        Self { client, look, results_written: 0 }
     }
 
     /// Runs a statement and shows its result; Ctrl-C cancels it.
@@ -135,9 +125,7 @@ impl Execution {
         }
         let one_only = look.file.is_some() || matches!(look.format, Format::Arrow | Format::Parquet);
         if one_only && self.results_written > 0 {
-            return Err(Error::config(
-                "the output can hold one result only, but several statements have one; run them one by one",
-            ));
+            return Err(Error::config("the output can hold one result only, but several statements have one; run them one by one"));
         }
         Output::new(look.format, look.file.as_deref(), &running.schema, look.style(), look.interactive).map(Some)
     }

@@ -1,14 +1,12 @@
 //! The interactive shell: a line editor with history, statements of several lines until `;`, Ctrl-C to cancel.
 
+use super::Format;
 use super::client::{Client, ConnectOptions};
 use super::execution::{Execution, Look};
-use super::Format;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::sql_text;
-use reedline::{
-    FileBackedHistory, Prompt, PromptEditMode, PromptHistorySearch, Reedline, Signal, ValidationResult, Validator,
-};
+use reedline::{FileBackedHistory, Prompt, PromptEditMode, PromptHistorySearch, Reedline, Signal, ValidationResult, Validator};
 use std::borrow::Cow;
 use std::path::PathBuf;
 
@@ -25,18 +23,13 @@ Settings of the session: SET name = value, SHOW ALL.";
 /// # Errors
 /// When no server answers, the login is refused, or the terminal fails. A failing statement is printed, no more.
 pub fn run(options: ConnectOptions, format: Format) -> Result<()> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|source| Error::Output { source })?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Output { source })?;
     let client = runtime.block_on(Client::connect(&options))?;
     let mut execution = Execution::new(client, Look::of_process(format, None, true));
     println!("bowshot {} on {}; \\? for help", env!("CARGO_PKG_VERSION"), options.url);
     let mut editor = editor();
     loop {
-        match editor.read_line(&ShellPrompt).map_err(|error| Error::Output {
-            source: std::io::Error::other(error.to_string()),
-        })? {
+        match editor.read_line(&ShellPrompt).map_err(|error| Error::Output { source: std::io::Error::other(error.to_string()) })? {
             Signal::Success(text) => {
                 if !runtime.block_on(run_text(&mut execution, &text)) {
                     return Ok(());
@@ -92,9 +85,7 @@ fn report(outcome: Result<()>) -> bool {
 
 fn editor() -> Reedline {
     let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let editor = Reedline::create()
-        .with_validator(Box::new(StatementValidator))
-        .with_ansi_colors(!no_color);
+    let editor = Reedline::create().with_validator(Box::new(StatementValidator)).with_ansi_colors(!no_color);
     let Some(path) = history_path() else {
         return editor;
     };

@@ -1,7 +1,7 @@
 //! Writing one result in the wanted format.
 
-use super::standard_output::StandardOutput;
 use super::Format;
+use super::standard_output::StandardOutput;
 use super::table::{self, Style};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -69,28 +69,22 @@ impl Output {
             Format::Csv => {
                 let mut writer = csv::WriterBuilder::new().with_header(true).build(target);
                 // Writes the header even when no rows follow.
-                writer
-                    .write(&RecordBatch::new_empty(SchemaRef::clone(schema)))
-                    .map_err(|error| wrong(error.to_string()))?;
+                writer.write(&RecordBatch::new_empty(SchemaRef::clone(schema))).map_err(|error| wrong(error.to_string()))?;
                 Writer::Csv(Box::new(writer))
             }
             Format::Json => Writer::Json(Box::new(json_builder().build(target))),
             Format::Ndjson => Writer::Ndjson(Box::new(json_builder().build(target))),
-            Format::Arrow if file.is_some() => Writer::ArrowFile(Box::new(
-                ipc::writer::FileWriter::try_new(target, schema).map_err(|error| wrong(error.to_string()))?,
-            )),
-            Format::Arrow => Writer::ArrowStream(Box::new(
-                ipc::writer::StreamWriter::try_new(target, schema).map_err(|error| wrong(error.to_string()))?,
-            )),
+            Format::Arrow if file.is_some() => {
+                Writer::ArrowFile(Box::new(ipc::writer::FileWriter::try_new(target, schema).map_err(|error| wrong(error.to_string()))?))
+            }
+            Format::Arrow => {
+                Writer::ArrowStream(Box::new(ipc::writer::StreamWriter::try_new(target, schema).map_err(|error| wrong(error.to_string()))?))
+            }
             Format::Parquet => Writer::Parquet(Box::new(
                 ArrowWriter::try_new(target, SchemaRef::clone(schema), None).map_err(|error| wrong(error.to_string()))?,
             )),
         };
-        Ok(Self {
-            format: name,
-            writer,
-            rows: 0,
-        })
+        Ok(Self { format: name, writer, rows: 0 })
     }
 
     /// Writes some rows.
@@ -100,12 +94,7 @@ impl Output {
     pub fn write(&mut self, batch: RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         let written = match &mut self.writer {
-            Writer::Table {
-                rows_max,
-                kept_rows,
-                batches,
-                ..
-            } => {
+            Writer::Table { rows_max, kept_rows, batches, .. } => {
                 let keep = batch.num_rows().min(*rows_max - *kept_rows);
                 if keep > 0 {
                     *kept_rows += keep;
@@ -137,14 +126,7 @@ impl Output {
 
 fn finish(writer: Writer, rows: u64) -> Result<(), ArrowError> {
     match writer {
-        Writer::Table {
-            mut target,
-            schema,
-            style,
-            kept_rows,
-            batches,
-            ..
-        } => {
+        Writer::Table { mut target, schema, style, kept_rows, batches, .. } => {
             target.write_all(table::render(&schema, &batches, style)?.as_bytes())?;
             if (kept_rows as u64) < rows {
                 writeln!(target, "the first {kept_rows} of {rows} rows; bowshot sql -c shows all")?;
@@ -187,10 +169,7 @@ fn name_of(format: Format) -> &'static str {
 fn failed(format: &'static str, error: ArrowError) -> Error {
     match error {
         ArrowError::IoError(_, source) => Error::Output { source },
-        other => Error::Format {
-            format,
-            reason: other.to_string(),
-        },
+        other => Error::Format { format, reason: other.to_string() },
     }
 }
 

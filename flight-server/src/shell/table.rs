@@ -71,10 +71,7 @@ fn read_cells(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<Column>, A
                 cells.push(printable(&formatter.value(row).try_to_string()?));
             }
         }
-        columns.push(Column {
-            cells,
-            numeric: is_numeric(field.data_type()),
-        });
+        columns.push(Column { cells, numeric: is_numeric(field.data_type()) });
     }
     Ok(columns)
 }
@@ -190,10 +187,7 @@ mod tests {
 
     fn wide(columns: usize) -> RecordBatch {
         let long = "Über die Maßen lang: 日本語 und noch viel mehr Text, der nicht in eine Zeile passt";
-        let mut named: Vec<(String, ArrayRef)> = vec![(
-            "id".to_string(),
-            Arc::new(Int64Array::from(vec![Some(1), None])),
-        )];
+        let mut named: Vec<(String, ArrayRef)> = vec![("id".to_string(), Arc::new(Int64Array::from(vec![Some(1), None])))];
         for column in 1..columns {
             named.push((format!("text_{column}"), Arc::new(StringArray::from(vec![Some(long), Some("kurz")]))));
         }

@@ -128,13 +128,10 @@ impl Arena {
     }
 
     pub(crate) fn value(&mut self, value: Value) -> ValueId {
-        *self
-            .value_ids
-            .entry((value.op, value.width))
-            .or_insert_with(|| {
-                self.values.push(value);
-                ValueId(self.values.len() - 1)
-            })
+        *self.value_ids.entry((value.op, value.width)).or_insert_with(|| {
+            self.values.push(value);
+            ValueId(self.values.len() - 1)
+        })
     }
 
     pub(crate) fn constant(&mut self, answer: bool) -> MaskId {
@@ -167,12 +164,10 @@ impl Arena {
                 Mask::Constant(true) => {}
                 Mask::Constant(false) => return self.never(),
                 Mask::And(inner) => pending.extend(inner.iter().rev()),
-                Mask::Range { column, low, high } => {
-                    match ranges.iter_mut().find(|range| range.0 == *column) {
-                        Some(range) => *range = (*column, range.1.max(*low), range.2.min(*high)),
-                        None => ranges.push((*column, *low, *high)),
-                    }
-                }
+                Mask::Range { column, low, high } => match ranges.iter_mut().find(|range| range.0 == *column) {
+                    Some(range) => *range = (*column, range.1.max(*low), range.2.min(*high)),
+                    None => ranges.push((*column, *low, *high)),
+                },
                 _ => flat.push(id),
             }
         }
@@ -217,23 +212,13 @@ impl Arena {
         let Some(first) = table.iter().position(|answer| *answer == 1) else {
             return self.never();
         };
-        let last = table
-            .iter()
-            .rposition(|answer| *answer == 1)
-            .unwrap_or(first);
+        let last = table.iter().rposition(|answer| *answer == 1).unwrap_or(first);
         if table[first..=last].iter().all(|answer| *answer == 1) {
             if first == 0 && last + 1 == table.len() {
                 return self.always();
             }
-            return self.mask(Mask::Range {
-                column,
-                low: first as u64,
-                high: last as u64,
-            });
+            return self.mask(Mask::Range { column, low: first as u64, high: last as u64 });
         }
-        self.mask(Mask::Table {
-            column,
-            table: table.into(),
-        })
+        self.mask(Mask::Table { column, table: table.into() })
     }
 }

@@ -32,26 +32,13 @@ impl GroupKeys {
         for column in keys {
             let chunk = &chunks[*column];
             let lanes = u128::from(chunk.lane_max()) + 1;
-            let null_code = if chunk.null_count() > 0 {
-                Some(chunk.lane_max().saturating_add(1))
-            } else {
-                None
-            };
+            let null_code = if chunk.null_count() > 0 { Some(chunk.lane_max().saturating_add(1)) } else { None };
             if null_code == Some(u64::MAX) {
-                return Err(Decline::new(
-                    "a nullable group key over the whole range of 64 bits",
-                ));
+                return Err(Decline::new("a nullable group key over the whole range of 64 bits"));
             }
             let radix = lanes + u128::from(null_code.is_some());
-            columns.push(KeyColumn {
-                column: *column,
-                radix,
-                null_code,
-                stride: slots,
-            });
-            slots = slots
-                .checked_mul(radix)
-                .ok_or_else(|| Decline::new("group keys wider than 128 bits"))?;
+            columns.push(KeyColumn { column: *column, radix, null_code, stride: slots });
+            slots = slots.checked_mul(radix).ok_or_else(|| Decline::new("group keys wider than 128 bits"))?;
         }
         Ok(Self { columns, slots })
     }

@@ -21,17 +21,8 @@ impl Binder<'_> {
         let mask = match expr {
             Expr::Column(column) => {
                 let (chunk, known) = (&self.chunks[*column], self.valid(*column));
-                let form = Form::Affine {
-                    column: *column,
-                    base: chunk.base(),
-                    factor: chunk.factor(),
-                };
-                let lowered = Lowered {
-                    form,
-                    low: 0,
-                    high: 1,
-                    known,
-                };
+                let form = Form::Affine { column: *column, base: chunk.base(), factor: chunk.factor() };
+                let lowered = Lowered { form, low: 0, high: 1, known };
                 let matched = self.compare_constant(lowered, CompareOp::Eq, i128::from(wanted));
                 self.arena.and(vec![known, matched])
             }
@@ -39,41 +30,18 @@ impl Binder<'_> {
             Expr::Literal(_) => self.arena.never(),
             Expr::Not(input) => self.truth(input, !wanted)?,
             Expr::And(inputs) | Expr::Or(inputs) => {
-                let masks = inputs
-                    .iter()
-                    .map(|input| self.truth(input, wanted))
-                    .collect::<Result<Vec<_>, _>>()?;
+                let masks = inputs.iter().map(|input| self.truth(input, wanted)).collect::<Result<Vec<_>, _>>()?;
                 // A conjunction is false where any part is; a disjunction is true where any part is.
-                if matches!(expr, Expr::And(_)) == wanted {
-                    self.arena.and(masks)
-                } else {
-                    self.arena.or(masks)
-                }
+                if matches!(expr, Expr::And(_)) == wanted { self.arena.and(masks) } else { self.arena.or(masks) }
             }
             Expr::IsNull(input) | Expr::IsNotNull(input) => {
                 let known = self.known(input)?;
-                if matches!(expr, Expr::IsNotNull(_)) == wanted {
-                    known
-                } else {
-                    self.arena.not(known)
-                }
+                if matches!(expr, Expr::IsNotNull(_)) == wanted { known } else { self.arena.not(known) }
             }
             Expr::Compare { op, left, right } => self.compare(*op, left, right, wanted)?,
-            Expr::InList {
-                input,
-                list,
-                negated,
-            } => self.in_list(input, list, wanted != *negated)?,
-            Expr::Like {
-                input,
-                pattern,
-                negated,
-                case_insensitive,
-            } => {
-                let predicate = text::Predicate::Like {
-                    pattern,
-                    case_insensitive: *case_insensitive,
-                };
+            Expr::InList { input, list, negated } => self.in_list(input, list, wanted != *negated)?,
+            Expr::Like { input, pattern, negated, case_insensitive } => {
+                let predicate = text::Predicate::Like { pattern, case_insensitive: *case_insensitive };
                 self.text(input, &predicate, wanted != *negated)?
             }
             _ => return Err(Decline::new("an integer used as a predicate")),
@@ -82,43 +50,20 @@ impl Binder<'_> {
         Ok(mask)
     }
 
-    fn compare(
-        &mut self,
-        op: CompareOp,
-        left: &Expr,
-        right: &Expr,
-        wanted: bool,
-    ) -> Result<MaskId, Decline> {
-        let kinds = (
-            kind_of(&self.plan.columns, left),
-            kind_of(&self.plan.columns, right),
-        );
+    fn compare(&mut self, op: CompareOp, left: &Expr, right: &Expr, wanted: bool) -> Result<MaskId, Decline> {
+        let kinds = (kind_of(&self.plan.columns, left), kind_of(&self.plan.columns, right));
         match kinds {
             (Kind::Null, _) | (_, Kind::Null) => Ok(self.arena.never()),
             (Kind::Text, _) => match (left, right) {
-                (_, Expr::Literal(Literal::Utf8(value))) => {
-                    self.text(left, &text::Predicate::Compare { op, value }, wanted)
-                }
-                (Expr::Literal(Literal::Utf8(value)), _) => self.text(
-                    right,
-                    &text::Predicate::Compare {
-                        op: op.swapped(),
-                        value,
-                    },
-                    wanted,
-                ),
+                (_, Expr::Literal(Literal::Utf8(value))) => self.text(left, &text::Predicate::Compare { op, value }, wanted),
+                (Expr::Literal(Literal::Utf8(value)), _) => self.text(right, &text::Predicate::Compare { op: op.swapped(), value }, wanted),
                 _ => Err(Decline::new("comparison of two string columns")),
             },
             (Kind::Boolean, _) => {
                 let mut cases = Vec::new();
-                for (left_answer, right_answer) in
-                    [(false, false), (false, true), (true, false), (true, true)]
-                {
+                for (left_answer, right_answer) in [(false, false), (false, true), (true, false), (true, true)] {
                     if op.holds(left_answer, right_answer) == wanted {
-                        let case = vec![
-                            self.truth(left, left_answer)?,
-                            self.truth(right, right_answer)?,
-                        ];
+                        let case = vec![self.truth(left, left_answer)?, self.truth(right, right_answer)?];
                         cases.push(self.arena.and(case));
                     }
                 }
@@ -161,22 +106,13 @@ impl Binder<'_> {
     fn compare_constant(&mut self, input: Lowered, op: CompareOp, value: i128) -> MaskId {
         match input.form {
             Form::Constant(known) => self.arena.constant(op.holds(known, value)),
-            Form::Affine {
-                column,
-                base,
-                factor,
-            } => self.lane_range(column, base, factor, op, value),
+            Form::Affine { column, base, factor } => self.lane_range(column, base, factor, op, value),
             Form::Node(_) => {
                 if let Some(answer) = settled(op, (input.low, input.high), (value, value)) {
                     return self.arena.constant(answer);
                 }
                 // The value lies inside the input's interval now, so the input's width holds it.
-                let constant = Lowered {
-                    form: Form::Constant(value),
-                    low: value,
-                    high: value,
-                    known: input.known,
-                };
+                let constant = Lowered { form: Form::Constant(value), low: value, high: value, known: input.known };
                 let Form::Node(node) = input.form else {
                     return self.arena.never();
                 };
@@ -197,14 +133,7 @@ impl Binder<'_> {
     }
 
     /// `base + factor * lane op value` as a range of lanes: constants and whole-chunk answers fold away.
-    fn lane_range(
-        &mut self,
-        column: usize,
-        base: i128,
-        factor: i128,
-        op: CompareOp,
-        value: i128,
-    ) -> MaskId {
+    fn lane_range(&mut self, column: usize, base: i128, factor: i128, op: CompareOp, value: i128) -> MaskId {
         let lane_max = self.chunks[column].lane_max();
         // First lane in lane order for which the affine function reaches `value` from its side.
         match op {
@@ -230,17 +159,9 @@ impl Binder<'_> {
                 let (mut below, mut above) = (0, lane_max);
                 while above - below > 1 {
                     let middle = below + (above - below) / 2;
-                    if holds(middle) == first {
-                        below = middle
-                    } else {
-                        above = middle
-                    }
+                    if holds(middle) == first { below = middle } else { above = middle }
                 }
-                if first {
-                    self.range(column, 0, below, lane_max)
-                } else {
-                    self.range(column, above, lane_max, lane_max)
-                }
+                if first { self.range(column, 0, below, lane_max) } else { self.range(column, above, lane_max, lane_max) }
             }
         }
     }
@@ -272,53 +193,27 @@ impl Binder<'_> {
             }
             Kind::Integer => {
                 let lowered = self.value(input)?;
-                let mut values: Vec<i128> = list
-                    .iter()
-                    .filter_map(|item| {
-                        if let Literal::Int(value) = item {
-                            Some(*value)
-                        } else {
-                            None
-                        }
-                    })
-                    .collect();
+                let mut values: Vec<i128> =
+                    list.iter().filter_map(|item| if let Literal::Int(value) = item { Some(*value) } else { None }).collect();
                 values.sort_unstable();
                 values.dedup();
                 let member = self.member(lowered, &values);
-                let matched = if wanted {
-                    member
-                } else {
-                    self.arena.not(member)
-                };
+                let matched = if wanted { member } else { self.arena.not(member) };
                 Ok(self.arena.and(vec![lowered.known, matched]))
             }
         }
     }
 
     fn member(&mut self, input: Lowered, values: &[i128]) -> MaskId {
-        let Form::Affine {
-            column,
-            base,
-            factor,
-        } = input.form
-        else {
-            let equal: Vec<_> = values
-                .iter()
-                .map(|value| self.compare_constant(input, CompareOp::Eq, *value))
-                .collect();
+        let Form::Affine { column, base, factor } = input.form else {
+            let equal: Vec<_> = values.iter().map(|value| self.compare_constant(input, CompareOp::Eq, *value)).collect();
             return self.arena.or(equal);
         };
         let lane_max = self.chunks[column].lane_max();
-        let mut lanes: Vec<u64> = values
-            .iter()
-            .filter_map(|value| lane_of(base, factor, *value, lane_max))
-            .collect();
+        let mut lanes: Vec<u64> = values.iter().filter_map(|value| lane_of(base, factor, *value, lane_max)).collect();
         lanes.sort_unstable();
         if lanes.len() <= RANGES_MAX {
-            let equal: Vec<_> = lanes
-                .iter()
-                .map(|lane| self.range(column, *lane, *lane, lane_max))
-                .collect();
+            let equal: Vec<_> = lanes.iter().map(|lane| self.range(column, *lane, *lane, lane_max)).collect();
             return self.arena.or(equal);
         }
         if lane_max < MEMBER_TABLE_LANES_MAX {
@@ -328,19 +223,11 @@ impl Binder<'_> {
             }
             return self.arena.table(column, table);
         }
-        self.arena.mask(Mask::Member {
-            column,
-            lanes: lanes.into(),
-        })
+        self.arena.mask(Mask::Member { column, lanes: lanes.into() })
     }
 
     /// True (`wanted`) or false rows of a predicate over a string column.
-    fn text(
-        &mut self,
-        input: &Expr,
-        predicate: &text::Predicate<'_>,
-        wanted: bool,
-    ) -> Result<MaskId, Decline> {
+    fn text(&mut self, input: &Expr, predicate: &text::Predicate<'_>, wanted: bool) -> Result<MaskId, Decline> {
         let Expr::Column(column) = input else {
             return Err(Decline::new("a predicate over a string expression"));
         };
@@ -360,9 +247,7 @@ fn lane_of(base: i128, factor: i128, value: i128, lane_max: u64) -> Option<u64> 
     if factor == 0 || offset % factor != 0 {
         return None;
     }
-    u64::try_from(offset / factor)
-        .ok()
-        .filter(|lane| *lane <= lane_max)
+    u64::try_from(offset / factor).ok().filter(|lane| *lane <= lane_max)
 }
 
 /// The answer that two intervals settle for every row, if they do.

@@ -45,14 +45,7 @@ pub(crate) enum Output {
     /// The count at this position of [`Program::counts`].
     Count(usize),
     /// `base * count + factor * measure` for sums, `base + factor * measure` for extremes: measures run over raw lanes.
-    Value {
-        combine: Combine,
-        count: usize,
-        measure: Option<usize>,
-        base: i128,
-        factor: i128,
-        magnitude: u128,
-    },
+    Value { combine: Combine, count: usize, measure: Option<usize>, base: i128, factor: i128, magnitude: u128 },
 }
 
 /// A plan bound to one row group.
@@ -72,17 +65,8 @@ pub(crate) struct Program<'a> {
 }
 
 /// Binds `plan` to `chunks`, which match its columns in type and have `row_count` rows each.
-pub(crate) fn bind<'a>(
-    plan: &AggregatePlan,
-    chunks: &'a [Arc<Chunk>],
-    row_count: usize,
-) -> Result<Program<'a>, KernelError> {
-    let mut binder = Binder {
-        plan,
-        chunks,
-        arena: Arena::default(),
-        truths: HashMap::new(),
-    };
+pub(crate) fn bind<'a>(plan: &AggregatePlan, chunks: &'a [Arc<Chunk>], row_count: usize) -> Result<Program<'a>, KernelError> {
+    let mut binder = Binder { plan, chunks, arena: Arena::default(), truths: HashMap::new() };
     let filter = match &plan.filter {
         Some(filter) => binder.truth(filter, true)?,
         None => binder.arena.always(),
@@ -93,24 +77,10 @@ pub(crate) fn bind<'a>(
         let always = binder.arena.always();
         measures.count(always);
     }
-    let outputs = plan
-        .aggregates
-        .iter()
-        .map(|aggregate| binder.aggregate(aggregate, &mut measures))
-        .collect::<Result<Vec<_>, _>>()?;
+    let outputs = plan.aggregates.iter().map(|aggregate| binder.aggregate(aggregate, &mut measures)).collect::<Result<Vec<_>, _>>()?;
     let keys = GroupKeys::new(&plan.keys, chunks)?;
     let Arena { masks, values, .. } = binder.arena;
-    Ok(Program {
-        row_count,
-        chunks,
-        masks,
-        values,
-        filter,
-        keys,
-        counts: measures.counts,
-        measures: measures.measures,
-        outputs,
-    })
+    Ok(Program { row_count, chunks, masks, values, filter, keys, counts: measures.counts, measures: measures.measures, outputs })
 }
 
 #[derive(Default)]
@@ -126,12 +96,10 @@ impl Measures {
 }
 
 fn position_or_push<T: PartialEq>(list: &mut Vec<T>, item: T) -> usize {
-    list.iter()
-        .position(|known| *known == item)
-        .unwrap_or_else(|| {
-            list.push(item);
-            list.len() - 1
-        })
+    list.iter().position(|known| *known == item).unwrap_or_else(|| {
+        list.push(item);
+        list.len() - 1
+    })
 }
 
 struct Binder<'a> {
@@ -143,11 +111,7 @@ struct Binder<'a> {
 }
 
 impl Binder<'_> {
-    fn aggregate(
-        &mut self,
-        aggregate: &Aggregate,
-        measures: &mut Measures,
-    ) -> Result<Output, KernelError> {
+    fn aggregate(&mut self, aggregate: &Aggregate, measures: &mut Measures) -> Result<Output, KernelError> {
         let filter = match &aggregate.filter {
             Some(filter) => self.truth(filter, true)?,
             None => self.arena.always(),
@@ -175,11 +139,7 @@ impl Binder<'_> {
         // Affine arguments are accumulated over raw lanes and mapped at the end; a negative factor swaps the extremes.
         let (source, base, factor) = match lowered.form {
             Form::Constant(value) => (None, value, 0),
-            Form::Affine {
-                column,
-                base,
-                factor,
-            } => (Some(self.lane(column)), base, factor),
+            Form::Affine { column, base, factor } => (Some(self.lane(column)), base, factor),
             Form::Node(node) => (Some(node), 0, 1),
         };
         let lane_combine = match combine {
@@ -187,24 +147,8 @@ impl Binder<'_> {
             Combine::Max if factor < 0 => Combine::Min,
             same => same,
         };
-        let measure = source.map(|value| {
-            position_or_push(
-                &mut measures.measures,
-                Measure {
-                    combine: lane_combine,
-                    value,
-                    mask,
-                },
-            )
-        });
-        Ok(Output::Value {
-            combine,
-            count,
-            measure,
-            base,
-            factor,
-            magnitude,
-        })
+        let measure = source.map(|value| position_or_push(&mut measures.measures, Measure { combine: lane_combine, value, mask }));
+        Ok(Output::Value { combine, count, measure, base, factor, magnitude })
     }
 
     /// The mask of rows where `expr` is not NULL.

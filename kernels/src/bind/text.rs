@@ -13,60 +13,29 @@ pub(super) enum Predicate<'a> {
     /// The string is in the list; NULLs in it are the caller's matter.
     In { list: &'a [Literal] },
     /// SQL LIKE or ILIKE.
-    Like {
-        pattern: &'a str,
-        case_insensitive: bool,
-    },
+    Like { pattern: &'a str, case_insensitive: bool },
 }
 
 impl Predicate<'_> {
     /// One byte a code: 1 where the answer is `wanted`.
-    pub(super) fn evaluate(
-        &self,
-        dictionary: &StringArray,
-        wanted: bool,
-    ) -> Result<Vec<u8>, Decline> {
+    pub(super) fn evaluate(&self, dictionary: &StringArray, wanted: bool) -> Result<Vec<u8>, Decline> {
         match self {
-            Self::Compare { op, value } => Ok(table(dictionary, |string| {
-                op.holds(string, *value) == wanted
-            })),
+            Self::Compare { op, value } => Ok(table(dictionary, |string| op.holds(string, *value) == wanted)),
             Self::In { list } => {
-                let strings: std::collections::HashSet<&str> = list
-                    .iter()
-                    .filter_map(|item| {
-                        if let Literal::Utf8(value) = item {
-                            Some(value.as_str())
-                        } else {
-                            None
-                        }
-                    })
-                    .collect();
-                Ok(table(dictionary, |string| {
-                    strings.contains(string) == wanted
-                }))
+                let strings: std::collections::HashSet<&str> =
+                    list.iter().filter_map(|item| if let Literal::Utf8(value) = item { Some(value.as_str()) } else { None }).collect();
+                Ok(table(dictionary, |string| strings.contains(string) == wanted))
             }
-            Self::Like {
-                pattern,
-                case_insensitive,
-            } => {
+            Self::Like { pattern, case_insensitive } => {
                 let pattern = Scalar::new(StringArray::from(vec![*pattern]));
-                let matched = if *case_insensitive {
-                    compute::ilike(dictionary, &pattern)
-                } else {
-                    compute::like(dictionary, &pattern)
-                };
-                let matched: BooleanArray =
-                    matched.map_err(|error| Decline::new(format!("LIKE: {error}")))?;
-                Ok((0..matched.len())
-                    .map(|code| u8::from(matched.value(code) == wanted))
-                    .collect())
+                let matched = if *case_insensitive { compute::ilike(dictionary, &pattern) } else { compute::like(dictionary, &pattern) };
+                let matched: BooleanArray = matched.map_err(|error| Decline::new(format!("LIKE: {error}")))?;
+                Ok((0..matched.len()).map(|code| u8::from(matched.value(code) == wanted)).collect())
             }
         }
     }
 }
 
 fn table(dictionary: &StringArray, answer: impl Fn(&str) -> bool) -> Vec<u8> {
-    (0..dictionary.len())
-        .map(|code| u8::from(answer(dictionary.value(code))))
-        .collect()
+    (0..dictionary.len()).map(|code| u8::from(answer(dictionary.value(code)))).collect()
 }

@@ -10,11 +10,7 @@ use crate::expr::{ArithmeticOp, ColumnType, Expr, Literal};
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
     Constant(i128),
-    Affine {
-        column: usize,
-        base: i128,
-        factor: i128,
-    },
+    Affine { column: usize, base: i128, factor: i128 },
     Node(ValueId),
 }
 
@@ -48,10 +44,7 @@ impl Binder<'_> {
             Expr::Literal(_) => Ok(constant(0, self.arena.never())),
             Expr::Rescale { input, power } => {
                 let input = self.value(input)?;
-                let scale = constant(
-                    10i128.checked_pow(u32::from(*power)).ok_or_else(overflow)?,
-                    input.known,
-                );
+                let scale = constant(10i128.checked_pow(u32::from(*power)).ok_or_else(overflow)?, input.known);
                 self.arithmetic(ArithmeticOp::Mul, input, scale)
             }
             Expr::Negate { input, result } => {
@@ -60,12 +53,7 @@ impl Binder<'_> {
                 let lowered = self.arithmetic(ArithmeticOp::Sub, zero, input)?;
                 inside(lowered, *result)
             }
-            Expr::Arithmetic {
-                op,
-                left,
-                right,
-                result,
-            } => {
+            Expr::Arithmetic { op, left, right, result } => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
                 let lowered = self.arithmetic(*op, left, right)?;
                 inside(lowered, *result)
@@ -74,82 +62,35 @@ impl Binder<'_> {
         }
     }
 
-    fn affine(
-        &mut self,
-        column: usize,
-        base: i128,
-        factor: i128,
-        known: MaskId,
-    ) -> Result<Lowered, Decline> {
-        let span = factor
-            .checked_mul(i128::from(self.chunks[column].lane_max()))
-            .ok_or_else(overflow)?;
+    fn affine(&mut self, column: usize, base: i128, factor: i128, known: MaskId) -> Result<Lowered, Decline> {
+        let span = factor.checked_mul(i128::from(self.chunks[column].lane_max())).ok_or_else(overflow)?;
         let far = base.checked_add(span).ok_or_else(overflow)?;
-        let form = if span == 0 {
-            Form::Constant(base)
-        } else {
-            Form::Affine {
-                column,
-                base,
-                factor,
-            }
-        };
-        Ok(Lowered {
-            form,
-            low: base.min(far),
-            high: base.max(far),
-            known,
-        })
+        let form = if span == 0 { Form::Constant(base) } else { Form::Affine { column, base, factor } };
+        Ok(Lowered { form, low: base.min(far), high: base.max(far), known })
     }
 
-    fn arithmetic(
-        &mut self,
-        op: ArithmeticOp,
-        left: Lowered,
-        right: Lowered,
-    ) -> Result<Lowered, Decline> {
+    fn arithmetic(&mut self, op: ArithmeticOp, left: Lowered, right: Lowered) -> Result<Lowered, Decline> {
         let known = self.arena.and(vec![left.known, right.known]);
-        let (low, high) =
-            interval(op, (left.low, left.high), (right.low, right.high)).ok_or_else(overflow)?;
+        let (low, high) = interval(op, (left.low, left.high), (right.low, right.high)).ok_or_else(overflow)?;
         let folded = fold(op, left.form, right.form);
         match folded {
             Some(Form::Constant(value)) => return Ok(constant(value, known)),
-            Some(Form::Affine {
-                column,
-                base,
-                factor,
-            }) => return self.affine(column, base, factor, known),
+            Some(Form::Affine { column, base, factor }) => return self.affine(column, base, factor, known),
             _ => {}
         }
         let width = Width::fitting(low, high);
         let (left_width, right_width) = (self.width_of(left), self.width_of(right));
-        let narrow_product = op == ArithmeticOp::Mul
-            && left_width == Width::U32
-            && right_width == Width::U32
-            && width <= Width::I64;
+        let narrow_product = op == ArithmeticOp::Mul && left_width == Width::U32 && right_width == Width::U32 && width <= Width::I64;
         let width = width.max(left_width).max(right_width);
         let operand_width = if narrow_product { Width::U32 } else { width };
-        let (left, right) = (
-            self.node(left, operand_width),
-            self.node(right, operand_width),
-        );
+        let (left, right) = (self.node(left, operand_width), self.node(right, operand_width));
         let op = match op {
             ArithmeticOp::Add => ValueOp::Add(left.min(right), left.max(right)),
             ArithmeticOp::Sub => ValueOp::Sub(left, right),
             ArithmeticOp::Mul => ValueOp::Mul(left.min(right), left.max(right)),
         };
-        let node = self.arena.value(Value {
-            op,
-            width,
-            low,
-            high,
-        });
-        Ok(Lowered {
-            form: Form::Node(node),
-            low,
-            high,
-            known,
-        })
+        let node = self.arena.value(Value { op, width, low, high });
+        Ok(Lowered { form: Form::Node(node), low, high, known })
     }
 
     /// The least width the value can be had in: a node has its own, which may be wider than its interval needs.
@@ -162,64 +103,33 @@ impl Binder<'_> {
 
     /// The value as a node of `width`, at least [`Self::width_of`].
     pub(super) fn node(&mut self, lowered: Lowered, width: Width) -> ValueId {
-        let Lowered {
-            form, low, high, ..
-        } = lowered;
+        let Lowered { form, low, high, .. } = lowered;
         let op = match form {
             Form::Constant(value) => ValueOp::Constant(value),
-            Form::Affine {
-                column,
-                base,
-                factor,
-            } => ValueOp::Affine {
-                column,
-                base,
-                factor,
-            },
+            Form::Affine { column, base, factor } => ValueOp::Affine { column, base, factor },
             Form::Node(node) if self.arena.values[node.0].width == width => return node,
             Form::Node(node) => ValueOp::Widen(node),
         };
-        self.arena.value(Value {
-            op,
-            width,
-            low,
-            high,
-        })
+        self.arena.value(Value { op, width, low, high })
     }
 
     /// The raw lanes of a column as a value.
     pub(super) fn lane(&mut self, column: usize) -> ValueId {
         let high = i128::from(self.chunks[column].lane_max());
-        let op = ValueOp::Affine {
-            column,
-            base: 0,
-            factor: 1,
-        };
-        self.arena.value(Value {
-            op,
-            width: Width::fitting(0, high),
-            low: 0,
-            high,
-        })
+        let op = ValueOp::Affine { column, base: 0, factor: 1 };
+        self.arena.value(Value { op, width: Width::fitting(0, high), low: 0, high })
     }
 }
 
 fn constant(value: i128, known: MaskId) -> Lowered {
-    Lowered {
-        form: Form::Constant(value),
-        low: value,
-        high: value,
-        known,
-    }
+    Lowered { form: Form::Constant(value), low: value, high: value, known }
 }
 
 /// Declines unless the interval lies inside the range of `result`.
 fn inside(lowered: Lowered, result: ColumnType) -> Result<Lowered, Decline> {
     match result.arithmetic_range() {
         Some((least, greatest)) if lowered.low >= least && lowered.high <= greatest => Ok(lowered),
-        _ => Err(Decline::new(format!(
-            "arithmetic may leave the range of {result:?}"
-        ))),
+        _ => Err(Decline::new(format!("arithmetic may leave the range of {result:?}"))),
     }
 }
 
@@ -230,12 +140,7 @@ fn interval(op: ArithmeticOp, left: (i128, i128), right: (i128, i128)) -> Option
         ArithmeticOp::Sub => Some((left.0.checked_sub(right.1)?, left.1.checked_sub(right.0)?)),
         ArithmeticOp::Mul => {
             let mut corners = [0; 4];
-            let pairs = [
-                (left.0, right.0),
-                (left.0, right.1),
-                (left.1, right.0),
-                (left.1, right.1),
-            ];
+            let pairs = [(left.0, right.0), (left.0, right.1), (left.1, right.0), (left.1, right.1)];
             for (corner, (left, right)) in corners.iter_mut().zip(pairs) {
                 *corner = left.checked_mul(right)?;
             }
@@ -249,11 +154,7 @@ fn fold(op: ArithmeticOp, left: Form, right: Form) -> Option<Form> {
     // Both as (column, base, factor); a constant has no column.
     let parts = |form: Form| match form {
         Form::Constant(value) => Some((None, value, 0)),
-        Form::Affine {
-            column,
-            base,
-            factor,
-        } => Some((Some(column), base, factor)),
+        Form::Affine { column, base, factor } => Some((Some(column), base, factor)),
         Form::Node(_) => None,
     };
     let (left, right) = (parts(left)?, parts(right)?);
@@ -265,17 +166,11 @@ fn fold(op: ArithmeticOp, left: Form, right: Form) -> Option<Form> {
         ArithmeticOp::Sub => (left.1.checked_sub(right.1)?, left.2.checked_sub(right.2)?),
         // The square of a column is no affine function of it.
         ArithmeticOp::Mul if left.0.is_some() && right.0.is_some() => return None,
-        ArithmeticOp::Mul if left.0.is_some() => {
-            (left.1.checked_mul(right.1)?, left.2.checked_mul(right.1)?)
-        }
+        ArithmeticOp::Mul if left.0.is_some() => (left.1.checked_mul(right.1)?, left.2.checked_mul(right.1)?),
         ArithmeticOp::Mul => (left.1.checked_mul(right.1)?, left.1.checked_mul(right.2)?),
     };
     match left.0.or(right.0) {
-        Some(column) => Some(Form::Affine {
-            column,
-            base,
-            factor,
-        }),
+        Some(column) => Some(Form::Affine { column, base, factor }),
         None => Some(Form::Constant(base)),
     }
 }

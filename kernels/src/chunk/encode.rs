@@ -119,16 +119,10 @@ impl ChunkEncoder {
     /// Declines arrays that do not hold the column's type and chunks over the limits.
     pub fn push(&mut self, array: &dyn Array) -> Result<(), KernelError> {
         if self.row_count + array.len() > CHUNK_ROWS_MAX {
-            return Err(KernelError::declined(format!(
-                "more than {CHUNK_ROWS_MAX} rows in a chunk"
-            )));
+            return Err(KernelError::declined(format!("more than {CHUNK_ROWS_MAX} rows in a chunk")));
         }
         if !holds(array.data_type(), self.column_type) {
-            return Err(KernelError::declined(format!(
-                "{} where {:?} is expected",
-                array.data_type(),
-                self.column_type
-            )));
+            return Err(KernelError::declined(format!("{} where {:?} is expected", array.data_type(), self.column_type)));
         }
         let nulls = if self.column_type == ColumnType::Utf8 {
             self.push_strings(array)?
@@ -153,12 +147,7 @@ impl ChunkEncoder {
         let (frame, lanes) = match self.column_type {
             ColumnType::Utf8 => {
                 let lane_max = self.strings.len().saturating_sub(1) as u64;
-                let frame = Frame {
-                    base: 0,
-                    factor: 1,
-                    lane_max,
-                    lane_width: LaneWidth::fitting(lane_max),
-                };
+                let frame = Frame { base: 0, factor: 1, lane_max, lane_width: LaneWidth::fitting(lane_max) };
                 let mut lanes = Words::zeroed(self.row_count * frame.lane_width.bytes());
                 // Codes of NULL rows are 0 already.
                 pack_values(&self.codes, None, &frame, &mut lanes, 0);
@@ -200,12 +189,7 @@ impl ChunkEncoder {
     }
 
     fn booleans(&self) -> (Frame, Words) {
-        let frame = Frame {
-            base: 0,
-            factor: 1,
-            lane_max: 1,
-            lane_width: LaneWidth::U8,
-        };
+        let frame = Frame { base: 0, factor: 1, lane_max: 1, lane_width: LaneWidth::U8 };
         let mut lanes = Words::zeroed(self.row_count);
         let mut rows = lanes.as_mut_slice::<u8>().iter_mut();
         for array in &self.arrays {
@@ -253,14 +237,7 @@ impl ChunkEncoder {
             Some((least, greatest)) => low >= least && high <= greatest && low != i128::MIN,
             None => false,
         };
-        if inside {
-            Ok(())
-        } else {
-            Err(Decline::new(format!(
-                "values outside {:?}",
-                self.column_type
-            )))
-        }
+        if inside { Ok(()) } else { Err(Decline::new(format!("values outside {:?}", self.column_type))) }
     }
 
     /// The GCD of some offsets from `base`: 1 in most columns, which settles the matter without a pass.
@@ -276,16 +253,10 @@ impl ChunkEncoder {
 
     /// Whether `divisor` divides every offset, as far as fast loops can tell: columns with NULLs take the slow way.
     fn divides_all(&self, (base, high): (i128, i128), divisor: u128) -> Result<bool, KernelError> {
-        let (Ok(divisor), Ok(spread)) = (
-            u64::try_from(divisor),
-            u64::try_from(high.wrapping_sub(base)),
-        ) else {
+        let (Ok(divisor), Ok(spread)) = (u64::try_from(divisor), u64::try_from(high.wrapping_sub(base))) else {
             return Ok(false);
         };
-        if divisor <= 1
-            || self.null_count > 0
-            || LaneWidth::fitting(spread / divisor) == LaneWidth::fitting(spread)
-        {
+        if divisor <= 1 || self.null_count > 0 || LaneWidth::fitting(spread / divisor) == LaneWidth::fitting(spread) {
             return Ok(false);
         }
         let division = Division::new(divisor, spread);
@@ -297,11 +268,7 @@ impl ChunkEncoder {
         Ok(true)
     }
 
-    fn visit_offsets(
-        &self,
-        base: i128,
-        visit: &mut dyn FnMut(u128) -> bool,
-    ) -> Result<(), KernelError> {
+    fn visit_offsets(&self, base: i128, visit: &mut dyn FnMut(u128) -> bool) -> Result<(), KernelError> {
         for (array, (_, nulls)) in self.arrays.iter().zip(&self.nulls) {
             if !with_native!(array, values => visit_values(values, nulls.as_ref(), base, visit)) {
                 break;
@@ -352,10 +319,7 @@ impl ChunkEncoder {
         Ok(array.logical_nulls())
     }
 
-    fn intern_all<'a>(
-        &mut self,
-        values: impl Iterator<Item = Option<&'a str>>,
-    ) -> Result<(), KernelError> {
+    fn intern_all<'a>(&mut self, values: impl Iterator<Item = Option<&'a str>>) -> Result<(), KernelError> {
         self.codes.reserve(values.size_hint().0);
         for value in values {
             let code = value.map_or(Ok(0), |value| self.strings.intern(value))?;
@@ -366,16 +330,9 @@ impl ChunkEncoder {
 }
 
 /// Offsets from `base` of the values that are not NULL; false once `visit` has enough.
-fn visit_values<T: Native>(
-    values: &[T],
-    nulls: Option<&NullBuffer>,
-    base: i128,
-    visit: &mut dyn FnMut(u128) -> bool,
-) -> bool {
+fn visit_values<T: Native>(values: &[T], nulls: Option<&NullBuffer>, base: i128, visit: &mut dyn FnMut(u128) -> bool) -> bool {
     for (row, value) in values.iter().enumerate() {
-        if nulls.is_none_or(|nulls| nulls.is_valid(row))
-            && !visit(value.wide().wrapping_sub(base) as u128)
-        {
+        if nulls.is_none_or(|nulls| nulls.is_valid(row)) && !visit(value.wide().wrapping_sub(base) as u128) {
             return false;
         }
     }
@@ -384,12 +341,7 @@ fn visit_values<T: Native>(
 
 /// Whether arrays of `data_type` may feed a column of `column_type`.
 fn holds(data_type: &DataType, column_type: ColumnType) -> bool {
-    let is_text = |data_type: &DataType| {
-        matches!(
-            data_type,
-            DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View
-        )
-    };
+    let is_text = |data_type: &DataType| matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match column_type {
         ColumnType::Boolean => matches!(data_type, DataType::Boolean),
         ColumnType::Utf8 => match data_type {

@@ -104,12 +104,7 @@ impl Division {
         for _ in 0..5 {
             inverse = inverse.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(inverse)));
         }
-        Self {
-            shift,
-            low_bits: (1u64 << shift) - 1,
-            inverse,
-            quotient_max: offset_max / divisor,
-        }
+        Self { shift, low_bits: (1u64 << shift) - 1, inverse, quotient_max: offset_max / divisor }
     }
 
     /// The exact quotient: a shift and a product with the inverse modulo 2^64.
@@ -120,15 +115,10 @@ impl Division {
 }
 
 /// Least and greatest value that is not NULL; `None` where there is none.
-pub(crate) fn range_of<T: Native>(
-    values: &[T],
-    nulls: Option<&NullBuffer>,
-) -> Option<(i128, i128)> {
+pub(crate) fn range_of<T: Native>(values: &[T], nulls: Option<&NullBuffer>) -> Option<(i128, i128)> {
     let mut range: Option<(i128, i128)> = None;
     let mut include = |low: i128, high: i128| {
-        range = Some(range.map_or((low, high), |(least, greatest)| {
-            (least.min(low), greatest.max(high))
-        }));
+        range = Some(range.map_or((low, high), |(least, greatest)| (least.min(low), greatest.max(high))));
     };
     match nulls {
         None if values.is_empty() => {}
@@ -168,19 +158,12 @@ pub(crate) struct Frame {
 
 /// Chooses the frame for `range`: the GCD of the offsets is used only where it makes lanes narrower.
 /// `fold` feeds every offset from `range.0` that is not NULL, and stops early once told `false`.
-pub(crate) fn frame_of(
-    range: (i128, i128),
-    candidate: u128,
-    fold: impl Fn(&mut dyn FnMut(u128) -> bool),
-) -> Result<Frame, Decline> {
+pub(crate) fn frame_of(range: (i128, i128), candidate: u128, fold: impl Fn(&mut dyn FnMut(u128) -> bool)) -> Result<Frame, Decline> {
     let (base, high) = range;
     let width = high.wrapping_sub(base) as u128;
     let plain = u64::try_from(width).ok().map(LaneWidth::fitting);
     let divided = |divisor: u128| u64::try_from(width / divisor.max(1)).ok();
-    let improves = |divisor: u128| {
-        divided(divisor)
-            .is_some_and(|max| plain.is_none_or(|plain| LaneWidth::fitting(max) < plain))
-    };
+    let improves = |divisor: u128| divided(divisor).is_some_and(|max| plain.is_none_or(|plain| LaneWidth::fitting(max) < plain));
     let mut divisor = candidate;
     if improves(divisor) {
         fold(&mut |offset| {
@@ -193,16 +176,9 @@ pub(crate) fn frame_of(
     if !improves(divisor) {
         divisor = 1;
     }
-    let lane_max =
-        divided(divisor).ok_or_else(|| Decline::new("values spread over more than 64 bits"))?;
-    let factor = i128::try_from(divisor)
-        .map_err(|_| Decline::new("values spread over more than 127 bits"))?;
-    Ok(Frame {
-        base,
-        factor,
-        lane_max,
-        lane_width: LaneWidth::fitting(lane_max),
-    })
+    let lane_max = divided(divisor).ok_or_else(|| Decline::new("values spread over more than 64 bits"))?;
+    let factor = i128::try_from(divisor).map_err(|_| Decline::new("values spread over more than 127 bits"))?;
+    Ok(Frame { base, factor, lane_max, lane_width: LaneWidth::fitting(lane_max) })
 }
 
 /// Greatest common divisor; `gcd(0, x)` is x.
@@ -214,13 +190,7 @@ pub(crate) fn gcd(mut left: u128, mut right: u128) -> u128 {
 }
 
 /// Writes the lanes of `values` from row `start` on. Rows that are NULL get lane 0.
-pub(crate) fn pack_values<T: Native>(
-    values: &[T],
-    nulls: Option<&NullBuffer>,
-    frame: &Frame,
-    lanes: &mut Words,
-    start: usize,
-) {
+pub(crate) fn pack_values<T: Native>(values: &[T], nulls: Option<&NullBuffer>, frame: &Frame, lanes: &mut Words, start: usize) {
     match frame.lane_width {
         LaneWidth::U8 => pack_into::<T, u8>(values, nulls, frame, lanes, start),
         LaneWidth::U16 => pack_into::<T, u16>(values, nulls, frame, lanes, start),
@@ -229,13 +199,7 @@ pub(crate) fn pack_values<T: Native>(
     }
 }
 
-fn pack_into<T: Native, L: Lane>(
-    values: &[T],
-    nulls: Option<&NullBuffer>,
-    frame: &Frame,
-    lanes: &mut Words,
-    start: usize,
-) {
+fn pack_into<T: Native, L: Lane>(values: &[T], nulls: Option<&NullBuffer>, frame: &Frame, lanes: &mut Words, start: usize) {
     let lanes = &mut lanes.as_mut_slice::<L>()[start..start + values.len()];
     let factor = u64::try_from(frame.factor);
     match factor {

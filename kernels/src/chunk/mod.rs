@@ -22,9 +22,7 @@ pub(crate) struct Words {
 impl Words {
     /// Zeroed memory for `bytes` bytes.
     pub(crate) fn zeroed(bytes: usize) -> Self {
-        Self {
-            words: vec![0; bytes.div_ceil(16)],
-        }
+        Self { words: vec![0; bytes.div_ceil(16)] }
     }
 
     pub(crate) fn as_slice<T: bytemuck::AnyBitPattern>(&self) -> &[T] {
@@ -172,8 +170,7 @@ impl Chunk {
 
     /// The greatest integer value; `None` for strings and where every row is NULL.
     pub fn max(&self) -> Option<i128> {
-        self.has_integers()
-            .then(|| self.base + self.factor * i128::from(self.lane_max))
+        self.has_integers().then(|| self.base + self.factor * i128::from(self.lane_max))
     }
 
     /// Distinct strings; `None` for integers, whose distinct values are not counted.
@@ -189,10 +186,7 @@ impl Chunk {
     /// Bytes held: lanes, validity and dictionary.
     pub fn bytes(&self) -> usize {
         let validity = self.validity.as_ref().map_or(0, Words::bytes);
-        let dictionary = self
-            .dictionary
-            .as_ref()
-            .map_or(0, |strings| strings.get_buffer_memory_size());
+        let dictionary = self.dictionary.as_ref().map_or(0, |strings| strings.get_buffer_memory_size());
         size_of::<Self>() + self.lanes.bytes() + validity + dictionary
     }
 
@@ -207,10 +201,7 @@ impl Chunk {
             Lanes::U32(lanes) => u64::from(lanes[row]),
             Lanes::U64(lanes) => lanes[row],
         };
-        Some(
-            self.base
-                .wrapping_add(self.factor.wrapping_mul(i128::from(lane))),
-        )
+        Some(self.base.wrapping_add(self.factor.wrapping_mul(i128::from(lane))))
     }
 
     fn has_integers(&self) -> bool {
@@ -218,9 +209,7 @@ impl Chunk {
     }
 
     fn is_valid(&self, row: usize) -> bool {
-        self.validity
-            .as_ref()
-            .is_none_or(|bits| bits.as_slice::<u8>()[row / 8] >> (row % 8) & 1 == 1)
+        self.validity.as_ref().is_none_or(|bits| bits.as_slice::<u8>()[row / 8] >> (row % 8) & 1 == 1)
     }
 
     pub(crate) fn base(&self) -> i128 {

@@ -22,12 +22,7 @@ pub(crate) struct StringTable {
 impl StringTable {
     /// A table that declines past `values_max` distinct strings.
     pub(crate) fn new(values_max: usize) -> Self {
-        Self {
-            bytes: Vec::new(),
-            offsets: vec![0],
-            slots: vec![EMPTY; 64],
-            values_max,
-        }
+        Self { bytes: Vec::new(), offsets: vec![0], slots: vec![EMPTY; 64], values_max }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,10 +57,7 @@ impl StringTable {
     #[cold]
     fn insert(&mut self, value: &str, slot: usize) -> Result<u32, Decline> {
         if self.len() >= self.values_max {
-            return Err(Decline::new(format!(
-                "more than {} distinct strings",
-                self.values_max
-            )));
+            return Err(Decline::new(format!("more than {} distinct strings", self.values_max)));
         }
         if self.bytes.len() + value.len() > DICTIONARY_BYTES_MAX {
             return Err(Decline::new("distinct strings over 2 GiB"));

@@ -15,11 +15,7 @@ pub(super) struct RecentlyUsed<K, V> {
 
 impl<K: Hash + Eq + Clone, V: Clone> RecentlyUsed<K, V> {
     pub(super) fn new(entries_max: usize) -> Self {
-        Self {
-            entries: HashMap::new(),
-            entries_max,
-            clock: 0,
-        }
+        Self { entries: HashMap::new(), entries_max, clock: 0 }
     }
 
     pub(super) fn get(&mut self, key: &K) -> Option<V> {
@@ -32,11 +28,7 @@ impl<K: Hash + Eq + Clone, V: Clone> RecentlyUsed<K, V> {
     pub(super) fn insert(&mut self, key: K, value: V) {
         self.clock += 1;
         if self.entries.len() >= self.entries_max && !self.entries.contains_key(&key) {
-            let oldest = self
-                .entries
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(key, _)| key.clone());
+            let oldest = self.entries.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
             oldest.map(|key| self.entries.remove(&key));
         }
         self.entries.insert(key, (self.clock, value));
@@ -65,12 +57,7 @@ pub(super) struct ChunkCopies<B> {
 
 impl<B: Clone> ChunkCopies<B> {
     pub(super) fn new(budget_bytes: u64) -> Self {
-        Self {
-            copies: HashMap::new(),
-            budget_bytes,
-            bytes: 0,
-            clock: 0,
-        }
+        Self { copies: HashMap::new(), budget_bytes, bytes: 0, clock: 0 }
     }
 
     pub(super) fn get(&mut self, id: u64) -> Option<B> {
@@ -87,36 +74,18 @@ impl<B: Clone> ChunkCopies<B> {
             return;
         }
         if self.bytes + bytes > self.budget_bytes {
-            let dead: Vec<u64> = self
-                .copies
-                .iter()
-                .filter(|(_, copy)| copy.chunk.strong_count() == 0)
-                .map(|(id, _)| *id)
-                .collect();
+            let dead: Vec<u64> = self.copies.iter().filter(|(_, copy)| copy.chunk.strong_count() == 0).map(|(id, _)| *id).collect();
             dead.into_iter().for_each(|id| self.remove(id));
         }
         while self.bytes + bytes > self.budget_bytes {
-            let Some(oldest) = self
-                .copies
-                .iter()
-                .min_by_key(|(_, copy)| copy.used)
-                .map(|(id, _)| *id)
-            else {
+            let Some(oldest) = self.copies.iter().min_by_key(|(_, copy)| copy.used).map(|(id, _)| *id) else {
                 break;
             };
             self.remove(oldest);
         }
         self.clock += 1;
         self.bytes += bytes;
-        self.copies.insert(
-            chunk.id(),
-            Copy {
-                chunk: Arc::downgrade(chunk),
-                buffer,
-                bytes,
-                used: self.clock,
-            },
-        );
+        self.copies.insert(chunk.id(), Copy { chunk: Arc::downgrade(chunk), buffer, bytes, used: self.clock });
     }
 
     fn remove(&mut self, id: u64) {

@@ -36,16 +36,11 @@ pub(super) struct Gpu {
 impl Gpu {
     /// Opens the best adapter that the policy allows; the error is the reason for a report.
     pub(super) fn open(policy: DevicePolicy, copy_budget_bytes: u64) -> Result<Self, DeviceReport> {
-        let unavailable = |reason: String| DeviceReport {
-            reason: Some(reason),
-            ..DeviceReport::default()
-        };
+        let unavailable = |reason: String| DeviceReport { reason: Some(reason), ..DeviceReport::default() };
         let mut descriptor = InstanceDescriptor::new_without_display_handle();
         descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
         let instance = Instance::new(descriptor);
-        let adapters = pollster::block_on(
-            instance.enumerate_adapters(Backends::VULKAN | Backends::METAL | Backends::DX12),
-        );
+        let adapters = pollster::block_on(instance.enumerate_adapters(Backends::VULKAN | Backends::METAL | Backends::DX12));
         let rank = |adapter: &Adapter| match adapter.get_info().device_type {
             DeviceType::DiscreteGpu => 0,
             DeviceType::IntegratedGpu => 1,
@@ -60,21 +55,14 @@ impl Gpu {
         let software = info.device_type == DeviceType::Cpu;
         let mut report = DeviceReport {
             available: false,
-            driver: format!("{} {}", info.driver, info.driver_info)
-                .trim()
-                .to_string(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
             backend: format!("{:?}", info.backend),
             software,
             reason: None,
             name: info.name,
         };
         if software && policy == DevicePolicy::Hardware {
-            let name = report
-                .name
-                .split_whitespace()
-                .next()
-                .unwrap_or("unnamed")
-                .to_string();
+            let name = report.name.split_whitespace().next().unwrap_or("unnamed").to_string();
             report.reason = Some(format!("only a software adapter ({name}) was found"));
             return Err(report);
         }
@@ -101,9 +89,7 @@ impl Gpu {
             *seen.lock() = Some(format!("{reason:?}: {message}"));
         });
         // Without a handler wgpu panics on an error outside every scope.
-        device.on_uncaptured_error(Arc::new(
-            |error: Error| tracing::warn!(%error, "device error outside a scope"),
-        ));
+        device.on_uncaptured_error(Arc::new(|error: Error| tracing::warn!(%error, "device error outside a scope")));
         report.available = true;
         Ok(Self {
             device,
@@ -135,23 +121,16 @@ impl Gpu {
         let layout = Layout::new(program)?;
         let shader = wgsl::generate(program, &layout)?;
         let bytes = self.check(program, &shader)?;
-        if self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > self.copy_budget_bytes
-        {
+        if self.in_flight_bytes.fetch_add(bytes, Ordering::AcqRel) + bytes > self.copy_budget_bytes {
             self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
-            return Err(KernelError::declined(
-                "device: row groups in flight fill the device memory budget",
-            ));
+            return Err(KernelError::declined("device: row groups in flight fill the device memory budget"));
         }
         // Scopes belong to this thread: everything up to the last pop stays on it, with no await between.
         let validation = self.device.push_error_scope(ErrorFilter::Validation);
         let memory = self.device.push_error_scope(ErrorFilter::OutOfMemory);
         let internal = self.device.push_error_scope(ErrorFilter::Internal);
         let words = self.dispatch(program, &layout, &shader);
-        let errors = [
-            pollster::block_on(internal.pop()),
-            pollster::block_on(memory.pop()),
-            pollster::block_on(validation.pop()),
-        ];
+        let errors = [pollster::block_on(internal.pop()), pollster::block_on(memory.pop()), pollster::block_on(validation.pop())];
         self.in_flight_bytes.fetch_sub(bytes, Ordering::AcqRel);
         if let Some(error) = errors.into_iter().flatten().next() {
             // A pipeline or a copy that was made under an error is no good to anyone.
@@ -167,47 +146,28 @@ impl Gpu {
 
     /// Bytes of the row group on the device, all limits respected.
     fn check(&self, program: &Program<'_>, shader: &Shader) -> Result<u64, KernelError> {
-        if shader.columns.len() as u64 + u64::from(FIXED_BINDINGS)
-            > u64::from(self.limits.max_storage_buffers_per_shader_stage)
-        {
-            return Err(KernelError::declined(format!(
-                "device: {} columns exceed its bindings",
-                shader.columns.len()
-            )));
+        if shader.columns.len() as u64 + u64::from(FIXED_BINDINGS) > u64::from(self.limits.max_storage_buffers_per_shader_stage) {
+            return Err(KernelError::declined(format!("device: {} columns exceed its bindings", shader.columns.len())));
         }
-        let largest = self
-            .limits
-            .max_storage_buffer_binding_size
-            .min(self.limits.max_buffer_size);
+        let largest = self.limits.max_storage_buffer_binding_size.min(self.limits.max_buffer_size);
         let mut total = 0;
         for column in &shader.columns {
             let bytes = copy_bytes(&program.chunks[*column]);
             if bytes > largest {
-                return Err(KernelError::declined(format!(
-                    "device: a chunk of {bytes} bytes exceeds a binding"
-                )));
+                return Err(KernelError::declined(format!("device: a chunk of {bytes} bytes exceeds a binding")));
             }
             total += bytes;
         }
         if shader.tables.len() as u64 * 4 > largest {
-            return Err(KernelError::declined(
-                "device: string tables exceed a binding",
-            ));
+            return Err(KernelError::declined("device: string tables exceed a binding"));
         }
         if total > self.copy_budget_bytes {
-            return Err(KernelError::declined(format!(
-                "device: chunks of {total} bytes exceed the device memory budget"
-            )));
+            return Err(KernelError::declined(format!("device: chunks of {total} bytes exceed the device memory budget")));
         }
         Ok(total)
     }
 
-    fn dispatch(
-        &self,
-        program: &Program<'_>,
-        layout: &Layout,
-        shader: &Shader,
-    ) -> Result<Vec<u32>, KernelError> {
+    fn dispatch(&self, program: &Program<'_>, layout: &Layout, shader: &Shader) -> Result<Vec<u32>, KernelError> {
         let (pipeline, bind_group_layout) = self.pipeline(shader);
         let total_bytes = u64::from(layout.words()) * 4;
         let parameters = self.filled(&[bytemuck::cast_slice(&shader.parameters)])?;
@@ -231,52 +191,29 @@ impl Gpu {
         let entries: Vec<BindGroupEntry<'_>> = buffers
             .iter()
             .enumerate()
-            .map(|(binding, buffer)| BindGroupEntry {
-                binding: binding as u32,
-                resource: buffer.as_entire_binding(),
-            })
+            .map(|(binding, buffer)| BindGroupEntry { binding: binding as u32, resource: buffer.as_entire_binding() })
             .collect();
-        let bind_group = self.device.create_bind_group(&BindGroupDescriptor {
-            label: Some("row group"),
-            layout: &bind_group_layout,
-            entries: &entries,
-        });
-        let mut encoder = self
-            .device
-            .create_command_encoder(&CommandEncoderDescriptor::default());
+        let bind_group =
+            self.device.create_bind_group(&BindGroupDescriptor { label: Some("row group"), layout: &bind_group_layout, entries: &entries });
+        let mut encoder = self.device.create_command_encoder(&CommandEncoderDescriptor::default());
         {
             let mut pass = encoder.begin_compute_pass(&ComputePassDescriptor::default());
             pass.set_pipeline(&pipeline);
             pass.set_bind_group(0, &bind_group, &[]);
-            let workgroups = (program.row_count as u32)
-                .div_ceil(WORKGROUP_SIZE)
-                .clamp(1, WORKGROUPS_MAX);
-            pass.dispatch_workgroups(
-                workgroups.min(self.limits.max_compute_workgroups_per_dimension),
-                1,
-                1,
-            );
+            let workgroups = (program.row_count as u32).div_ceil(WORKGROUP_SIZE).clamp(1, WORKGROUPS_MAX);
+            pass.dispatch_workgroups(workgroups.min(self.limits.max_compute_workgroups_per_dimension), 1, 1);
         }
         encoder.copy_buffer_to_buffer(&totals, 0, &readback, 0, total_bytes);
         let submission = self.queue.submit([encoder.finish()]);
         self.read(&readback, submission)
     }
 
-    fn read(
-        &self,
-        readback: &Buffer,
-        submission: SubmissionIndex,
-    ) -> Result<Vec<u32>, KernelError> {
+    fn read(&self, readback: &Buffer, submission: SubmissionIndex) -> Result<Vec<u32>, KernelError> {
         let mapped = Arc::new(Mutex::new(None));
         let outcome = Arc::clone(&mapped);
-        readback.map_async(MapMode::Read, .., move |result| {
-            *outcome.lock() = Some(result)
-        });
+        readback.map_async(MapMode::Read, .., move |result| *outcome.lock() = Some(result));
         let timeout = Some(Duration::from_millis(DEVICE_WAIT_MS));
-        let waited = self.device.poll(PollType::Wait {
-            submission_index: Some(submission),
-            timeout,
-        });
+        let waited = self.device.poll(PollType::Wait { submission_index: Some(submission), timeout });
         if let Err(error) = waited {
             // A device that does not come back is as good as lost.
             *self.lost.lock() = Some(error.to_string());
@@ -287,9 +224,7 @@ impl Gpu {
             Some(Err(error)) => return Err(KernelError::device(error.to_string())),
             None => return Err(KernelError::device("the answer was not mapped")),
         }
-        let view = readback
-            .get_mapped_range(..)
-            .map_err(|error| KernelError::device(error.to_string()))?;
+        let view = readback.get_mapped_range(..).map_err(|error| KernelError::device(error.to_string()))?;
         Ok(bytemuck::pod_collect_to_vec(&view))
     }
 
@@ -303,9 +238,7 @@ impl Gpu {
             mapped_at_creation: true,
         });
         {
-            let mut view = buffer
-                .get_mapped_range_mut(..)
-                .map_err(|error| KernelError::device(error.to_string()))?;
+            let mut view = buffer.get_mapped_range_mut(..).map_err(|error| KernelError::device(error.to_string()))?;
             let mut start = 0;
             for part in parts {
                 view.slice(start..start + part.len()).copy_from_slice(part);
@@ -322,13 +255,8 @@ impl Gpu {
             return Ok(buffer);
         }
         let validity = chunk.validity_words().unwrap_or_default();
-        let buffer = self.filled(&[
-            bytemuck::cast_slice(chunk.lane_words()),
-            bytemuck::cast_slice(validity),
-        ])?;
-        self.copies
-            .lock()
-            .insert(chunk, buffer.clone(), buffer.size());
+        let buffer = self.filled(&[bytemuck::cast_slice(chunk.lane_words()), bytemuck::cast_slice(validity)])?;
+        self.copies.lock().insert(chunk, buffer.clone(), buffer.size());
         Ok(buffer)
     }
 
@@ -341,45 +269,32 @@ impl Gpu {
                 binding,
                 visibility: ShaderStages::COMPUTE,
                 ty: BindingType::Buffer {
-                    ty: BufferBindingType::Storage {
-                        read_only: binding != 1,
-                    },
+                    ty: BufferBindingType::Storage { read_only: binding != 1 },
                     has_dynamic_offset: false,
                     min_binding_size: None,
                 },
                 count: None,
             })
             .collect();
-        let layout = self
-            .device
-            .create_bind_group_layout(&BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries,
-            });
-        let pipeline_layout = self
-            .device
-            .create_pipeline_layout(&PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&layout)],
-                immediate_size: 0,
-            });
+        let layout = self.device.create_bind_group_layout(&BindGroupLayoutDescriptor { label: None, entries: &entries });
+        let pipeline_layout = self.device.create_pipeline_layout(&PipelineLayoutDescriptor {
+            label: None,
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
         let module = self.device.create_shader_module(ShaderModuleDescriptor {
             label: Some("hot aggregation"),
             source: ShaderSource::Wgsl(shader.source.as_str().into()),
         });
-        let pipeline = self
-            .device
-            .create_compute_pipeline(&ComputePipelineDescriptor {
-                label: Some("hot aggregation"),
-                layout: Some(&pipeline_layout),
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: PipelineCompilationOptions::default(),
-                cache: None,
-            });
-        self.pipelines
-            .lock()
-            .insert(shader.source.clone(), (pipeline.clone(), layout.clone()));
+        let pipeline = self.device.create_compute_pipeline(&ComputePipelineDescriptor {
+            label: Some("hot aggregation"),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: PipelineCompilationOptions::default(),
+            cache: None,
+        });
+        self.pipelines.lock().insert(shader.source.clone(), (pipeline.clone(), layout.clone()));
         (pipeline, layout)
     }
 }

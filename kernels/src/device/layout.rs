@@ -41,10 +41,7 @@ impl Layout {
         let slots = match u32::try_from(program.keys.slots) {
             Ok(slots) if slots as usize <= DEVICE_SLOTS_MAX => slots,
             _ => {
-                return Err(KernelError::declined(format!(
-                    "device: {} group slots exceed {DEVICE_SLOTS_MAX}",
-                    program.keys.slots
-                )));
+                return Err(KernelError::declined(format!("device: {} group slots exceed {DEVICE_SLOTS_MAX}", program.keys.slots)));
             }
         };
         let mut words = 0;
@@ -53,11 +50,7 @@ impl Layout {
             words += count;
             at
         };
-        let counts = program
-            .counts
-            .iter()
-            .map(|_| Entry::Count { at: take(1) })
-            .collect();
+        let counts = program.counts.iter().map(|_| Entry::Count { at: take(1) }).collect();
         let mut measures = Vec::with_capacity(program.measures.len());
         for measure in &program.measures {
             let value = &program.values[measure.value.0];
@@ -66,29 +59,17 @@ impl Layout {
                 Combine::Sum => {
                     // More than four limbs cannot be: sums stay inside 127 bits, and so does their distance from `low`.
                     let total = spread.saturating_mul(program.row_count as u128);
-                    let limbs = (u128::BITS - total.leading_zeros())
-                        .div_ceil(32)
-                        .clamp(1, 4);
-                    Entry::Sum {
-                        at: take(limbs),
-                        limbs,
-                    }
+                    let limbs = (u128::BITS - total.leading_zeros()).div_ceil(32).clamp(1, 4);
+                    Entry::Sum { at: take(limbs), limbs }
                 }
                 _ if spread > u128::from(u32::MAX) => {
-                    return Err(KernelError::declined(
-                        "device: MIN or MAX over values that spread over more than 32 bits",
-                    ));
+                    return Err(KernelError::declined("device: MIN or MAX over values that spread over more than 32 bits"));
                 }
                 Combine::Max => Entry::Max { at: take(1) },
                 Combine::Min => Entry::Min { at: take(1) },
             });
         }
-        Ok(Self {
-            slots,
-            slot_words: words.max(1),
-            counts,
-            measures,
-        })
+        Ok(Self { slots, slot_words: words.max(1), counts, measures })
     }
 
     pub(super) fn words(&self) -> u32 {
@@ -101,27 +82,13 @@ impl Layout {
     }
 
     /// The words that came back, in the form of the host kernel.
-    pub(super) fn decode(
-        &self,
-        program: &Program<'_>,
-        words: &[u32],
-    ) -> Result<Partial, KernelError> {
+    pub(super) fn decode(&self, program: &Program<'_>, words: &[u32]) -> Result<Partial, KernelError> {
         if words.len() < self.words() as usize {
             return Err(KernelError::device("a short answer"));
         }
-        let slots = words
-            .chunks_exact(self.slot_words as usize)
-            .take(self.slots as usize);
-        let counts: Vec<Vec<u64>> = self
-            .counts
-            .iter()
-            .map(|entry| {
-                slots
-                    .clone()
-                    .map(|slot| u64::from(slot[entry.at() as usize]))
-                    .collect()
-            })
-            .collect();
+        let slots = words.chunks_exact(self.slot_words as usize).take(self.slots as usize);
+        let counts: Vec<Vec<u64>> =
+            self.counts.iter().map(|entry| slots.clone().map(|slot| u64::from(slot[entry.at() as usize])).collect()).collect();
         let mut measures = Vec::with_capacity(self.measures.len());
         for (entry, measure) in self.measures.iter().zip(&program.measures) {
             let low = program.values[measure.value.0].low;
@@ -133,24 +100,15 @@ impl Layout {
                 match entry {
                     Entry::Sum { limbs, .. } => {
                         let limbs = &slot[at..at + *limbs as usize];
-                        let total = limbs
-                            .iter()
-                            .rev()
-                            .fold(0u128, |total, limb| total << 32 | u128::from(*limb));
+                        let total = limbs.iter().rev().fold(0u128, |total, limb| total << 32 | u128::from(*limb));
                         (total as i128).wrapping_add(low.wrapping_mul(i128::from(*count)))
                     }
                     Entry::Min { .. } => low.wrapping_add(i128::from(!slot[at])),
-                    Entry::Max { .. } | Entry::Count { .. } => {
-                        low.wrapping_add(i128::from(slot[at]))
-                    }
+                    Entry::Max { .. } | Entry::Count { .. } => low.wrapping_add(i128::from(slot[at])),
                 }
             };
             measures.push(slots.clone().zip(&counts[count]).map(decode).collect());
         }
-        Ok(Partial {
-            combined: None,
-            counts,
-            measures,
-        })
+        Ok(Partial { combined: None, counts, measures })
     }
 }

@@ -65,11 +65,7 @@ pub(crate) struct Devices {
 
 impl Devices {
     pub(crate) fn new(policy: DevicePolicy, cache_bytes: u64) -> Self {
-        Self {
-            policy,
-            cache_bytes,
-            state: Mutex::new((State::Unopened, 0)),
-        }
+        Self { policy, cache_bytes, state: Mutex::new((State::Unopened, 0)) }
     }
 
     pub(crate) fn report(&self) -> DeviceReport {
@@ -80,12 +76,8 @@ impl Devices {
     }
 
     pub(crate) fn run(&self, program: &Program<'_>) -> Result<Partial, KernelError> {
-        let gpu = self.gpu().map_err(|report| {
-            KernelError::declined(format!(
-                "device: {}",
-                report.reason.unwrap_or_else(|| "none".into())
-            ))
-        })?;
+        let gpu =
+            self.gpu().map_err(|report| KernelError::declined(format!("device: {}", report.reason.unwrap_or_else(|| "none".into()))))?;
         gpu.run(program)
     }
 
@@ -100,21 +92,14 @@ impl Devices {
                 State::Unopened
             } else {
                 let reason = Some(format!("lost {losses} times: {reason}"));
-                State::Unavailable(DeviceReport {
-                    available: false,
-                    reason,
-                    ..gpu.report.clone()
-                })
+                State::Unavailable(DeviceReport { available: false, reason, ..gpu.report.clone() })
             };
         }
         if matches!(state, State::Unopened) {
             *state = match self.policy {
                 DevicePolicy::Off => {
                     let reason = Some("devices are switched off".into());
-                    State::Unavailable(DeviceReport {
-                        reason,
-                        ..DeviceReport::default()
-                    })
+                    State::Unavailable(DeviceReport { reason, ..DeviceReport::default() })
                 }
                 policy => match Gpu::open(policy, self.cache_bytes) {
                     Ok(gpu) => State::Open(Arc::new(gpu)),

@@ -10,14 +10,8 @@ use crate::bind;
 use crate::error::KernelError;
 use crate::*;
 
-const INT: ColumnType = ColumnType::Int {
-    bits: 64,
-    signed: true,
-};
-const WIDE: ColumnType = ColumnType::Decimal128 {
-    precision: 38,
-    scale: 0,
-};
+const INT: ColumnType = ColumnType::Int { bits: 64, signed: true };
+const WIDE: ColumnType = ColumnType::Decimal128 { precision: 38, scale: 0 };
 
 fn chunk(column_type: ColumnType, array: ArrayRef) -> Arc<Chunk> {
     let mut encoder = ChunkEncoder::new(column_type);
@@ -33,83 +27,28 @@ fn integers(scale: i64, nulls: bool) -> Arc<Chunk> {
 /// A plan that touches every kind of node, over lanes as wide as `scale` makes them.
 fn plan(keys: Vec<usize>) -> AggregatePlan {
     let column = |column| Box::new(Expr::Column(column));
-    let product = Expr::Arithmetic {
-        op: ArithmeticOp::Mul,
-        left: column(0),
-        right: column(1),
-        result: WIDE,
-    };
-    let difference = Expr::Arithmetic {
-        op: ArithmeticOp::Sub,
-        left: Box::new(product.clone()),
-        right: column(0),
-        result: WIDE,
-    };
+    let product = Expr::Arithmetic { op: ArithmeticOp::Mul, left: column(0), right: column(1), result: WIDE };
+    let difference = Expr::Arithmetic { op: ArithmeticOp::Sub, left: Box::new(product.clone()), right: column(0), result: WIDE };
     let list = [0, 2, 9, 30, 31, 55].map(Literal::Int).to_vec();
     let filter = Expr::Or(vec![
-        Expr::Compare {
-            op: CompareOp::Lt,
-            left: column(0),
-            right: column(1),
-        },
-        Expr::Compare {
-            op: CompareOp::Eq,
-            left: Box::new(product.clone()),
-            right: column(1),
-        },
-        Expr::InList {
-            input: column(0),
-            list,
-            negated: false,
-        },
-        Expr::Like {
-            input: column(2),
-            pattern: "%b".into(),
-            negated: true,
-            case_insensitive: false,
-        },
+        Expr::Compare { op: CompareOp::Lt, left: column(0), right: column(1) },
+        Expr::Compare { op: CompareOp::Eq, left: Box::new(product.clone()), right: column(1) },
+        Expr::InList { input: column(0), list, negated: false },
+        Expr::Like { input: column(2), pattern: "%b".into(), negated: true, case_insensitive: false },
         Expr::IsNull(column(1)),
     ]);
     let aggregates = vec![
-        Aggregate {
-            function: AggregateFunction::Sum,
-            argument: Some(product),
-            filter: None,
-        },
-        Aggregate {
-            function: AggregateFunction::Sum,
-            argument: Some(difference),
-            filter: Some(filter.clone()),
-        },
-        Aggregate {
-            function: AggregateFunction::Count,
-            argument: Some(Expr::Column(1)),
-            filter: None,
-        },
-        Aggregate {
-            function: AggregateFunction::CountStar,
-            argument: None,
-            filter: None,
-        },
+        Aggregate { function: AggregateFunction::Sum, argument: Some(product), filter: None },
+        Aggregate { function: AggregateFunction::Sum, argument: Some(difference), filter: Some(filter.clone()) },
+        Aggregate { function: AggregateFunction::Count, argument: Some(Expr::Column(1)), filter: None },
+        Aggregate { function: AggregateFunction::CountStar, argument: None, filter: None },
     ];
-    AggregatePlan {
-        columns: vec![INT, INT, ColumnType::Utf8],
-        filter: Some(filter),
-        keys,
-        aggregates,
-    }
+    AggregatePlan { columns: vec![INT, INT, ColumnType::Utf8], filter: Some(filter), keys, aggregates }
 }
 
 fn rows(scale: i64) -> Vec<Arc<Chunk>> {
-    let texts: ArrayRef =
-        Arc::new(StringArray::from_iter((0..100).map(|row| {
-            (row % 5 > 0).then(|| ["ab", "b", "c", "bb"][row % 4])
-        })));
-    vec![
-        integers(scale, false),
-        integers(scale / 2 + 1, true),
-        chunk(ColumnType::Utf8, texts),
-    ]
+    let texts: ArrayRef = Arc::new(StringArray::from_iter((0..100).map(|row| (row % 5 > 0).then(|| ["ab", "b", "c", "bb"][row % 4]))));
+    vec![integers(scale, false), integers(scale / 2 + 1, true), chunk(ColumnType::Utf8, texts)]
 }
 
 #[test]
@@ -120,15 +59,9 @@ fn every_shader_is_valid_without_a_device() {
             let program = bind::bind(&plan, &chunks, 100).unwrap();
             let layout = Layout::new(&program).unwrap();
             let shader = wgsl::generate(&program, &layout).unwrap();
-            let module = naga::front::wgsl::parse_str(&shader.source)
-                .unwrap_or_else(|error| panic!("{error}\n{}", shader.source));
-            let mut validator = naga::valid::Validator::new(
-                naga::valid::ValidationFlags::all(),
-                naga::valid::Capabilities::empty(),
-            );
-            validator
-                .validate(&module)
-                .unwrap_or_else(|error| panic!("{error:?}\n{}", shader.source));
+            let module = naga::front::wgsl::parse_str(&shader.source).unwrap_or_else(|error| panic!("{error}\n{}", shader.source));
+            let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty());
+            validator.validate(&module).unwrap_or_else(|error| panic!("{error:?}\n{}", shader.source));
         }
     }
 }
@@ -137,16 +70,11 @@ fn every_shader_is_valid_without_a_device() {
 fn literals_do_not_change_the_shader() {
     let source = |value: i128| {
         let mut plan = plan(vec![]);
-        plan.filter = Some(Expr::Compare {
-            op: CompareOp::Gt,
-            left: Box::new(Expr::Column(0)),
-            right: Box::new(Expr::Literal(Literal::Int(value))),
-        });
+        plan.filter =
+            Some(Expr::Compare { op: CompareOp::Gt, left: Box::new(Expr::Column(0)), right: Box::new(Expr::Literal(Literal::Int(value))) });
         let chunks = rows(1);
         let program = bind::bind(&plan, &chunks, 100).unwrap();
-        wgsl::generate(&program, &Layout::new(&program).unwrap())
-            .unwrap()
-            .source
+        wgsl::generate(&program, &Layout::new(&program).unwrap()).unwrap().source
     };
     assert_eq!(source(10), source(20));
 }

@@ -50,12 +50,7 @@ pub(super) fn generate(program: &Program<'_>, layout: &Layout) -> Result<Shader,
     }
     writer.body.push_str("    }\n");
     let source = writer.source(layout, private);
-    Ok(Shader {
-        source,
-        parameters: writer.parameters,
-        tables: writer.tables,
-        columns: writer.columns,
-    })
+    Ok(Shader { source, parameters: writer.parameters, tables: writer.tables, columns: writer.columns })
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -84,12 +79,8 @@ impl Writer<'_> {
     fn wide_parameter(&mut self, value: i128, width: Width) -> String {
         let limbs: Vec<String> = match width {
             Width::U32 => return self.parameter(value as u32),
-            Width::I64 => (0..2)
-                .map(|limb| self.parameter((value >> (32 * limb)) as u32))
-                .collect(),
-            Width::I128 => (0..4)
-                .map(|limb| self.parameter((value >> (32 * limb)) as u32))
-                .collect(),
+            Width::I64 => (0..2).map(|limb| self.parameter((value >> (32 * limb)) as u32)).collect(),
+            Width::I128 => (0..4).map(|limb| self.parameter((value >> (32 * limb)) as u32)).collect(),
         };
         format!("vec{}<u32>({})", limbs.len(), limbs.join(", "))
     }
@@ -151,11 +142,7 @@ impl Writer<'_> {
         };
         let expression = match value.op {
             ValueOp::Constant(constant) => self.wide_parameter(constant, value.width),
-            ValueOp::Affine {
-                column,
-                base,
-                factor,
-            } => {
+            ValueOp::Affine { column, base, factor } => {
                 let lane = self.lane(column);
                 let lane = match (value.width, self.is_wide(column)) {
                     (Width::U32, false) | (Width::I64, true) => lane,
@@ -168,21 +155,13 @@ impl Writer<'_> {
                     lane
                 } else {
                     let factor = self.wide_parameter(factor, value.width);
-                    if value.width == Width::U32 {
-                        format!("{lane} * {factor}")
-                    } else {
-                        format!("multiply{bits}({lane}, {factor})")
-                    }
+                    if value.width == Width::U32 { format!("{lane} * {factor}") } else { format!("multiply{bits}({lane}, {factor})") }
                 };
                 if base == 0 {
                     scaled
                 } else {
                     let base = self.wide_parameter(base, value.width);
-                    if value.width == Width::U32 {
-                        format!("{scaled} + {base}")
-                    } else {
-                        format!("add{bits}({scaled}, {base})")
-                    }
+                    if value.width == Width::U32 { format!("{scaled} + {base}") } else { format!("add{bits}({scaled}, {base})") }
                 }
             }
             ValueOp::Add(left, right) | ValueOp::Sub(left, right) | ValueOp::Mul(left, right) => {
@@ -244,10 +223,7 @@ impl Writer<'_> {
                 let lane = self.lane(*column);
                 let span = i128::from(high - low);
                 if self.is_wide(*column) {
-                    let (low, span) = (
-                        self.wide_parameter(i128::from(*low), Width::I64),
-                        self.wide_parameter(span, Width::I64),
-                    );
+                    let (low, span) = (self.wide_parameter(i128::from(*low), Width::I64), self.wide_parameter(span, Width::I64));
                     format!("!unsigned_less64({span}, subtract64({lane}, {low}))")
                 } else {
                     let (low, span) = (self.parameter(*low as u32), self.parameter(span as u32));
@@ -258,24 +234,14 @@ impl Writer<'_> {
                 let lane = self.lane(*column);
                 let offset = self.tables.len() as u32;
                 for part in table.chunks(32) {
-                    self.tables.push(
-                        part.iter()
-                            .enumerate()
-                            .fold(0, |word, (bit, answer)| word | u32::from(*answer) << bit),
-                    );
+                    self.tables.push(part.iter().enumerate().fold(0, |word, (bit, answer)| word | u32::from(*answer) << bit));
                 }
                 let offset = self.parameter(offset);
-                let lane = if self.is_wide(*column) {
-                    format!("{lane}.x")
-                } else {
-                    lane
-                };
+                let lane = if self.is_wide(*column) { format!("{lane}.x") } else { lane };
                 format!("((tables[{offset} + ({lane} >> 5u)] >> ({lane} & 31u)) & 1u) == 1u")
             }
             Mask::Member { .. } => {
-                return Err(KernelError::declined(
-                    "device: a long IN list over a wide column",
-                ));
+                return Err(KernelError::declined("device: a long IN list over a wide column"));
             }
             Mask::Valid { column } => self.valid(*column),
             Mask::Compare { order, left, right } => {
@@ -290,16 +256,8 @@ impl Writer<'_> {
                 }
             }
             Mask::And(inputs) | Mask::Or(inputs) => {
-                let symbol = if matches!(program.masks[id.0], Mask::And(_)) {
-                    " && "
-                } else {
-                    " || "
-                };
-                inputs
-                    .iter()
-                    .map(|input| self.mask(*input))
-                    .collect::<Result<Vec<_>, _>>()?
-                    .join(symbol)
+                let symbol = if matches!(program.masks[id.0], Mask::And(_)) { " && " } else { " || " };
+                inputs.iter().map(|input| self.mask(*input)).collect::<Result<Vec<_>, _>>()?.join(symbol)
             }
             Mask::Not(input) => format!("!{}", self.mask(*input)?),
         };
@@ -312,16 +270,11 @@ impl Writer<'_> {
         let mut terms = Vec::new();
         for key in &self.program.keys.columns {
             let lane = self.lane(key.column);
-            let lane = if self.is_wide(key.column) {
-                format!("{lane}.x")
-            } else {
-                lane
-            };
+            let lane = if self.is_wide(key.column) { format!("{lane}.x") } else { lane };
             let code = match key.null_code {
                 None => lane,
                 Some(null_code) => {
-                    let (valid, null_code) =
-                        (self.valid(key.column), self.parameter(null_code as u32));
+                    let (valid, null_code) = (self.valid(key.column), self.parameter(null_code as u32));
                     format!("select({null_code}, {lane}, {valid})")
                 }
             };
@@ -336,11 +289,7 @@ impl Writer<'_> {
     /// One row's contribution to one entry.
     fn add(&mut self, entry: Entry, mask: &str, value: &str, private: bool, layout: &Layout) {
         let at = entry.at();
-        let target = if layout.is_local() {
-            "local_totals"
-        } else {
-            "totals"
-        };
+        let target = if layout.is_local() { "local_totals" } else { "totals" };
         let statement = match (entry, private) {
             (Entry::Count { .. }, true) => format!("private{at} += 1u;"),
             (Entry::Sum { .. }, true) => format!("private{at} = add128(private{at}, {value});"),
@@ -362,24 +311,11 @@ impl Writer<'_> {
 
     fn source(&self, layout: &Layout, private: bool) -> String {
         let mut source = String::new();
-        let _ = writeln!(
-            source,
-            "@group(0) @binding(0) var<storage, read> parameters: array<u32>;"
-        );
-        let _ = writeln!(
-            source,
-            "@group(0) @binding(1) var<storage, read_write> totals: array<atomic<u32>>;"
-        );
-        let _ = writeln!(
-            source,
-            "@group(0) @binding(2) var<storage, read> tables: array<u32>;"
-        );
+        let _ = writeln!(source, "@group(0) @binding(0) var<storage, read> parameters: array<u32>;");
+        let _ = writeln!(source, "@group(0) @binding(1) var<storage, read_write> totals: array<atomic<u32>>;");
+        let _ = writeln!(source, "@group(0) @binding(2) var<storage, read> tables: array<u32>;");
         for (position, column) in self.columns.iter().enumerate() {
-            let _ = writeln!(
-                source,
-                "@group(0) @binding({}) var<storage, read> column{column}: array<u32>;",
-                position + 3
-            );
+            let _ = writeln!(source, "@group(0) @binding({}) var<storage, read> column{column}: array<u32>;", position + 3);
         }
         source.push_str(LIMBS);
         source.push_str(TOTALS);
@@ -388,12 +324,7 @@ impl Writer<'_> {
             let _ = writeln!(source, "const LOCAL_WORDS: u32 = {}u;", layout.words());
             source.push_str(LOCAL_TOTALS);
         }
-        let entries: Vec<Entry> = layout
-            .counts
-            .iter()
-            .chain(&layout.measures)
-            .copied()
-            .collect();
+        let entries: Vec<Entry> = layout.counts.iter().chain(&layout.measures).copied().collect();
         let _ = writeln!(
             source,
             "@compute @workgroup_size({WORKGROUP_SIZE})\nfn main(@builtin(global_invocation_id) invocation: vec3<u32>, \
@@ -401,18 +332,11 @@ impl Writer<'_> {
         );
         if private {
             for entry in &entries {
-                let kind = if matches!(entry, Entry::Sum { .. }) {
-                    "vec4<u32>"
-                } else {
-                    "u32"
-                };
+                let kind = if matches!(entry, Entry::Sum { .. }) { "vec4<u32>" } else { "u32" };
                 let _ = writeln!(source, "  var private{}: {kind};", entry.at());
             }
         }
-        let _ = writeln!(
-            source,
-            "  for (var row = invocation.x; row < parameters[0u]; row += workgroups.x * {WORKGROUP_SIZE}u) {{"
-        );
+        let _ = writeln!(source, "  for (var row = invocation.x; row < parameters[0u]; row += workgroups.x * {WORKGROUP_SIZE}u) {{");
         source.push_str(&self.body);
         source.push_str("  }\n");
         if private {
@@ -422,10 +346,7 @@ impl Writer<'_> {
                     Entry::Count { .. } => {
                         writeln!(source, "  atomicAdd(&local_totals[{at}u], private{at});")
                     }
-                    Entry::Sum { limbs, .. } => writeln!(
-                        source,
-                        "  add_to_local_totals({at}u, {limbs}u, private{at});"
-                    ),
+                    Entry::Sum { limbs, .. } => writeln!(source, "  add_to_local_totals({at}u, {limbs}u, private{at});"),
                     Entry::Max { .. } | Entry::Min { .. } => {
                         writeln!(source, "  atomicMax(&local_totals[{at}u], private{at});")
                     }
@@ -435,26 +356,14 @@ impl Writer<'_> {
         if local {
             source.push_str("  workgroupBarrier();\n");
             let (slots, words) = (layout.slots, layout.slot_words);
-            let _ = writeln!(
-                source,
-                "  for (var slot = local_index; slot < {slots}u; slot += {WORKGROUP_SIZE}u) {{"
-            );
+            let _ = writeln!(source, "  for (var slot = local_index; slot < {slots}u; slot += {WORKGROUP_SIZE}u) {{");
             for entry in &entries {
                 let at = format!("slot * {words}u + {}u", entry.at());
                 let _ = match entry {
-                    Entry::Count { .. } => writeln!(
-                        source,
-                        "    atomicAdd(&totals[{at}], atomicLoad(&local_totals[{at}]));"
-                    ),
-                    Entry::Sum { limbs, .. } => writeln!(
-                        source,
-                        "    add_to_totals({at}, {limbs}u, local_total({at}, {limbs}u));"
-                    ),
+                    Entry::Count { .. } => writeln!(source, "    atomicAdd(&totals[{at}], atomicLoad(&local_totals[{at}]));"),
+                    Entry::Sum { limbs, .. } => writeln!(source, "    add_to_totals({at}, {limbs}u, local_total({at}, {limbs}u));"),
                     Entry::Max { .. } | Entry::Min { .. } => {
-                        writeln!(
-                            source,
-                            "    atomicMax(&totals[{at}], atomicLoad(&local_totals[{at}]));"
-                        )
+                        writeln!(source, "    atomicMax(&totals[{at}], atomicLoad(&local_totals[{at}]));")
                     }
                 };
             }

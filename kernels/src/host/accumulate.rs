@@ -43,15 +43,9 @@ impl Total {
     fn combine_into(&mut self, slot: usize, found: i128) {
         match (&mut self.slots, self.measure.combine) {
             (Slots::Narrow(answers), Combine::Sum) => answers[slot] += found as i64,
-            (Slots::Narrow(answers), Combine::Min) => {
-                answers[slot] = answers[slot].min(clamp(found))
-            }
-            (Slots::Narrow(answers), Combine::Max) => {
-                answers[slot] = answers[slot].max(clamp(found))
-            }
-            (Slots::Wide(answers), Combine::Sum) => {
-                answers[slot] = answers[slot].wrapping_add(found)
-            }
+            (Slots::Narrow(answers), Combine::Min) => answers[slot] = answers[slot].min(clamp(found)),
+            (Slots::Narrow(answers), Combine::Max) => answers[slot] = answers[slot].max(clamp(found)),
+            (Slots::Wide(answers), Combine::Sum) => answers[slot] = answers[slot].wrapping_add(found),
             (Slots::Wide(answers), Combine::Min) => answers[slot] = answers[slot].min(found),
             (Slots::Wide(answers), Combine::Max) => answers[slot] = answers[slot].max(found),
         }
@@ -89,56 +83,32 @@ impl Totals {
             Mask::Constant(answer) => Some(answer),
             _ => None,
         };
-        let counts = program
-            .counts
-            .iter()
-            .map(|mask| (*mask, settled(*mask), vec![0; slots]))
-            .collect();
+        let counts = program.counts.iter().map(|mask| (*mask, settled(*mask), vec![0; slots])).collect();
         let totals = program.measures.iter().map(|measure| {
             let value = &program.values[measure.value.0];
             let magnitude = value.low.unsigned_abs().max(value.high.unsigned_abs());
             let fits = |rows: usize| magnitude.saturating_mul(rows as u128) <= i64::MAX as u128;
-            let narrow = if measure.combine == Combine::Sum {
-                fits(program.row_count)
-            } else {
-                fits(1)
-            };
+            let narrow = if measure.combine == Combine::Sum { fits(program.row_count) } else { fits(1) };
             let mut total = Total {
                 measure: *measure,
                 masked: settled(measure.mask).is_none(),
                 block_fits: fits(BLOCK_ROWS),
-                slots: if narrow {
-                    Slots::Narrow(Vec::new())
-                } else {
-                    Slots::Wide(Vec::new())
-                },
+                slots: if narrow { Slots::Narrow(Vec::new()) } else { Slots::Wide(Vec::new()) },
             };
             total.grow(slots);
             total
         });
-        Self {
-            counts,
-            totals: totals.collect(),
-        }
+        Self { counts, totals: totals.collect() }
     }
 
     /// Makes room for slots that were found by hashing.
     pub(super) fn grow(&mut self, slots: usize) {
-        self.counts
-            .iter_mut()
-            .for_each(|(_, _, counts)| counts.resize(slots, 0));
+        self.counts.iter_mut().for_each(|(_, _, counts)| counts.resize(slots, 0));
         self.totals.iter_mut().for_each(|total| total.grow(slots));
     }
 
     /// Adds rows `from..to` of what was evaluated to one slot.
-    pub(super) fn add_run(
-        &mut self,
-        evaluator: &Evaluator<'_>,
-        rows: Rows<'_>,
-        slot: usize,
-        from: usize,
-        to: usize,
-    ) {
+    pub(super) fn add_run(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>, slot: usize, from: usize, to: usize) {
         let count = rows.count();
         for (mask, settled, counts) in &mut self.counts {
             counts[slot] += match settled {
@@ -148,9 +118,7 @@ impl Totals {
             };
         }
         for total in &mut self.totals {
-            let mask = total
-                .masked
-                .then(|| &evaluator.mask(total.measure.mask, count)[from..to]);
+            let mask = total.masked.then(|| &evaluator.mask(total.measure.mask, count)[from..to]);
             let fits = total.block_fits;
             let found = with_numbers!(evaluator.numbers(total.measure.value, rows), numbers => {
                 reduce(total.measure.combine, &numbers[from..to], mask, fits)
@@ -175,9 +143,7 @@ impl Totals {
         }
         for total in &mut self.totals {
             let combine = total.measure.combine;
-            let mask = total
-                .masked
-                .then(|| evaluator.mask(total.measure.mask, count));
+            let mask = total.masked.then(|| evaluator.mask(total.measure.mask, count));
             with_numbers!(evaluator.numbers(total.measure.value, rows), numbers => match &mut total.slots {
                 Slots::Narrow(answers) => scatter(combine, codes, numbers, mask, answers),
                 Slots::Wide(answers) => scatter(combine, codes, numbers, mask, answers),
@@ -190,15 +156,7 @@ impl Totals {
             Slots::Narrow(answers) => answers.into_iter().map(i128::from).collect(),
             Slots::Wide(answers) => answers,
         });
-        Partial {
-            combined,
-            counts: self
-                .counts
-                .into_iter()
-                .map(|(_, _, counts)| counts)
-                .collect(),
-            measures: measures.collect(),
-        }
+        Partial { combined, counts: self.counts.into_iter().map(|(_, _, counts)| counts).collect(), measures: measures.collect() }
     }
 }
 
@@ -216,13 +174,7 @@ fn reduce<N: Number>(combine: Combine, numbers: &[N], mask: Option<&[u8]>, fits:
     }
 }
 
-fn scatter<N: Number, A: Accumulator>(
-    combine: Combine,
-    codes: &[u32],
-    numbers: &[N],
-    mask: Option<&[u8]>,
-    answers: &mut [A],
-) {
+fn scatter<N: Number, A: Accumulator>(combine: Combine, codes: &[u32], numbers: &[N], mask: Option<&[u8]>, answers: &mut [A]) {
     let fold = |known: A, value: A| match combine {
         Combine::Sum => known.plus(value),
         Combine::Min => known.min(value),

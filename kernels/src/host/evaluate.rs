@@ -33,16 +33,8 @@ pub(super) struct Steps {
 
 impl Steps {
     /// The steps for these roots. Raw lanes need no step of their own: they are read in place.
-    pub(super) fn new(
-        program: &Program<'_>,
-        masks: &[MaskId],
-        values: &[ValueId],
-        columns: &[usize],
-    ) -> Self {
-        let mut steps = Self {
-            columns: columns.to_vec(),
-            ..Self::default()
-        };
+    pub(super) fn new(program: &Program<'_>, masks: &[MaskId], values: &[ValueId], columns: &[usize]) -> Self {
+        let mut steps = Self { columns: columns.to_vec(), ..Self::default() };
         for mask in masks {
             steps.add_mask(program, *mask);
         }
@@ -66,16 +58,12 @@ impl Steps {
         self.masks.push(mask.0);
         match &program.masks[mask.0] {
             Mask::Constant(_) | Mask::Valid { .. } => {}
-            Mask::Range { column, .. }
-            | Mask::Table { column, .. }
-            | Mask::Member { column, .. } => self.columns.push(*column),
+            Mask::Range { column, .. } | Mask::Table { column, .. } | Mask::Member { column, .. } => self.columns.push(*column),
             Mask::Compare { left, right, .. } => {
                 self.add_value(program, *left);
                 self.add_value(program, *right);
             }
-            Mask::And(inputs) | Mask::Or(inputs) => inputs
-                .iter()
-                .for_each(|input| self.add_mask(program, *input)),
+            Mask::And(inputs) | Mask::Or(inputs) => inputs.iter().for_each(|input| self.add_mask(program, *input)),
             Mask::Not(input) => self.add_mask(program, *input),
         }
     }
@@ -100,11 +88,7 @@ impl Steps {
 /// The column whose lanes the value is, unchanged.
 pub(super) fn raw_lane(value: &Value) -> Option<usize> {
     match value.op {
-        ValueOp::Affine {
-            column,
-            base: 0,
-            factor: 1,
-        } => Some(column),
+        ValueOp::Affine { column, base: 0, factor: 1 } => Some(column),
         _ => None,
     }
 }
@@ -158,11 +142,7 @@ impl<'p> Evaluator<'p> {
         });
         Self {
             program,
-            gathered: program
-                .chunks
-                .iter()
-                .map(|chunk| Words::zeroed(BLOCK_ROWS * chunk.lane_width().bytes()))
-                .collect(),
+            gathered: program.chunks.iter().map(|chunk| Words::zeroed(BLOCK_ROWS * chunk.lane_width().bytes())).collect(),
             values: values.collect(),
             masks: program.masks.iter().map(|_| vec![0; BLOCK_ROWS]).collect(),
         }
@@ -231,11 +211,7 @@ impl<'p> Evaluator<'p> {
                 Buffer::I64(out) => out[..count].fill(constant as i64),
                 Buffer::I128(out) => out[..count].fill(constant),
             },
-            ValueOp::Affine {
-                column,
-                base,
-                factor,
-            } => {
+            ValueOp::Affine { column, base, factor } => {
                 let lanes = lanes_of(self.program, &self.gathered, column, rows);
                 with_lanes!(lanes, lanes => match out {
                     Buffer::U32(out) => decode_u32(lanes, base as u32, factor as u32, &mut out[..count]),
@@ -244,42 +220,22 @@ impl<'p> Evaluator<'p> {
                 });
             }
             ValueOp::Add(left, right) => match (&inputs[left.0], &inputs[right.0], out) {
-                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => {
-                    add_u32(&left[..count], &right[..count], out)
-                }
-                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => {
-                    add_i64(&left[..count], &right[..count], out)
-                }
-                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => {
-                    add_i128(&left[..count], &right[..count], out)
-                }
+                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => add_u32(&left[..count], &right[..count], out),
+                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => add_i64(&left[..count], &right[..count], out),
+                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => add_i128(&left[..count], &right[..count], out),
                 _ => unreachable!("operands of an addition have its width"),
             },
             ValueOp::Sub(left, right) => match (&inputs[left.0], &inputs[right.0], out) {
-                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => {
-                    sub_u32(&left[..count], &right[..count], out)
-                }
-                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => {
-                    sub_i64(&left[..count], &right[..count], out)
-                }
-                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => {
-                    sub_i128(&left[..count], &right[..count], out)
-                }
+                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => sub_u32(&left[..count], &right[..count], out),
+                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => sub_i64(&left[..count], &right[..count], out),
+                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => sub_i128(&left[..count], &right[..count], out),
                 _ => unreachable!("operands of a subtraction have its width"),
             },
             ValueOp::Mul(left, right) => match (&inputs[left.0], &inputs[right.0], out) {
-                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => {
-                    mul_u32(&left[..count], &right[..count], out)
-                }
-                (Buffer::U32(left), Buffer::U32(right), Buffer::I64(out)) => {
-                    multiply_wide(&left[..count], &right[..count], out)
-                }
-                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => {
-                    mul_i64(&left[..count], &right[..count], out)
-                }
-                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => {
-                    mul_i128(&left[..count], &right[..count], out)
-                }
+                (Buffer::U32(left), Buffer::U32(right), Buffer::U32(out)) => mul_u32(&left[..count], &right[..count], out),
+                (Buffer::U32(left), Buffer::U32(right), Buffer::I64(out)) => multiply_wide(&left[..count], &right[..count], out),
+                (Buffer::I64(left), Buffer::I64(right), Buffer::I64(out)) => mul_i64(&left[..count], &right[..count], out),
+                (Buffer::I128(left), Buffer::I128(right), Buffer::I128(out)) => mul_i128(&left[..count], &right[..count], out),
                 _ => unreachable!("operands of a product have its width or are both 32 bits"),
             },
             ValueOp::Widen(input) => match (&inputs[input.0], out) {
@@ -306,55 +262,33 @@ impl<'p> Evaluator<'p> {
                 let lanes = lanes_of(self.program, &self.gathered, *column, rows);
                 with_lanes!(lanes, lanes => write_table(lanes, table, out));
             }
-            Mask::Member {
-                column,
-                lanes: members,
-            } => {
+            Mask::Member { column, lanes: members } => {
                 let lanes = lanes_of(self.program, &self.gathered, *column, rows);
                 with_lanes!(lanes, lanes => for (answer, lane) in out.iter_mut().zip(lanes) {
                     *answer = u8::from(members.binary_search(&(lane.as_i64() as u64)).is_ok());
                 });
             }
             Mask::Valid { column } => write_valid(self.program, *column, rows, out),
-            Mask::Compare { order, left, right } => {
-                match (&self.values[left.0], &self.values[right.0]) {
-                    (Buffer::U32(left), Buffer::U32(right)) => {
-                        write_compare(*order, left, right, out)
-                    }
-                    (Buffer::I64(left), Buffer::I64(right)) => {
-                        write_compare(*order, left, right, out)
-                    }
-                    (Buffer::I128(left), Buffer::I128(right)) => {
-                        write_compare(*order, left, right, out)
-                    }
-                    _ => unreachable!("compared values have one width"),
-                }
-            }
+            Mask::Compare { order, left, right } => match (&self.values[left.0], &self.values[right.0]) {
+                (Buffer::U32(left), Buffer::U32(right)) => write_compare(*order, left, right, out),
+                (Buffer::I64(left), Buffer::I64(right)) => write_compare(*order, left, right, out),
+                (Buffer::I128(left), Buffer::I128(right)) => write_compare(*order, left, right, out),
+                _ => unreachable!("compared values have one width"),
+            },
             Mask::And(operands) => {
                 out.fill(1);
-                operands
-                    .iter()
-                    .for_each(|operand| and_bytes(&inputs[operand.0], out));
+                operands.iter().for_each(|operand| and_bytes(&inputs[operand.0], out));
             }
             Mask::Or(operands) => {
                 out.fill(0);
-                operands
-                    .iter()
-                    .for_each(|operand| or_bytes(&inputs[operand.0], out));
+                operands.iter().for_each(|operand| or_bytes(&inputs[operand.0], out));
             }
             Mask::Not(operand) => not_bytes(&inputs[operand.0], out),
         }
     }
 
     /// ANDs one conjunct of a filter into `pass`, or writes it there if it is the first. Ranges skip the detour of a buffer.
-    pub(super) fn filter(
-        &mut self,
-        mask: MaskId,
-        steps: &Steps,
-        rows: Rows<'_>,
-        first: bool,
-        pass: &mut [u8],
-    ) {
+    pub(super) fn filter(&mut self, mask: MaskId, steps: &Steps, rows: Rows<'_>, first: bool, pass: &mut [u8]) {
         if let Mask::Range { column, low, high } = &self.program.masks[mask.0] {
             with_lanes!(self.lanes(*column, rows), lanes => {
                 let (low, span) = (Number::of_lane(*low), Number::of_lane(high - low));
@@ -363,20 +297,11 @@ impl<'p> Evaluator<'p> {
             return;
         }
         self.run(steps, rows);
-        if first {
-            pass.copy_from_slice(self.mask(mask, pass.len()))
-        } else {
-            and_bytes(self.mask(mask, pass.len()), pass)
-        }
+        if first { pass.copy_from_slice(self.mask(mask, pass.len())) } else { and_bytes(self.mask(mask, pass.len()), pass) }
     }
 }
 
-fn lanes_of<'s>(
-    program: &'s Program<'_>,
-    gathered: &'s [Words],
-    column: usize,
-    rows: Rows<'_>,
-) -> Lanes<'s> {
+fn lanes_of<'s>(program: &'s Program<'_>, gathered: &'s [Words], column: usize, rows: Rows<'_>) -> Lanes<'s> {
     let chunk = &program.chunks[column];
     match rows {
         Rows::Dense { start, count } => match chunk.lanes() {

@@ -338,12 +338,7 @@ vectorised! {
 
 /// Binary operation element by element.
 #[inline(always)]
-pub(crate) fn zip_with<N: Copy, M>(
-    left: &[N],
-    right: &[N],
-    out: &mut [M],
-    combine: impl Fn(N, N) -> M,
-) {
+pub(crate) fn zip_with<N: Copy, M>(left: &[N], right: &[N], out: &mut [M], combine: impl Fn(N, N) -> M) {
     for ((value, left), right) in out.iter_mut().zip(left).zip(right) {
         *value = combine(*left, *right);
     }

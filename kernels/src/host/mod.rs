@@ -42,9 +42,7 @@ pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
         _ if program.keys.columns.is_empty() => Strategy::Single,
         Ok(slots) if slots <= PARTITION_SLOTS_MAX => Strategy::Partition { slots },
         // Slots far beyond the rows would cost more to clear and to read than the rows themselves.
-        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= program.row_count.saturating_mul(4) => {
-            Strategy::Scatter { slots }
-        }
+        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= program.row_count.saturating_mul(4) => Strategy::Scatter { slots },
         _ => Strategy::Hash,
     };
     let mut run = Run::new(program, strategy);
@@ -82,29 +80,12 @@ impl<'p> Run<'p> {
             _ => vec![program.filter],
         };
         conjuncts.sort_by_key(|mask| cost(program, *mask));
-        let conjuncts = conjuncts
-            .into_iter()
-            .map(|mask| (mask, Steps::new(program, &[mask], &[], &[])))
-            .collect();
-        let masks: Vec<MaskId> = program
-            .counts
-            .iter()
-            .copied()
-            .chain(program.measures.iter().map(|measure| measure.mask))
-            .collect();
-        let masks: Vec<MaskId> = masks
-            .into_iter()
-            .filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_)))
-            .collect();
-        let values: Vec<ValueId> = program
-            .measures
-            .iter()
-            .map(|measure| measure.value)
-            .collect();
+        let conjuncts = conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[]))).collect();
+        let masks: Vec<MaskId> = program.counts.iter().copied().chain(program.measures.iter().map(|measure| measure.mask)).collect();
+        let masks: Vec<MaskId> = masks.into_iter().filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_))).collect();
+        let values: Vec<ValueId> = program.measures.iter().map(|measure| measure.value).collect();
         let key_columns: Vec<usize> = match strategy {
-            Strategy::Scatter { .. } | Strategy::Hash => {
-                program.keys.columns.iter().map(|key| key.column).collect()
-            }
+            Strategy::Scatter { .. } | Strategy::Hash => program.keys.columns.iter().map(|key| key.column).collect(),
             _ => Vec::new(),
         };
         let slots = match strategy {
@@ -125,14 +106,7 @@ impl<'p> Run<'p> {
             partition: Partition::new(),
             codes: vec![0; BLOCK_ROWS],
             valid: vec![0; BLOCK_ROWS],
-            wide_codes: vec![
-                0;
-                if strategy == Strategy::Hash {
-                    BLOCK_ROWS
-                } else {
-                    0
-                }
-            ],
+            wide_codes: vec![0; if strategy == Strategy::Hash { BLOCK_ROWS } else { 0 }],
         }
     }
 
@@ -141,8 +115,7 @@ impl<'p> Run<'p> {
         let mut passing = count;
         for (position, (mask, steps)) in self.conjuncts.iter().enumerate() {
             let pass = &mut self.pass[..count];
-            self.evaluator
-                .filter(*mask, steps, dense, position == 0, pass);
+            self.evaluator.filter(*mask, steps, dense, position == 0, pass);
             passing = count_bytes(pass) as usize;
             if passing == 0 {
                 return Ok(());
@@ -163,35 +136,19 @@ impl<'p> Run<'p> {
         self.evaluator.run(&self.steps, rows);
         match self.strategy {
             Strategy::Scatter { .. } => {
-                write_codes(
-                    self.program,
-                    &self.evaluator,
-                    rows,
-                    &mut self.codes,
-                    &mut self.valid,
-                );
-                self.totals
-                    .scatter(&self.evaluator, rows, &self.codes[..passing]);
+                write_codes(self.program, &self.evaluator, rows, &mut self.codes, &mut self.valid);
+                self.totals.scatter(&self.evaluator, rows, &self.codes[..passing]);
             }
             Strategy::Hash => {
-                write_wide_codes(
-                    self.program,
-                    &self.evaluator,
-                    rows,
-                    &mut self.wide_codes,
-                    &mut self.valid,
-                );
+                write_wide_codes(self.program, &self.evaluator, rows, &mut self.wide_codes, &mut self.valid);
                 for (code, wide) in self.codes.iter_mut().zip(&self.wide_codes[..passing]) {
                     // Codes are keys only by equality: the sign does not matter.
                     *code = self.groups.group_of(&[*wide as i128])?;
                 }
                 self.totals.grow(self.groups.len());
-                self.totals
-                    .scatter(&self.evaluator, rows, &self.codes[..passing]);
+                self.totals.scatter(&self.evaluator, rows, &self.codes[..passing]);
             }
-            Strategy::Single | Strategy::Partition { .. } => {
-                self.totals.add_run(&self.evaluator, rows, 0, 0, passing)
-            }
+            Strategy::Single | Strategy::Partition { .. } => self.totals.add_run(&self.evaluator, rows, 0, 0, passing),
         }
         Ok(())
     }
@@ -199,56 +156,36 @@ impl<'p> Run<'p> {
     /// Orders the passing rows by slot, then adds up run by run.
     fn partitioned_block(&mut self, start: usize, count: usize, passing: usize, slots: usize) {
         let dense = Rows::Dense { start, count };
-        write_codes(
-            self.program,
-            &self.evaluator,
-            dense,
-            &mut self.codes,
-            &mut self.valid,
-        );
+        write_codes(self.program, &self.evaluator, dense, &mut self.codes, &mut self.valid);
         if self.conjuncts.is_empty() {
             self.pass[..count].fill(1);
         }
-        self.partition
-            .order(&self.codes[..count], &self.pass[..count], slots);
+        self.partition.order(&self.codes[..count], &self.pass[..count], slots);
         if let Some(slot) = (0..slots).find(|slot| self.partition.run(*slot) == (0..count)) {
             self.evaluator.run(&self.steps, dense);
             self.totals.add_run(&self.evaluator, dense, slot, 0, count);
             return;
         }
         // Rows that do not pass are the last run: left out.
-        let rows = Rows::Picked {
-            start,
-            picks: &self.partition.picks()[..passing],
-        };
+        let rows = Rows::Picked { start, picks: &self.partition.picks()[..passing] };
         self.evaluator.run(&self.steps, rows);
         for slot in 0..slots {
             let run = self.partition.run(slot);
             if !run.is_empty() {
-                self.totals
-                    .add_run(&self.evaluator, rows, slot, run.start, run.end);
+                self.totals.add_run(&self.evaluator, rows, slot, run.start, run.end);
             }
         }
     }
 
     fn finish(self) -> Partial {
-        let combined = (self.strategy == Strategy::Hash).then(|| {
-            (0..self.groups.len())
-                .map(|group| self.groups.key(group)[0] as u128)
-                .collect()
-        });
+        let combined =
+            (self.strategy == Strategy::Hash).then(|| (0..self.groups.len()).map(|group| self.groups.key(group)[0] as u128).collect());
         self.totals.finish(combined)
     }
 }
 
 /// The combined codes of these rows; they fit `u32` where slots are addressed directly.
-fn write_codes(
-    program: &Program<'_>,
-    evaluator: &Evaluator<'_>,
-    rows: Rows<'_>,
-    codes: &mut [u32],
-    valid: &mut [u8],
-) {
+fn write_codes(program: &Program<'_>, evaluator: &Evaluator<'_>, rows: Rows<'_>, codes: &mut [u32], valid: &mut [u8]) {
     let count = rows.count();
     let codes = &mut codes[..count];
     codes.fill(0);
@@ -264,13 +201,7 @@ fn write_codes(
     }
 }
 
-fn write_wide_codes(
-    program: &Program<'_>,
-    evaluator: &Evaluator<'_>,
-    rows: Rows<'_>,
-    codes: &mut [u128],
-    valid: &mut [u8],
-) {
+fn write_wide_codes(program: &Program<'_>, evaluator: &Evaluator<'_>, rows: Rows<'_>, codes: &mut [u128], valid: &mut [u8]) {
     let count = rows.count();
     let (codes, valid) = (&mut codes[..count], &mut valid[..count]);
     codes.fill(0);
@@ -295,12 +226,7 @@ fn cost(program: &Program<'_>, mask: MaskId) -> usize {
         Mask::Table { .. } => 12,
         Mask::Member { .. } => 80,
         Mask::Compare { .. } => 30,
-        Mask::And(inputs) | Mask::Or(inputs) => {
-            1 + inputs
-                .iter()
-                .map(|input| cost(program, *input))
-                .sum::<usize>()
-        }
+        Mask::And(inputs) | Mask::Or(inputs) => 1 + inputs.iter().map(|input| cost(program, *input)).sum::<usize>(),
         Mask::Not(input) => 1 + cost(program, *input),
     }
 }

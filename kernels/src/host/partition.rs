@@ -24,11 +24,7 @@ pub(super) struct Partition {
 
 impl Partition {
     pub(super) fn new() -> Self {
-        Self {
-            picks: vec![0; BLOCK_ROWS],
-            codes: vec![0; BLOCK_ROWS],
-            runs: std::array::from_fn(|_| 0..0),
-        }
+        Self { picks: vec![0; BLOCK_ROWS], codes: vec![0; BLOCK_ROWS], runs: std::array::from_fn(|_| 0..0) }
     }
 
     /// Row positions, slot by slot; rows that do not pass come last.
@@ -48,12 +44,7 @@ impl Partition {
         let codes = &self.codes[..count];
         // Rows q * quarter.. belong to quarter q; the few rows that do not divide belong to the last.
         let quarter = count / QUARTERS;
-        let parts = [
-            &codes[..quarter],
-            &codes[quarter..2 * quarter],
-            &codes[2 * quarter..3 * quarter],
-            &codes[3 * quarter..],
-        ];
+        let parts = [&codes[..quarter], &codes[quarter..2 * quarter], &codes[2 * quarter..3 * quarter], &codes[3 * quarter..]];
         let mut cursors = [[0u32; CURSORS]; QUARTERS];
         for (part, cursors) in parts.iter().zip(&mut cursors) {
             if slots <= COUNTED_SLOTS_MAX {
@@ -72,11 +63,7 @@ impl Partition {
         }
         // One run holds every row: its order is the block's.
         if self.runs[..=slots].iter().any(|run| run.len() == count) {
-            self.picks
-                .iter_mut()
-                .zip(0u16..)
-                .take(count)
-                .for_each(|(pick, row)| *pick = row);
+            self.picks.iter_mut().zip(0u16..).take(count).for_each(|(pick, row)| *pick = row);
             return;
         }
         let picks = &mut self.picks[..count];

@@ -31,31 +31,15 @@ impl Random {
 pub fn column_type(random: &mut Random) -> ColumnType {
     match random.below(9) {
         0 => ColumnType::Boolean,
-        1 | 2 => ColumnType::Int {
-            bits: *random.pick(&[8, 16, 32, 64]),
-            signed: random.chance(70),
-        },
-        3 | 4 => ColumnType::Decimal128 {
-            precision: *random.pick(&[9, 15, 38]),
-            scale: 2,
-        },
+        1 | 2 => ColumnType::Int { bits: *random.pick(&[8, 16, 32, 64]), signed: random.chance(70) },
+        3 | 4 => ColumnType::Decimal128 { precision: *random.pick(&[9, 15, 38]), scale: 2 },
         5 => ColumnType::Date32,
         6 => ColumnType::Timestamp,
         _ => ColumnType::Utf8,
     }
 }
 
-const TEXTS: [&str; 9] = [
-    "",
-    "a",
-    "abc",
-    "Abc",
-    "ÄÖ",
-    "東京",
-    "ab%",
-    "a long string of more than twelve bytes",
-    "zz",
-];
+const TEXTS: [&str; 9] = ["", "a", "abc", "Abc", "ÄÖ", "東京", "ab%", "a long string of more than twelve bytes", "zz"];
 
 pub fn value(random: &mut Random, column: ColumnType, mode: usize) -> Value {
     let (low, high) = match column {
@@ -64,19 +48,11 @@ pub fn value(random: &mut Random, column: ColumnType, mode: usize) -> Value {
         ColumnType::Utf8 => {
             return Value::Text(format!("{}{}", random.pick(&TEXTS), random.below(700)));
         }
-        ColumnType::Int { bits, signed: true } => {
-            (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
-        }
-        ColumnType::Int {
-            bits,
-            signed: false,
-        } => (0, (1i128 << bits) - 1),
+        ColumnType::Int { bits, signed: true } => (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1),
+        ColumnType::Int { bits, signed: false } => (0, (1i128 << bits) - 1),
         ColumnType::Date32 => (i128::from(i32::MIN), i128::from(i32::MAX)),
         ColumnType::Timestamp => (i128::from(i64::MIN), i128::from(i64::MAX)),
-        ColumnType::Decimal128 { precision, .. } => (
-            1 - 10i128.pow(u32::from(precision)),
-            10i128.pow(u32::from(precision)) - 1,
-        ),
+        ColumnType::Decimal128 { precision, .. } => (1 - 10i128.pow(u32::from(precision)), 10i128.pow(u32::from(precision)) - 1),
     };
     let any = i128::from(random.next()) << 40 | i128::from(random.next());
     Value::Int(match mode {
@@ -86,14 +62,10 @@ pub fn value(random: &mut Random, column: ColumnType, mode: usize) -> Value {
         2 => (any % 3_000 * 100 - 7).clamp(low, high),
         3 => (high - any % 70_000).clamp(low, high),
         4 => {
-            let span = (high as u128)
-                .wrapping_sub(low as u128)
-                .min(u128::from(u64::MAX));
+            let span = (high as u128).wrapping_sub(low as u128).min(u128::from(u64::MAX));
             low + (any as u128 % (span + 1)) as i128
         }
-        _ if matches!(column, ColumnType::Decimal128 { precision: 38, .. }) => {
-            (any % 3 - 1) * 10i128.pow(30)
-        }
+        _ if matches!(column, ColumnType::Decimal128 { precision: 38, .. }) => (any % 3 - 1) * 10i128.pow(30),
         _ => *random.pick(&[low, high, 0, 1]),
     })
 }
@@ -112,73 +84,35 @@ fn literal(random: &mut Random, column: ColumnType) -> Literal {
 }
 
 fn compare_op(random: &mut Random) -> CompareOp {
-    *random.pick(&[
-        CompareOp::Eq,
-        CompareOp::NotEq,
-        CompareOp::Lt,
-        CompareOp::LtEq,
-        CompareOp::Gt,
-        CompareOp::GtEq,
-    ])
+    *random.pick(&[CompareOp::Eq, CompareOp::NotEq, CompareOp::Lt, CompareOp::LtEq, CompareOp::Gt, CompareOp::GtEq])
 }
 
-const DECIMAL: ColumnType = ColumnType::Decimal128 {
-    precision: 38,
-    scale: 2,
-};
+const DECIMAL: ColumnType = ColumnType::Decimal128 { precision: 38, scale: 2 };
 
 fn integer(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
-    let integers: Vec<usize> = (0..columns.len())
-        .filter(|column| columns[*column].is_integer())
-        .collect();
+    let integers: Vec<usize> = (0..columns.len()).filter(|column| columns[*column].is_integer()).collect();
     let leaf = depth == 0 || random.chance(40);
     if leaf && !integers.is_empty() && random.chance(80) {
         return Expr::Column(*random.pick(&integers));
     }
     if leaf {
-        return Expr::Literal(if random.chance(5) {
-            Literal::Null
-        } else {
-            Literal::Int(random.below(300) as i128 - 100)
-        });
+        return Expr::Literal(if random.chance(5) { Literal::Null } else { Literal::Int(random.below(300) as i128 - 100) });
     }
     let left = Box::new(integer(random, columns, depth - 1));
     match random.below(8) {
-        0 => Expr::Rescale {
-            input: left,
-            power: random.below(4) as u8,
-        },
-        1 => Expr::Negate {
-            input: left,
-            result: DECIMAL,
-        },
+        0 => Expr::Rescale { input: left, power: random.below(4) as u8 },
+        1 => Expr::Negate { input: left, result: DECIMAL },
         choice => {
             let op = *random.pick(&[ArithmeticOp::Add, ArithmeticOp::Sub, ArithmeticOp::Mul]);
-            let result = if choice == 2 {
-                ColumnType::Int {
-                    bits: 64,
-                    signed: true,
-                }
-            } else {
-                DECIMAL
-            };
-            Expr::Arithmetic {
-                op,
-                left,
-                right: Box::new(integer(random, columns, depth - 1)),
-                result,
-            }
+            let result = if choice == 2 { ColumnType::Int { bits: 64, signed: true } } else { DECIMAL };
+            Expr::Arithmetic { op, left, right: Box::new(integer(random, columns, depth - 1)), result }
         }
     }
 }
 
 fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
     if depth > 0 && random.chance(45) {
-        let inputs = |random: &mut Random| {
-            (0..1 + random.below(3))
-                .map(|_| predicate(random, columns, depth - 1))
-                .collect()
-        };
+        let inputs = |random: &mut Random| (0..1 + random.below(3)).map(|_| predicate(random, columns, depth - 1)).collect();
         return match random.below(6) {
             0 | 1 => Expr::And(inputs(random)),
             2 | 3 => Expr::Or(inputs(random)),
@@ -186,11 +120,7 @@ fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr 
             _ => {
                 let op = compare_op(random);
                 let left = Box::new(predicate(random, columns, depth - 1));
-                Expr::Compare {
-                    op,
-                    left,
-                    right: Box::new(predicate(random, columns, depth - 1)),
-                }
+                Expr::Compare { op, left, right: Box::new(predicate(random, columns, depth - 1)) }
             }
         };
     }
@@ -209,67 +139,31 @@ fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr 
             if list.is_empty() {
                 list.push(Literal::Null);
             }
-            Expr::InList {
-                input,
-                list,
-                negated: random.chance(40),
-            }
+            Expr::InList { input, list, negated: random.chance(40) }
         }
         3 => {
             let op = compare_op(random);
-            Expr::Compare {
-                op,
-                left: Box::new(integer(random, columns, 2)),
-                right: Box::new(integer(random, columns, 1)),
-            }
+            Expr::Compare { op, left: Box::new(integer(random, columns, 2)), right: Box::new(integer(random, columns, 1)) }
         }
         4 | 5 if column_type == ColumnType::Utf8 => {
-            let pattern = random
-                .pick(&["%", "a%", "%b%", "_bc", "%京", "ab", "", "a_%", "%1", "zz"])
-                .to_string();
-            Expr::Like {
-                input,
-                pattern,
-                negated: random.chance(30),
-                case_insensitive: random.chance(30),
-            }
+            let pattern = random.pick(&["%", "a%", "%b%", "_bc", "%京", "ab", "", "a_%", "%1", "zz"]).to_string();
+            Expr::Like { input, pattern, negated: random.chance(30), case_insensitive: random.chance(30) }
         }
         6 if column_type == ColumnType::Boolean => *input,
-        7 => Expr::Literal(
-            random
-                .pick(&[
-                    Literal::Null,
-                    Literal::Boolean(true),
-                    Literal::Boolean(false),
-                ])
-                .clone(),
-        ),
+        7 => Expr::Literal(random.pick(&[Literal::Null, Literal::Boolean(true), Literal::Boolean(false)]).clone()),
         _ => {
-            let (op, literal) = (
-                compare_op(random),
-                Box::new(Expr::Literal(literal(random, column_type))),
-            );
+            let (op, literal) = (compare_op(random), Box::new(Expr::Literal(literal(random, column_type))));
             if random.chance(30) {
-                Expr::Compare {
-                    op,
-                    left: literal,
-                    right: input,
-                }
+                Expr::Compare { op, left: literal, right: input }
             } else {
-                Expr::Compare {
-                    op,
-                    left: input,
-                    right: literal,
-                }
+                Expr::Compare { op, left: input, right: literal }
             }
         }
     }
 }
 
 pub fn plan(random: &mut Random, columns: &[ColumnType]) -> AggregatePlan {
-    let keys = (0..random.below(4).min(2))
-        .map(|_| random.below(columns.len()))
-        .collect();
+    let keys = (0..random.below(4).min(2)).map(|_| random.below(columns.len())).collect();
     let aggregates = (0..1 + random.below(4))
         .map(|_| {
             let function = *random.pick(&[
@@ -282,27 +176,14 @@ pub fn plan(random: &mut Random, columns: &[ColumnType]) -> AggregatePlan {
             ]);
             let argument = match function {
                 AggregateFunction::CountStar => None,
-                AggregateFunction::Count if random.chance(50) => {
-                    Some(Expr::Column(random.below(columns.len())))
-                }
-                AggregateFunction::Count if random.chance(50) => {
-                    Some(predicate(random, columns, 1))
-                }
+                AggregateFunction::Count if random.chance(50) => Some(Expr::Column(random.below(columns.len()))),
+                AggregateFunction::Count if random.chance(50) => Some(predicate(random, columns, 1)),
                 _ => Some(integer(random, columns, 2)),
             };
             let filter = random.chance(25).then(|| predicate(random, columns, 1));
-            Aggregate {
-                function,
-                argument,
-                filter,
-            }
+            Aggregate { function, argument, filter }
         })
         .collect();
     let filter = random.chance(70).then(|| predicate(random, columns, 3));
-    AggregatePlan {
-        columns: columns.to_vec(),
-        filter,
-        keys,
-        aggregates,
-    }
+    AggregatePlan { columns: columns.to_vec(), filter, keys, aggregates }
 }

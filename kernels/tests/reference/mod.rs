@@ -24,13 +24,9 @@ pub fn evaluate(expr: &Expr, row: &[Value]) -> Value {
     match expr {
         Expr::Column(column) => row[*column].clone(),
         Expr::Literal(literal) => of_literal(literal),
-        Expr::Rescale { input, power } => integer(evaluate(input, row), |value| {
-            value * 10i128.pow(u32::from(*power))
-        }),
+        Expr::Rescale { input, power } => integer(evaluate(input, row), |value| value * 10i128.pow(u32::from(*power))),
         Expr::Negate { input, .. } => integer(evaluate(input, row), |value| -value),
-        Expr::Arithmetic {
-            op, left, right, ..
-        } => match (evaluate(left, row), evaluate(right, row)) {
+        Expr::Arithmetic { op, left, right, .. } => match (evaluate(left, row), evaluate(right, row)) {
             (Value::Int(left), Value::Int(right)) => Value::Int(match op {
                 ArithmeticOp::Add => left + right,
                 ArithmeticOp::Sub => left - right,
@@ -38,54 +34,27 @@ pub fn evaluate(expr: &Expr, row: &[Value]) -> Value {
             }),
             _ => Value::Null,
         },
-        Expr::Compare { op, left, right } => {
-            compare(*op, &evaluate(left, row), &evaluate(right, row))
-        }
-        Expr::InList {
-            input,
-            list,
-            negated,
-        } => {
+        Expr::Compare { op, left, right } => compare(*op, &evaluate(left, row), &evaluate(right, row)),
+        Expr::InList { input, list, negated } => {
             let input = evaluate(input, row);
-            let answers: Vec<Value> = list
-                .iter()
-                .map(|item| compare(CompareOp::Eq, &input, &of_literal(item)))
-                .collect();
+            let answers: Vec<Value> = list.iter().map(|item| compare(CompareOp::Eq, &input, &of_literal(item))).collect();
             negate_if(*negated, any(&answers))
         }
-        Expr::Like {
-            input,
-            pattern,
-            negated,
-            case_insensitive,
-        } => match evaluate(input, row) {
+        Expr::Like { input, pattern, negated, case_insensitive } => match evaluate(input, row) {
             Value::Text(text) => {
                 let fold = |text: &str| {
-                    if *case_insensitive {
-                        text.to_lowercase()
-                    } else {
-                        text.to_string()
-                    }
+                    if *case_insensitive { text.to_lowercase() } else { text.to_string() }
                 };
-                let (text, pattern): (Vec<char>, Vec<char>) = (
-                    fold(&text).chars().collect(),
-                    fold(pattern).chars().collect(),
-                );
+                let (text, pattern): (Vec<char>, Vec<char>) = (fold(&text).chars().collect(), fold(pattern).chars().collect());
                 Value::Boolean(like(&text, &pattern) != *negated)
             }
             _ => Value::Null,
         },
         Expr::IsNull(input) => Value::Boolean(evaluate(input, row) == Value::Null),
         Expr::IsNotNull(input) => Value::Boolean(evaluate(input, row) != Value::Null),
-        Expr::Or(inputs) => any(&inputs
-            .iter()
-            .map(|input| evaluate(input, row))
-            .collect::<Vec<_>>()),
+        Expr::Or(inputs) => any(&inputs.iter().map(|input| evaluate(input, row)).collect::<Vec<_>>()),
         Expr::And(inputs) => {
-            let inverted: Vec<_> = inputs
-                .iter()
-                .map(|input| negate_if(true, evaluate(input, row)))
-                .collect();
+            let inverted: Vec<_> = inputs.iter().map(|input| negate_if(true, evaluate(input, row))).collect();
             negate_if(true, any(&inverted))
         }
         Expr::Not(input) => negate_if(true, evaluate(input, row)),
@@ -102,19 +71,11 @@ fn of_literal(literal: &Literal) -> Value {
 }
 
 fn integer(value: Value, map: impl Fn(i128) -> i128) -> Value {
-    if let Value::Int(value) = value {
-        Value::Int(map(value))
-    } else {
-        Value::Null
-    }
+    if let Value::Int(value) = value { Value::Int(map(value)) } else { Value::Null }
 }
 
 fn negate_if(negated: bool, value: Value) -> Value {
-    if let Value::Boolean(answer) = value {
-        Value::Boolean(answer != negated)
-    } else {
-        Value::Null
-    }
+    if let Value::Boolean(answer) = value { Value::Boolean(answer != negated) } else { Value::Null }
 }
 
 fn any(values: &[Value]) -> Value {
@@ -146,29 +107,20 @@ fn like(text: &[char], pattern: &[char]) -> bool {
         None => text.is_empty(),
         Some(('%', rest)) => (0..=text.len()).any(|skipped| like(&text[skipped..], rest)),
         Some(('_', rest)) => text.split_first().is_some_and(|(_, text)| like(text, rest)),
-        Some((wanted, rest)) => text
-            .split_first()
-            .is_some_and(|(found, text)| found == wanted && like(text, rest)),
+        Some((wanted, rest)) => text.split_first().is_some_and(|(found, text)| found == wanted && like(text, rest)),
     }
 }
 
 /// All groups of a plan over rows, by key.
 pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Vec<Answer>> {
     let empty = || -> Vec<Answer> {
-        let answers = plan
-            .aggregates
-            .iter()
-            .map(|aggregate| match aggregate.function {
-                AggregateFunction::CountStar | AggregateFunction::Count => Answer::Count(0),
-                _ => Answer::Value(None, 0),
-            });
+        let answers = plan.aggregates.iter().map(|aggregate| match aggregate.function {
+            AggregateFunction::CountStar | AggregateFunction::Count => Answer::Count(0),
+            _ => Answer::Value(None, 0),
+        });
         answers.collect()
     };
-    let is_true = |filter: &Option<Expr>, row: &[Value]| {
-        filter
-            .as_ref()
-            .is_none_or(|filter| evaluate(filter, row) == Value::Boolean(true))
-    };
+    let is_true = |filter: &Option<Expr>, row: &[Value]| filter.as_ref().is_none_or(|filter| evaluate(filter, row) == Value::Boolean(true));
     let mut groups = BTreeMap::new();
     if plan.keys.is_empty() {
         groups.insert(Vec::new(), empty());
@@ -180,10 +132,7 @@ pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Ve
             if !is_true(&aggregate.filter, row) {
                 continue;
             }
-            let argument = aggregate
-                .argument
-                .as_ref()
-                .map(|argument| evaluate(argument, row));
+            let argument = aggregate.argument.as_ref().map(|argument| evaluate(argument, row));
             match (answer, argument) {
                 (_, Some(Value::Null)) => {}
                 (Answer::Count(count), _) => *count += 1,

@@ -1,0 +1,143 @@
+//! A stranger who knows the workers' protocol: plans that read what is in no volume are refused, with and without the cluster's token.
+//!
+//! The plan is a CSV scan of a file of the system, sent to a worker as a coordinator would send it.
+
+use arrow::datatypes::{DataType, Field, Schema};
+use bowshot_sql_tests::cluster::{CLUSTER_TOKEN, Cluster};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::SessionStateBuilder;
+use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion_distributed::{DistributedExt, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt, WorkerResolver};
+use http::{HeaderMap, HeaderValue};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::time::{Duration, Instant};
+use url::Url;
+
+const SECRET_FILE: &str = "/etc/passwd";
+const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
+const READY: Duration = Duration::from_secs(60);
+
+/// One worker, named twice: a plan for one task would stay with its sender.
+struct OneWorker(Url);
+
+impl WorkerResolver for OneWorker {
+    fn get_urls(&self) -> Result<Vec<Url>> {
+        Ok(vec![self.0.clone(), self.0.clone()])
+    }
+}
+
+fn worker() -> (tempfile::TempDir, Cluster) {
+    let scratch = tempfile::tempdir().expect("a temporary folder can be made");
+    let volume = scratch.path().join("volume");
+    std::fs::create_dir(&volume).expect("a volume can be made");
+    let cluster = Cluster::start(&scratch.path().join("logs"), &[volume]).expect("the cluster starts");
+    let address: SocketAddr = cluster.worker_addresses()[0];
+    let deadline = Instant::now() + READY;
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "the worker does not listen on {address}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    (scratch, cluster)
+}
+
+/// A session whose plans go to the worker, with this token.
+fn stranger(cluster: &Cluster, token: Option<&str>) -> SessionContext {
+    let url: Url = format!("http://{}", cluster.worker_addresses()[0]).parse().expect("an address makes a URL");
+    let route = url.clone();
+    let mut headers = HeaderMap::new();
+    if let Some(token) = token {
+        headers.insert(TOKEN_HEADER, HeaderValue::from_str(token).expect("the token can travel in a header"));
+    }
+    let state = SessionStateBuilder::new()
+        .with_default_features()
+        .with_config(SessionConfig::new().with_target_partitions(2))
+        .with_distributed_worker_resolver(OneWorker(url))
+        .with_distributed_planner()
+        .with_distributed_desired_task_count_handler(2_usize)
+        .with_distributed_route_tasks_handler(move |event: RouteTasksEvent| {
+            Some(Ok(RouteTasksEventResponse::new(vec![route.clone(); event.task_count])))
+        })
+        .with_distributed_passthrough_headers(headers)
+        .expect("the header is no reserved one");
+    SessionContext::new_with_state(state.build())
+}
+
+/// Reads the lines of `path` on the worker.
+async fn read_lines(context: &SessionContext, path: &str) -> Result<usize> {
+    let lines = Schema::new(vec![Field::new("line", DataType::Utf8, true)]);
+    let options = CsvReadOptions::new().has_header(false).delimiter(b'\x01').schema(&lines).file_extension("");
+    context.register_csv("lines", path, options).await?;
+    run(context, "SELECT line, count(*) AS n FROM lines GROUP BY line ORDER BY line LIMIT 3").await
+}
+
+/// Rows of a query; fails the test when its plan would not leave this process.
+async fn run(context: &SessionContext, sql: &str) -> Result<usize> {
+    let frame = context.sql(sql).await?;
+    let plan = frame.clone().create_physical_plan().await?;
+    assert!(plan.is::<datafusion_distributed::DistributedExec>(), "the plan would run here, not on the worker");
+    let answer = tokio::time::timeout(READY, frame.collect()).await.map_err(|_| DataFusionError::Execution("no answer".into()))?;
+    Ok(answer?.iter().map(|batch| batch.num_rows()).sum())
+}
+
+fn assert_refused(outcome: Result<usize>, words: &[&str]) {
+    match outcome {
+        Ok(rows) => panic!("the worker answered {rows} rows"),
+        Err(error) => {
+            let text = error.to_string();
+            assert!(words.iter().any(|word| text.contains(word)), "{text}");
+            assert!(!text.contains("root:"), "the refusal holds what it refuses: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_token_nothing_is_read() {
+    let (_scratch, cluster) = worker();
+    for token in [None, Some(""), Some("wrong-token-of-a-stranger"), Some(&CLUSTER_TOKEN[1..])] {
+        assert_refused(read_lines(&stranger(&cluster, token), SECRET_FILE).await, &["cluster token"]);
+    }
+}
+
+#[tokio::test]
+async fn even_a_node_of_the_cluster_reads_volumes_only() {
+    let (_scratch, cluster) = worker();
+    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
+    assert_refused(read_lines(&node, SECRET_FILE).await, &["refuses this plan", "object store"]);
+    assert_refused(read_lines(&node, &format!("file://{SECRET_FILE}")).await, &["refuses this plan", "object store", "already exists"]);
+}
+
+#[tokio::test]
+async fn parquet_outside_the_volumes_is_refused_too() {
+    let (scratch, cluster) = worker();
+    let outside = scratch.path().join("outside.parquet");
+    write_parquet(&outside).await.expect("a file can be written");
+    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
+    node.register_parquet("outside", outside.display().to_string(), ParquetReadOptions::default())
+        .await
+        .expect("the stranger sees the file");
+    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM outside GROUP BY column1").await, &["refuses this plan", "object store"]);
+}
+
+#[tokio::test]
+async fn a_plan_that_writes_is_refused() {
+    let (scratch, cluster) = worker();
+    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
+    let target = scratch.path().join("written");
+    let sql = format!("COPY (SELECT line, count(*) AS n FROM lines GROUP BY line) TO '{}' STORED AS CSV", target.display());
+    let options = CsvReadOptions::new().has_header(false).file_extension("");
+    node.register_csv("lines", SECRET_FILE, options).await.expect("the stranger sees the file");
+    let outcome = match node.sql(&sql).await {
+        Ok(frame) => frame.collect().await.map(|batches| batches.len()),
+        Err(error) => Err(error),
+    };
+    assert!(outcome.is_err(), "the plan ran");
+}
+
+async fn write_parquet(path: &Path) -> Result<()> {
+    let context = SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().build());
+    let sql = format!("COPY (VALUES (1), (2), (3)) TO '{}' STORED AS PARQUET", path.display());
+    context.sql(&sql).await?.collect().await?;
+    assert!(path.is_file());
+    Ok(())
+}
