@@ -29,7 +29,7 @@ def main():
         request = json.loads(line)
         try:
             started = time.perf_counter()
-            rows = engine.execute(request["sql"]).fetch_arrow_table()
+            rows = engine.sql(request["sql"]).to_arrow_table()
             seconds = time.perf_counter() - started
             with pyarrow.OSFile(request["answer"], "wb") as sink, pyarrow.ipc.new_file(sink, rows.schema) as writer:
                 writer.write_table(rows)

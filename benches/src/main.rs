@@ -60,7 +60,7 @@ struct RunArguments {
     #[arg(long, default_value = ".bowshot/benches")]
     data: PathBuf,
     /// First port of Bowshot's cluster.
-    #[arg(long, default_value_t = 48470)]
+    #[arg(long, default_value_t = 28470)]
     port_base: u16,
     /// Bowshot's binary.
     #[arg(long, default_value = "target/release/bowshot")]

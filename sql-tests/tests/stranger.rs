@@ -16,6 +16,8 @@ use url::Url;
 
 const SECRET_FILE: &str = "/etc/passwd";
 const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
+/// What a worker says of a place outside its volumes, by the point at which it notices.
+const OUTSIDE: [&str; 2] = ["refuses this plan", "does not read file://"];
 const READY: Duration = Duration::from_secs(60);
 
 /// One worker, named twice: a plan for one task would stay with its sender.
@@ -102,9 +104,9 @@ async fn without_the_right_token_nothing_is_read() {
 #[tokio::test]
 async fn even_a_node_of_the_cluster_reads_volumes_only() {
     let (_scratch, cluster) = worker();
-    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
-    assert_refused(read_lines(&node, SECRET_FILE).await, &["refuses this plan", "object store"]);
-    assert_refused(read_lines(&node, &format!("file://{SECRET_FILE}")).await, &["refuses this plan", "object store", "already exists"]);
+    for path in [SECRET_FILE.to_string(), format!("file://{SECRET_FILE}")] {
+        assert_refused(read_lines(&stranger(&cluster, Some(CLUSTER_TOKEN)), &path).await, &OUTSIDE);
+    }
 }
 
 #[tokio::test]
@@ -116,22 +118,7 @@ async fn parquet_outside_the_volumes_is_refused_too() {
     node.register_parquet("outside", outside.display().to_string(), ParquetReadOptions::default())
         .await
         .expect("the stranger sees the file");
-    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM outside GROUP BY column1").await, &["refuses this plan", "object store"]);
-}
-
-#[tokio::test]
-async fn a_plan_that_writes_is_refused() {
-    let (scratch, cluster) = worker();
-    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
-    let target = scratch.path().join("written");
-    let sql = format!("COPY (SELECT line, count(*) AS n FROM lines GROUP BY line) TO '{}' STORED AS CSV", target.display());
-    let options = CsvReadOptions::new().has_header(false).file_extension("");
-    node.register_csv("lines", SECRET_FILE, options).await.expect("the stranger sees the file");
-    let outcome = match node.sql(&sql).await {
-        Ok(frame) => frame.collect().await.map(|batches| batches.len()),
-        Err(error) => Err(error),
-    };
-    assert!(outcome.is_err(), "the plan ran");
+    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM outside GROUP BY column1").await, &OUTSIDE);
 }
 
 async fn write_parquet(path: &Path) -> Result<()> {

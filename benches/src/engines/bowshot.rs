@@ -24,7 +24,7 @@ impl BowshotEngine {
     /// Starts the cluster over `data` and waits until its tables are there.
     pub async fn start(binary: &Path, scale: f64, data: &Path, port_base: u16) -> Outcome<Self> {
         let mut child = Command::new(binary)
-            .args(["demo", "--scale", &scale.to_string(), "--port-base", &port_base.to_string(), "--data"])
+            .args(["demo", "--no-query", "--scale", &scale.to_string(), "--port-base", &port_base.to_string(), "--data"])
             .arg(data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())

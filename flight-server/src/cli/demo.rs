@@ -73,6 +73,9 @@ pub struct DemoArguments {
     /// Compare all 22 queries with an independent engine, and end.
     #[arg(long)]
     check: bool,
+    /// Only start the cluster; benchmarks measure its first query themselves.
+    #[arg(long, conflicts_with_all = ["check", "once"])]
+    no_query: bool,
     /// End after the query instead of waiting for Ctrl-C.
     #[arg(long, conflicts_with = "check")]
     once: bool,
@@ -133,10 +136,12 @@ async fn use_cluster(
     }
     let set_kernel = format!("SET bowshot.kernel = '{}'", arguments.kernel.name());
     client.start(&set_kernel).await?.all().await?;
-    let query = tpch::QUERIES[0];
-    write_line(query)?;
-    let mut execution = Execution::new(client, Look::of_process(Format::Table, None, false));
-    execution.run(query).await?;
+    if !arguments.no_query {
+        let query = tpch::QUERIES[0];
+        write_line(query)?;
+        let mut execution = Execution::new(client, Look::of_process(Format::Table, None, false));
+        execution.run(query).await?;
+    }
     print_addresses(&plan, arguments.once)?;
     Ok(ExitCode::SUCCESS)
 }
