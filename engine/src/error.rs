@@ -202,7 +202,7 @@ fn external(text: &str) -> Error {
         ErrorClass::Bug
     } else if text.contains("Resources exhausted") || text.contains("Failed to allocate") {
         ErrorClass::Resource
-    } else if text.contains(crate::worker::VERSION_TEXT) {
+    } else if text.contains(crate::worker::VERSION_TEXT) || text.contains(crate::worker::GONE_TEXT) {
         ErrorClass::Retry
     } else {
         ErrorClass::User

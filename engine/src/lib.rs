@@ -21,6 +21,7 @@ pub mod catalog;
 pub mod config;
 pub mod control;
 pub mod coordinator;
+pub mod cpu_runtime;
 pub mod error;
 pub mod fragment;
 pub mod limits;

@@ -2,14 +2,16 @@
 
 use crate::catalog::provider::OverlaySchemas;
 use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot};
+use crate::config::BowshotOptions;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::{plain_schema, plain_type};
-use crate::statement::{diagnosis, external_table, guard};
+use crate::statement::{diagnosis, external_table, guard, rewrite};
 use crate::{limits, system};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
+use datafusion::common::config::{ConfigExtension, ExtensionOptions};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::ViewTable;
@@ -140,7 +142,7 @@ impl Session {
                 refresh: Some(refresh),
             });
         }
-        let plan = state.create_logical_plan(sql).await.map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
+        let plan = rewrite::plan_statement(&state, sql).await.map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
         let parameters = parameter_schema(&plan)?;
         let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
         if matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
@@ -271,19 +273,16 @@ impl Session {
         {
             return Err(Error::user(format!("'{name}' is not a setting of a session; system.settings lists those that are")));
         }
+        if !settable_values(&config).contains_key(&name) {
+            return Err(Error::user(format!("'{name}' is not a setting; system.settings lists those there are")));
+        }
         config.options_mut().set(&name, value).map_err(|error| from_datafusion(&error))
     }
 
     /// Settings of the session with their values.
     pub fn get_options(&self) -> BTreeMap<String, String> {
         let config = self.inner.config.lock();
-        let mut options: BTreeMap<String, String> = config
-            .options()
-            .entries()
-            .into_iter()
-            .filter(|entry| SETTABLE.iter().any(|prefix| entry.key.starts_with(prefix)))
-            .map(|entry| (entry.key, entry.value.unwrap_or_default()))
-            .collect();
+        let mut options = settable_values(&config);
         options.insert("catalog".into(), CATALOG_NAME.into());
         options.insert("schema".into(), config.options().catalog.default_schema.clone());
         options
@@ -303,7 +302,7 @@ impl Session {
         for (schema, name, sql) in views {
             let config = self.inner.config.lock().clone();
             let state = planner::logical_state(&self.inner.coordinator.inner, config, snapshot.clone(), overlay.clone());
-            let plan = state.create_logical_plan(&sql).await.map_err(|error| {
+            let plan = rewrite::plan_statement(&state, &sql).await.map_err(|error| {
                 let error = from_datafusion(&error);
                 Error::new(
                     error.class(),
@@ -323,7 +322,7 @@ impl Session {
             PlanStatement::SetVariable(set) => self.set_option(&set.variable, &set.value)?,
             PlanStatement::ResetVariable(reset) => {
                 let default = planner::session_config(&self.inner.coordinator.inner.config.default_schema);
-                let value = default.options().entries().into_iter().find(|entry| entry.key == reset.variable).and_then(|entry| entry.value);
+                let value = settable_values(&default).remove(&reset.variable);
                 self.set_option(&reset.variable, &value.unwrap_or_default())?;
             }
             other => return Err(Error::user(format!("{} is not supported: every statement is its own transaction", other.name()))),
@@ -452,6 +451,20 @@ impl Session {
         inner.change_catalog(|store| store.create_table(&fresh, true))?;
         Ok(QueryStream::done(None))
     }
+}
+
+/// Settings that a session may change, with their values.
+fn settable_values(config: &SessionConfig) -> BTreeMap<String, String> {
+    let options = config.options();
+    let own = options.extensions.get::<BowshotOptions>().map(|options| options.entries()).unwrap_or_default();
+    // An extension lists its settings without its prefix.
+    let own =
+        own.into_iter().map(|entry| (format!("{}.{}", BowshotOptions::PREFIX, entry.key.trim_start_matches("bowshot.")), entry.value));
+    let others = options.entries().into_iter().map(|entry| (entry.key, entry.value));
+    own.chain(others)
+        .filter(|(name, _)| SETTABLE.iter().any(|prefix| name.starts_with(prefix)))
+        .map(|(name, value)| (name, value.unwrap_or_default()))
+        .collect()
 }
 
 fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Result<()> {

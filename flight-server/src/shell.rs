@@ -42,7 +42,7 @@ pub struct SqlArguments {
     #[command(flatten)]
     connection: ConnectionArguments,
     /// Run these statements and end.
-    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "file")]
+    #[arg(short = 'c', long = "command", value_name = "SQL", conflicts_with = "file", allow_hyphen_values = true)]
     command: Option<String>,
     /// Run the statements of a file (- is standard input) and end.
     #[arg(short = 'f', long = "file", value_name = "FILE")]

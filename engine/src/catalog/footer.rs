@@ -88,11 +88,14 @@ pub fn decode_schema(text: &str) -> Result<Schema, String> {
     Schema::try_from(IpcMessage(bytes.into())).map_err(|error| error.to_string())
 }
 
+/// Least value, greatest value and nulls of a column over several files; unknown as soon as one file does not say.
+type Bounds = (Option<ScalarValue>, Option<ScalarValue>, Option<u64>);
+
 /// Table statistics as the sum of its files', all marked inexact: a bound that a writer truncated must never answer a query.
 pub fn table_statistics<'a>(schema: &Schema, files: impl Iterator<Item = &'a FileFacts>) -> Statistics {
     let mut rows = 0u64;
     let mut bytes = 0u64;
-    let mut columns: Vec<Option<(Option<ScalarValue>, Option<ScalarValue>, Option<u64>)>> = vec![None; schema.fields().len()];
+    let mut columns: Vec<Option<Bounds>> = vec![None; schema.fields().len()];
     for file in files {
         rows += file.row_count;
         bytes += file.size_bytes;

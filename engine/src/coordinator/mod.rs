@@ -13,6 +13,7 @@ use crate::catalog::store::CatalogStore;
 use crate::config::CoordinatorConfig;
 use crate::control::Registered;
 use crate::control::server::ControlService;
+use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
@@ -91,7 +92,7 @@ impl Coordinator {
             queries: QueryRegistry::default(),
             admission: Admission::new(config.query.max_concurrent.max(1)),
             base: planner::BaseState::new()?,
-            cpu: CpuRuntime::new()?,
+            cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             store: Mutex::new(store),
             snapshot: RwLock::new(snapshot),
             stop,
@@ -168,34 +169,6 @@ impl CoordinatorInner {
             (0, 0) => limits::QUERY_TIMEOUT_MS,
             (0, own) => own,
             (asked, _) => asked,
-        }
-    }
-}
-
-/// The runtime that plans queries and merges their results, apart from the one that serves connections and heartbeats.
-pub(crate) struct CpuRuntime(Option<tokio::runtime::Runtime>);
-
-impl CpuRuntime {
-    fn new() -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .thread_name("bowshot-merge")
-            .enable_all()
-            .build()
-            .map_err(|error| Error::bug(format!("the coordinator's runtime cannot start: {error}")))?;
-        Ok(Self(Some(runtime)))
-    }
-
-    /// Where drivers are spawned.
-    pub fn handle(&self) -> tokio::runtime::Handle {
-        self.0.as_ref().map_or_else(tokio::runtime::Handle::current, |runtime| runtime.handle().clone())
-    }
-}
-
-impl Drop for CpuRuntime {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
-            // Waiting for tasks here would block an async thread.
-            runtime.shutdown_background();
         }
     }
 }

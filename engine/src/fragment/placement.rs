@@ -9,7 +9,7 @@ use std::sync::Arc;
 /// Frozen when a query is planned: the leaf handler runs at planning, the route handler at execution, and both must see the same nodes.
 #[derive(Debug)]
 pub struct Placement {
-    /// Slot i of every fragment over stored files runs on node i.
+    /// Slot i of every fragment over stored files runs on node i; a single node stands here twice.
     pub nodes: Vec<LiveNode>,
     files: HashMap<i64, FilePlacement>,
 }
@@ -27,8 +27,15 @@ struct FilePlacement {
 impl Placement {
     /// Looks at all files of `snapshot` against the nodes that live now, leaving out the nodes in `avoid`.
     pub fn freeze(snapshot: &Snapshot, membership: &Membership, avoid: &HashSet<String>) -> Self {
-        let nodes: Vec<LiveNode> = membership.live().into_iter().filter(|node| !avoid.contains(&node.node_id)).collect();
-        let slots: HashMap<&str, usize> = nodes.iter().enumerate().map(|(slot, node)| (node.node_id.as_str(), slot)).collect();
+        let mut nodes: Vec<LiveNode> = membership.live().into_iter().filter(|node| !avoid.contains(&node.node_id)).collect();
+        // A fragment of one task is not cut off the coordinator's own plan, and the coordinator reads no file: a single node takes two slots.
+        if let [only] = nodes.as_slice() {
+            nodes.push(only.clone());
+        }
+        let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
+        for (slot, node) in nodes.iter().enumerate() {
+            slots.entry(&node.node_id).or_default().push(slot);
+        }
         let inventories = membership.inventories();
         let mut files = HashMap::new();
         for table in snapshot.schemas.values().flat_map(|tables| tables.values()) {
@@ -51,10 +58,10 @@ impl Placement {
                         (None, _) if *state == NodeState::Live => reasons.push(format!("node {node} failed during this query")),
                         (None, _) => reasons.push(format!("node {node} is silent")),
                         (Some(_), None) => reasons.push(format!("node {node} is live but the file is gone from its volume")),
-                        (Some(&slot), Some(present))
+                        (Some(slots), Some(present))
                             if present.facts.version == *version && present.facts.size_bytes == file.facts.size_bytes =>
                         {
-                            copies.push((slot, *version))
+                            copies.extend(slots.iter().map(|&slot| (slot, *version)))
                         }
                         (Some(_), Some(_)) => reasons.push(format!(
                             "the file on node {node} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",

@@ -163,7 +163,8 @@ impl ExecutionPlan for HotAggregateExec {
                     Ok(batches) => return Ok(stream::iter(batches.into_iter().map(Ok)).boxed()),
                     Err(ReadError::Failed(error)) => return Err(error),
                     Err(ReadError::Declined(decline)) => {
-                        let place = if executor == Executor::Device { "device: " } else { "" };
+                        let place =
+                            if executor == Executor::Device && !decline.to_string().starts_with("device") { "device: " } else { "" };
                         MetricBuilder::new(&run.metrics)
                             .with_new_label(REASON_LABEL, format!("{place}{decline}"))
                             .counter(DECLINED_METRIC, partition)

@@ -4,4 +4,6 @@ pub mod hot_aggregate;
 pub mod hot_plan;
 pub mod panic_guard;
 pub mod row_group_reader;
+pub mod subquery_value;
 pub mod translate;
+pub mod yielding;

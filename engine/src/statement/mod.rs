@@ -3,3 +3,4 @@
 pub mod diagnosis;
 pub mod external_table;
 pub mod guard;
+pub mod rewrite;

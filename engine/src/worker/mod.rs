@@ -22,6 +22,8 @@ use tokio::net::TcpListener;
 
 /// Starts the text of an error that was a panic: our own defect, never a wrong answer.
 pub const PANIC_TEXT: &str = "an operator panicked on a worker";
+/// Part of the text of an error about a catalogued file that is gone.
+pub const GONE_TEXT: &str = "is catalogued but cannot be read";
 /// Part of the text of an error about a file whose version is not the catalogued one.
 pub const VERSION_TEXT: &str = "is not the version that was catalogued";
 

@@ -1,10 +1,11 @@
 //! What a worker checks of every plan before it runs, and how it rewrites it.
 
-use super::{VERSION_TEXT, WorkerNode, fault, inventory};
+use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
 use crate::config::{BowshotOptions, KernelChoice};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
 use crate::operators::panic_guard::PanicGuardExec;
+use crate::operators::yielding::YieldingExec;
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -26,7 +27,8 @@ pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<Worke
         }
         _ => Ok(Transformed::no(plan)),
     })?;
-    let plan = fault::inject(&node.config.faults, plan.data)?;
+    let plan = YieldingExec::over_joins(plan.data)?;
+    let plan = fault::inject(&node.config.faults, plan)?;
     Ok(WorkerPlanRewriteEventResponse::new(PanicGuardExec::guard(plan)?))
 }
 
@@ -73,7 +75,7 @@ fn check_versions(node: &WorkerNode, scan: &FileScanConfig, url: &url::Url) -> R
         let meta = &planned.object_meta;
         let name = format!("node://{}/{volume}/{}", node.config.node_id, meta.location);
         let found = std::fs::metadata(folder.join(meta.location.as_ref())).map_err(|error| {
-            Error::new(ErrorClass::Retry, format!("file {name} cannot be read: {error}; bring it back, or run REFRESH TABLE on its table"))
+            Error::new(ErrorClass::Retry, format!("file {name} {GONE_TEXT}: {error}; bring it back, or run REFRESH TABLE on its table"))
         })?;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         if found.len() != meta.size || inventory::disk_version(&found) != version {

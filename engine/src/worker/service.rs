@@ -6,10 +6,12 @@
 use super::{WorkerNode, incoming, plan_check};
 use crate::config::BowshotOptions;
 use crate::control::{TOKEN_HEADER, secrets_equal};
+use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::operators::subquery_value::subquery_value;
 use datafusion::common::DataFusionError;
-use datafusion::execution::SessionState;
+use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion_distributed::{
     DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext,
 };
@@ -26,13 +28,8 @@ use uuid::Uuid;
 /// Serves fragments until `stopped` turns true.
 pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> Result<()> {
     let threads = if node.config.cpu_threads > 0 { node.config.cpu_threads } else { default_threads() };
-    let cpu = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads)
-        .thread_name("bowshot-cpu")
-        .enable_all()
-        .build()
-        .map_err(|error| Error::bug(format!("the CPU runtime cannot start: {error}")))?;
-    let handle = cpu.handle().clone();
+    let cpu = CpuRuntime::new("bowshot-cpu", threads)?;
+    let handle = cpu.handle();
     let worker = library_worker(node.clone());
     let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
     let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone() });
@@ -61,8 +58,6 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         })
         .await;
     tick.abort();
-    // Dropping a runtime inside another would block; fragments still running are ended.
-    cpu.shutdown_background();
     result.map_err(|error| Error::bug(format!("the worker's service ended: {error}")))
 }
 
@@ -86,12 +81,13 @@ fn library_worker(node: Arc<WorkerNode>) -> Worker {
 
 fn session(node: Arc<WorkerNode>, context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
     let channels = node.channels.clone();
-    let state = context
+    let mut state = context
         .builder
         .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
         .with_distributed_channel_resolver(channels)
         .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event))
         .build();
+    state.register_udaf(subquery_value())?;
     Ok(state)
 }
 

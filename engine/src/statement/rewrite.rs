@@ -1,0 +1,88 @@
+//! From text to a logical plan, with three corrections on the way.
+//!
+//! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
+//! 2. TABLESAMPLE would be ignored in silence: it is refused.
+//! 3. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
+
+use crate::operators::subquery_value::subquery_value;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::logical_plan::Subquery;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{self, TableFactor, Value, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+/// Parses and plans one statement.
+pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+    let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
+    correct(&mut statement)?;
+    let plan = state.statement_to_plan(statement).await?;
+    Ok(plan.transform_down_with_subqueries(|node| node.map_expressions(|expr| expr.transform_up(one_row)))?.data)
+}
+
+fn correct(statement: &mut Statement) -> Result<()> {
+    match statement {
+        Statement::Statement(statement) => match statement.visit(&mut Corrections) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(error) => Err(error),
+        },
+        Statement::Explain(explain) => correct(&mut explain.statement),
+        _ => Ok(()),
+    }
+}
+
+struct Corrections;
+
+impl VisitorMut for Corrections {
+    type Break = DataFusionError;
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
+                ControlFlow::Break(DataFusionError::Plan("TABLESAMPLE is not supported: filter on a hash of a key instead".into()))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        if let ast::Expr::Value(value) = expr
+            && let Value::Number(digits, _) = &value.value
+            && digits.contains(['e', 'E'])
+        {
+            match double(digits) {
+                Ok(cast) => *expr = cast,
+                Err(error) => return ControlFlow::Break(error),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `CAST('1e300' AS DOUBLE)`.
+fn double(digits: &str) -> Result<ast::Expr> {
+    let text = format!("CAST('{digits}' AS DOUBLE)");
+    Ok(Parser::new(&GenericDialect).try_with_sql(&text)?.parse_expr()?)
+}
+
+/// Puts an aggregate that refuses a second row over a subquery that may have one. Correlated subqueries must aggregate anyway.
+fn one_row(expr: Expr) -> Result<Transformed<Expr>> {
+    let Expr::ScalarSubquery(subquery) = expr else { return Ok(Transformed::no(expr)) };
+    if !subquery.outer_ref_columns.is_empty() || subquery.subquery.max_rows().is_some_and(|rows| rows <= 1) {
+        return Ok(Transformed::no(Expr::ScalarSubquery(subquery)));
+    }
+    let plan = subquery.subquery.as_ref().clone();
+    let columns = plan.schema().columns();
+    let [column] = columns.as_slice() else {
+        return plan_err!("a scalar subquery must have one column, this one has {}", columns.len());
+    };
+    let name = column.name.clone();
+    let value = subquery_value().call(vec![Expr::Column(column.clone())]).alias(name);
+    let plan = LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![value])?.build()?;
+    Ok(Transformed::yes(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), ..subquery })))
+}
