@@ -131,21 +131,28 @@ pub fn lost_node(error: &DataFusionError) -> Option<String> {
 
 /// Turns an error of planning or execution into ours: class from the innermost cause, text without library prefixes.
 pub fn from_datafusion(error: &DataFusionError) -> Error {
+    let mut ours = convert(error);
+    // Users know strings, not the layout that plans read them in.
+    ours.message = ours.message.replace("Utf8View", "Utf8").replace("BinaryView", "Binary");
+    ours
+}
+
+fn convert(error: &DataFusionError) -> Error {
     match error {
         DataFusionError::External(source) => {
             if let Some(own) = source.downcast_ref::<Error>() {
                 return own.clone();
             }
             if let Some(inner) = source.downcast_ref::<DataFusionError>() {
-                return from_datafusion(inner);
+                return convert(inner);
             }
             external(&source.to_string())
         }
-        DataFusionError::Shared(inner) => from_datafusion(inner),
-        DataFusionError::Context(_, inner) => from_datafusion(inner),
-        DataFusionError::Diagnostic(_, inner) => from_datafusion(inner),
+        DataFusionError::Shared(inner) => convert(inner),
+        DataFusionError::Context(_, inner) => convert(inner),
+        DataFusionError::Diagnostic(_, inner) => convert(inner),
         DataFusionError::Collection(all) => match all.first() {
-            Some(first) => from_datafusion(first),
+            Some(first) => convert(first),
             None => Error::bug("an empty list of errors was reported"),
         },
         DataFusionError::SchemaError(schema, _) => Error::new(
@@ -188,6 +195,10 @@ fn strip(text: &str) -> &str {
 }
 
 fn plan(text: &str) -> Error {
+    // Behind pages of attempted signatures stands the one sentence that says what is wrong.
+    if let Some(at) = text.find("No function matches") {
+        return Error::user(text[at..].lines().next().unwrap_or_default());
+    }
     let missing = (text.starts_with("table '") && text.contains("not found")) || text.starts_with("Invalid function");
     let class = if missing { ErrorClass::NotFound } else { ErrorClass::User };
     Error::new(class, text)
