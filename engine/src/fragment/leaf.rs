@@ -58,7 +58,7 @@ fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUp
     let slots = placement.nodes.len();
     if event.task_count != slots {
         return Err(Error::user(format!(
-            "this query has a shape that must run in {} task(s), but its table lies on {slots} nodes; shapes that gather all raw rows in one place (nested-loop FULL JOIN, recursive CTE over stored tables, UNION with a recursive part) are not supported yet",
+            "this query has a shape that must run in {} task(s), but its table lies on {slots} nodes; shapes that gather all raw rows in one place (NOT IN over a subquery with NULLs, nested-loop FULL JOIN, recursive CTE over stored tables) are not supported yet",
             event.task_count
         ))
         .into());
