@@ -32,6 +32,7 @@ pub async fn stop(with_parent: bool) {
         () = interrupted => tracing::info!("stopping: SIGINT"),
         () = parent_gone(), if with_parent => {
             tracing::info!("stopping: the parent process is gone");
+            #[expect(clippy::disallowed_methods, reason = "the last resort against an orphan that does not end by itself")]
             std::thread::spawn(|| {
                 std::thread::sleep(ORPHAN_GRACE);
                 std::process::exit(1);

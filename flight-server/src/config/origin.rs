@@ -16,7 +16,7 @@ pub struct Setting {
 ///
 /// # Errors
 /// When a layer (a file, mostly) cannot be read.
-pub fn settings(figment: &Figment) -> Result<Vec<Setting>, figment::Error> {
+pub fn settings(figment: &Figment) -> Result<Vec<Setting>, Box<figment::Error>> {
     let mut found = Vec::new();
     let all: Value = figment.extract()?;
     if let Value::Dict(_, sections) = &all {

@@ -29,15 +29,15 @@ pub fn run(options: ConnectOptions, format: Format) -> Result<()> {
     println!("bowshot {} on {}; \\? for help", env!("CARGO_PKG_VERSION"), options.url);
     let mut editor = editor();
     loop {
-        match editor.read_line(&ShellPrompt).map_err(|error| Error::Output { source: std::io::Error::other(error.to_string()) })? {
-            Signal::Success(text) => {
-                if !runtime.block_on(run_text(&mut execution, &text)) {
-                    return Ok(());
-                }
-            }
+        let signal = editor.read_line(&ShellPrompt).map_err(|error| Error::Output { source: std::io::Error::other(error.to_string()) })?;
+        let text = match signal {
+            Signal::Success(text) => text,
             Signal::CtrlD => return Ok(()),
             // Ctrl-C clears the line being edited.
-            _ => {}
+            _ => continue,
+        };
+        if !runtime.block_on(run_text(&mut execution, &text)) {
+            return Ok(());
         }
     }
 }

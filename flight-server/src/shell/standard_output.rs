@@ -24,6 +24,7 @@ impl Write for StandardOutput {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "whoever read the output is gone: there is nobody left to report to")]
 /// The connection closes with the process, which cancels a query that still runs.
 fn end_with_reader<T>(outcome: io::Result<T>) -> io::Result<T> {
     match outcome {
