@@ -129,3 +129,13 @@ fn the_readme_says_how_to_start_and_how_to_check() {
     let missing = ["./demo", "./check"].into_iter().filter(|command| !readme.contains(command));
     assert_none(missing.map(|command| format!("README.md does not mention {command}")).collect());
 }
+
+/// Batches and plans cross crate borders: two versions of a library would be two types.
+#[test]
+fn one_copy_of_arrow_and_datafusion() {
+    let lock = read(&repository().join("Cargo.lock"));
+    for library in ["arrow", "arrow-flight", "datafusion", "datafusion-distributed", "object_store", "parquet"] {
+        let copies = lock.lines().filter(|line| *line == format!("name = \"{library}\"")).count();
+        assert_eq!(copies, 1, "copies of {library} in Cargo.lock");
+    }
+}
