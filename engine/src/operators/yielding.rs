@@ -43,7 +43,8 @@ impl DisplayAs for YieldingExec {
 
 impl ExecutionPlan for YieldingExec {
     fn name(&self) -> &str {
-        "YieldingExec"
+        // Reasons and errors are about the join.
+        self.inner.name()
     }
     fn properties(&self) -> &Arc<PlanProperties> {
         self.inner.properties()
