@@ -2,6 +2,7 @@
 
 pub mod hot_aggregate;
 pub mod hot_plan;
+pub mod in_place;
 pub mod panic_guard;
 pub mod row_group_reader;
 pub mod subquery_value;

@@ -2,20 +2,16 @@
 //!
 //! Without it a panic in an operator ends its stream early and cleanly: the query would return fewer rows and no error.
 
+use super::in_place::{InPlace, InPlaceExec};
 use crate::worker::PANIC_TEXT;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion_distributed::BroadcastExec;
 use futures::StreamExt;
-use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -25,70 +21,32 @@ pub const ROWS_METRIC: &str = "bowshot_rows";
 /// Nanoseconds from a task's first poll to the end of its last stream.
 pub const ELAPSED_METRIC: &str = "bowshot_elapsed_ns";
 
-/// See the module.
-#[derive(Debug)]
-pub struct PanicGuardExec {
-    inner: Arc<dyn ExecutionPlan>,
+#[derive(Debug, Default)]
+struct PanicGuard {
     metrics: ExecutionPlanMetricsSet,
-    started: Arc<OnceLock<Instant>>,
+    started: OnceLock<Instant>,
 }
 
-impl PanicGuardExec {
-    /// Guards a fragment. A head that the library replaces at run time (a repartition or broadcast) stays the head; its child is guarded.
-    pub fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-        if plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>() {
-            let children = plan.children().into_iter().map(|child| Self::over(child.clone())).collect();
-            return plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute));
-        }
-        Ok(Self::over(plan))
+/// Guards a fragment. A head that the library replaces at run time (a repartition or broadcast) stays the head; its child is guarded.
+pub fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let over = |node| InPlaceExec::over(node, Arc::new(PanicGuard::default()));
+    if plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>() {
+        let children = plan.children().into_iter().map(|child| over(child.clone())).collect();
+        return plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute));
     }
-
-    fn over(inner: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self { inner, metrics: ExecutionPlanMetricsSet::new(), started: Arc::default() })
-    }
+    Ok(over(plan))
 }
 
-impl DisplayAs for PanicGuardExec {
-    fn fmt_as(&self, kind: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-        self.inner.fmt_as(kind, f)
-    }
-}
-
-impl ExecutionPlan for PanicGuardExec {
-    fn name(&self) -> &str {
-        "PanicGuardExec"
-    }
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.inner.properties()
-    }
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        // The guarded node's own children: the guard takes the node's place in the tree.
-        self.inner.children()
-    }
-    fn apply_expressions(&self, f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
-        self.inner.apply_expressions(f)
-    }
-    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let inner = if children.is_empty() {
-            self.inner.clone()
-        } else {
-            self.inner.clone().replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))?
-        };
-        Ok(Self::over(inner))
-    }
-    fn metrics(&self) -> Option<MetricsSet> {
-        let mut all = self.inner.metrics().unwrap_or_default();
-        for metric in self.metrics.clone_inner().iter() {
-            all.push(metric.clone());
-        }
-        Some(all)
+impl InPlace for PanicGuard {
+    fn metrics(&self) -> MetricsSet {
+        self.metrics.clone_inner()
     }
 
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    fn execute(&self, node: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let started = *self.started.get_or_init(Instant::now);
         let rows = MetricBuilder::new(&self.metrics).counter(ROWS_METRIC, partition);
         let elapsed = MetricBuilder::new(&self.metrics).gauge(ELAPSED_METRIC, partition);
-        let stream = match std::panic::catch_unwind(AssertUnwindSafe(|| self.inner.execute(partition, context))) {
+        let stream = match std::panic::catch_unwind(AssertUnwindSafe(|| node.execute(partition, context))) {
             Ok(stream) => stream?,
             Err(panic) => return exec_err!("{PANIC_TEXT}: {}", panic_text(&*panic)),
         };
@@ -107,7 +65,7 @@ impl ExecutionPlan for PanicGuardExec {
             let ended = std::mem::replace(failed, item.is_err());
             futures::future::ready((!ended).then_some(item))
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), guarded)))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), guarded)))
     }
 }
 
@@ -141,35 +99,16 @@ mod tests {
     use datafusion::catalog::memory::MemorySourceConfig;
 
     #[derive(Debug)]
-    struct Panicking(Arc<dyn ExecutionPlan>);
-    impl DisplayAs for Panicking {
-        fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter) -> fmt::Result {
-            f.write_str("Panicking")
-        }
-    }
-    impl ExecutionPlan for Panicking {
-        fn name(&self) -> &str {
-            "Panicking"
-        }
-        fn properties(&self) -> &Arc<PlanProperties> {
-            self.0.properties()
-        }
-        fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-            vec![]
-        }
-        fn apply_expressions(&self, _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>) -> Result<TreeNodeRecursion> {
-            Ok(TreeNodeRecursion::Continue)
-        }
-        fn with_new_children(self: Arc<Self>, _: Vec<Arc<dyn ExecutionPlan>>) -> Result<Arc<dyn ExecutionPlan>> {
-            Ok(self)
-        }
-        fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+    struct Panicking;
+
+    impl InPlace for Panicking {
+        fn execute(&self, node: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
             let mut seen = 0;
-            let stream = self.0.execute(partition, context)?.inspect(move |_| {
+            let stream = node.execute(partition, context)?.inspect(move |_| {
                 seen += 1;
                 assert!(seen < 2, "injected");
             });
-            Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), stream)))
+            Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), stream)))
         }
     }
 
@@ -178,7 +117,7 @@ mod tests {
         let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int32, false)]));
         let batch = RecordBatch::try_new(schema.clone(), vec![Arc::new(Int32Array::from(vec![1, 2]))]).unwrap();
         let source = MemorySourceConfig::try_new_exec(&[vec![batch.clone(), batch.clone(), batch]], schema, None).unwrap();
-        let plan = PanicGuardExec::guard(Arc::new(Panicking(source))).unwrap();
+        let plan = guard(InPlaceExec::over(source, Arc::new(Panicking))).unwrap();
         let items: Vec<_> = plan.execute(0, Arc::new(TaskContext::default())).unwrap().collect().await;
         assert_eq!(items.len(), 2);
         assert!(items[0].is_ok());

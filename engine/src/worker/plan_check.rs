@@ -4,8 +4,7 @@ use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
 use crate::config::{BowshotOptions, KernelChoice};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::panic_guard::PanicGuardExec;
-use crate::operators::yielding::YieldingExec;
+use crate::operators::{panic_guard, yielding};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -27,9 +26,9 @@ pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<Worke
         }
         _ => Ok(Transformed::no(plan)),
     })?;
-    let plan = YieldingExec::over_joins(plan.data)?;
+    let plan = yielding::over_joins(plan.data)?;
     let plan = fault::inject(&node.config.faults, plan)?;
-    Ok(WorkerPlanRewriteEventResponse::new(PanicGuardExec::guard(plan)?))
+    Ok(WorkerPlanRewriteEventResponse::new(panic_guard::guard(plan)?))
 }
 
 /// Refuses leaves other than Parquet files of known stores in their catalogued version, literal rows, and everything that writes.
