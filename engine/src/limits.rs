@@ -62,7 +62,5 @@ pub const VOLUME_FILES_MAX: usize = 100_000;
 pub const INVENTORY_WAIT: Duration = Duration::from_secs(15);
 /// Most files listed below one bucket prefix.
 pub const BUCKET_FILES_MAX: usize = 100_000;
-/// Sessions open at once on a coordinator.
-pub const SESSIONS_MAX: usize = 10_000;
 /// Views of one session.
 pub const SESSION_VIEWS_MAX: usize = 1_000;

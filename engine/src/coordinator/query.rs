@@ -179,7 +179,7 @@ async fn drive(
                 Ok(run) => return Ok(run),
                 Err(error) => error,
             };
-            let error = failed_query(&failed);
+            let error = from_datafusion(&failed);
             let Some(node) = lost_node(&failed) else { return Err(error) };
             inner.membership.trip(&node);
             if released {
@@ -203,11 +203,6 @@ async fn drive(
             format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less"),
         ))
     })
-}
-
-/// The user's text for a failed run.
-fn failed_query(error: &DataFusionError) -> Error {
-    from_datafusion(error)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the state of one try, used in one place")]

@@ -95,6 +95,12 @@ fn check_config(config: &WorkerConfig) -> Result<()> {
         )));
     }
     check_token(&config.cluster_token, "worker")?;
+    if config.listen.ip().is_unspecified() && config.advertise.is_none() {
+        return Err(Error::user(format!(
+            "worker.listen is {}, which other nodes cannot connect to: set worker.advertise to the host:port they reach this node on",
+            config.listen
+        )));
+    }
     for (volume, folder) in &config.volumes {
         if !valid_name(volume) {
             return Err(Error::user(format!("volume name '{volume}': use lower-case letters, digits, '-' and '_'")));
