@@ -1,4 +1,5 @@
-// Unsigned totals of `limbs` words in the output, and the same in workgroup memory where they fit.
+// Unsigned totals of `limbs` words. Written once for the output, and once for workgroup memory under the name `local_totals`: WGSL
+// passes no pointers to either.
 // A carry that one invocation takes out of a word is added by that same invocation to the next word, so after all
 // invocations are done every total is exact, whatever the order.
 

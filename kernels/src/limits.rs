@@ -1,8 +1,11 @@
 //! Every bound of this crate in one place, each with its reason. Going over one is a decline, never a panic.
 
-/// Rows a host kernel works on at a time: a handful of 2,048-row buffers stays inside L1 and L2.
+/// Rows a host kernel filters at a time: long enough for the processor's prefetchers, short enough for masks to stay near.
 /// Row positions inside a block are `u16`, and blocks start on whole validity bytes.
-pub const BLOCK_ROWS: usize = 2_048;
+pub const BLOCK_ROWS: usize = 4_096;
+
+/// Rows a host kernel computes values of and adds up at a time: a dozen buffers of 64-bit values stay in the nearest cache.
+pub const MEASURE_ROWS: usize = 512;
 
 /// Rows of one chunk. Keeps row numbers, counts and device dispatches inside `u32`.
 pub const CHUNK_ROWS_MAX: usize = 1 << 30;
@@ -15,10 +18,6 @@ pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
 
 /// Group slots that are addressed directly by the mixed-radix code of the key lanes; above it groups are hashed.
 pub const DENSE_SLOTS_MAX: usize = 65_536;
-
-/// Group slots up to which a block's rows are partitioned by group and each run is summed tightly.
-/// Above it runs get too short to pay, and groups are far enough apart for scattered additions to overlap.
-pub const PARTITION_SLOTS_MAX: usize = 32;
 
 /// Groups one state may hold.
 pub const GROUPS_MAX: usize = 1_048_576;
@@ -50,6 +49,6 @@ pub const WORKGROUP_ACCUMULATOR_BYTES_MAX: usize = 12 * 1_024;
 /// Milliseconds that one device dispatch with its readback may take before the device counts as lost.
 pub const DEVICE_WAIT_MS: u64 = 30_000;
 
-const _: () = assert!(BLOCK_ROWS <= u16::MAX as usize + 1 && BLOCK_ROWS.is_multiple_of(64));
+const _: () = assert!(BLOCK_ROWS <= u16::MAX as usize + 1 && BLOCK_ROWS.is_multiple_of(MEASURE_ROWS) && MEASURE_ROWS.is_multiple_of(64));
 const _: () = assert!(DEVICE_SLOTS_MAX <= DENSE_SLOTS_MAX);
 const _: () = assert!(WORKGROUPS_MAX < 65_536);

@@ -28,6 +28,22 @@ pub(crate) fn level() -> Level {
     Level::Portable
 }
 
+/// Asks for memory that is read soon. The processor's own prefetchers stop at the end of a page and need a few misses to
+/// start on the next; blocks of several columns are all such starts.
+#[inline]
+pub(crate) fn prefetch<T: bytemuck::NoUninit>(lanes: &[T]) {
+    #[cfg(target_arch = "x86_64")]
+    for line in bytemuck::cast_slice::<T, u8>(lanes).chunks(CACHE_LINE_BYTES) {
+        // SAFETY: a hint; it reads nothing and faults on no address, and this one is inside `lanes`.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T1 }>(line.as_ptr().cast()) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = lanes;
+}
+
+#[cfg(target_arch = "x86_64")]
+const CACHE_LINE_BYTES: usize = 64;
+
 /// Defines functions whose bodies are compiled once for each [`Level`].
 macro_rules! vectorised {
     ($( $(#[$meta:meta])* fn $name:ident [$($generic:ident : $bound:path),*] ( $($argument:ident : $type:ty),* $(,)? ) $(-> $result:ty)? $body:block )+) => { $(

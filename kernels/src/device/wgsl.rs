@@ -323,6 +323,7 @@ impl Writer<'_> {
         if local {
             let _ = writeln!(source, "const LOCAL_WORDS: u32 = {}u;", layout.words());
             source.push_str(LOCAL_TOTALS);
+            source.push_str(&TOTALS.replace("totals", "local_totals"));
         }
         let entries: Vec<Entry> = layout.counts.iter().chain(&layout.measures).copied().collect();
         let _ = writeln!(

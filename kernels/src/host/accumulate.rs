@@ -2,6 +2,7 @@
 
 use super::evaluate::{Evaluator, Numbers, Rows};
 use super::loops::*;
+use super::packed::{Packed, Range};
 use crate::bind::{Combine, Mask, MaskId, Measure, Program};
 use crate::limits::BLOCK_ROWS;
 use crate::state::Partial;
@@ -20,6 +21,8 @@ struct Total {
     masked: bool,
     /// A block's sum fits 63 bits.
     block_fits: bool,
+    /// Set where the sums lie packed: what every number counts from.
+    bias: Option<i64>,
     slots: Slots,
 }
 
@@ -42,7 +45,7 @@ impl Total {
 
     fn combine_into(&mut self, slot: usize, found: i128) {
         match (&mut self.slots, self.measure.combine) {
-            (Slots::Narrow(answers), Combine::Sum) => answers[slot] += found as i64,
+            (Slots::Narrow(answers), Combine::Sum) => answers[slot] = answers[slot].wrapping_add(found as i64),
             (Slots::Narrow(answers), Combine::Min) => answers[slot] = answers[slot].min(clamp(found)),
             (Slots::Narrow(answers), Combine::Max) => answers[slot] = answers[slot].max(clamp(found)),
             (Slots::Wide(answers), Combine::Sum) => answers[slot] = answers[slot].wrapping_add(found),
@@ -59,8 +62,23 @@ fn clamp(found: i128) -> i64 {
 
 /// Everything a row group adds up to.
 pub(super) struct Totals {
-    counts: Vec<(MaskId, Option<bool>, Vec<u64>)>,
+    counts: Vec<Count>,
     totals: Vec<Total>,
+    packed: Packed,
+    /// What each field of `packed` adds to.
+    targets: Vec<Target>,
+}
+
+struct Count {
+    mask: MaskId,
+    settled: Option<bool>,
+    slots: Vec<u64>,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Count(usize),
+    Sum(usize),
 }
 
 /// Runs `$body` with `$numbers` as a typed slice.
@@ -78,70 +96,106 @@ macro_rules! with_numbers {
 }
 
 impl Totals {
-    pub(super) fn new(program: &Program<'_>, slots: usize) -> Self {
+    /// Totals of `slots` slots. Sums that fit lie packed for up to `flush_rows` rows; with 0 rows none do, as [`Self::add_run`] wants.
+    pub(super) fn new(program: &Program<'_>, slots: usize, flush_rows: usize) -> Self {
         let settled = |mask: MaskId| match program.masks[mask.0] {
             Mask::Constant(answer) => Some(answer),
             _ => None,
         };
-        let counts = program.counts.iter().map(|mask| (*mask, settled(*mask), vec![0; slots])).collect();
-        let totals = program.measures.iter().map(|measure| {
-            let value = &program.values[measure.value.0];
-            let magnitude = value.low.unsigned_abs().max(value.high.unsigned_abs());
-            let fits = |rows: usize| magnitude.saturating_mul(rows as u128) <= i64::MAX as u128;
-            let narrow = if measure.combine == Combine::Sum { fits(program.row_count) } else { fits(1) };
-            let mut total = Total {
-                measure: *measure,
-                masked: settled(measure.mask).is_none(),
-                block_fits: fits(BLOCK_ROWS),
-                slots: if narrow { Slots::Narrow(Vec::new()) } else { Slots::Wide(Vec::new()) },
-            };
-            total.grow(slots);
-            total
-        });
-        Self { counts, totals: totals.collect() }
+        let counts: Vec<Count> =
+            program.counts.iter().map(|mask| Count { mask: *mask, settled: settled(*mask), slots: vec![0; slots] }).collect();
+        let mut totals: Vec<Total> = program
+            .measures
+            .iter()
+            .map(|measure| {
+                let value = &program.values[measure.value.0];
+                let magnitude = value.low.unsigned_abs().max(value.high.unsigned_abs());
+                let fits = |rows: usize| magnitude.saturating_mul(rows as u128) <= i64::MAX as u128;
+                let narrow = if measure.combine == Combine::Sum { fits(program.row_count) } else { fits(1) };
+                let mut total = Total {
+                    measure: *measure,
+                    masked: settled(measure.mask).is_none(),
+                    block_fits: fits(BLOCK_ROWS),
+                    bias: None,
+                    slots: if narrow { Slots::Narrow(Vec::new()) } else { Slots::Wide(Vec::new()) },
+                };
+                total.grow(slots);
+                total
+            })
+            .collect();
+        let (mut candidates, mut ranges) = (Vec::new(), Vec::new());
+        if flush_rows > 0 {
+            for (position, count) in counts.iter().enumerate() {
+                if count.settled != Some(false) {
+                    candidates.push(Target::Count(position));
+                    ranges.push(Range { least: 0, greatest: 1 });
+                }
+            }
+            for (position, total) in totals.iter().enumerate() {
+                if total.measure.combine == Combine::Sum {
+                    let value = &program.values[total.measure.value.0];
+                    candidates.push(Target::Sum(position));
+                    ranges.push(Range { least: value.low, greatest: value.high });
+                }
+            }
+        }
+        let (packed, taken) = Packed::new(&ranges, slots, flush_rows);
+        for (candidate, range) in taken.iter().map(|candidate| candidates[*candidate]).zip(taken.iter().map(|taken| ranges[*taken])) {
+            if let Target::Sum(position) = candidate {
+                totals[position].bias = Some(range.bias());
+            }
+        }
+        Self { counts, totals, packed, targets: taken.into_iter().map(|taken| candidates[taken]).collect() }
     }
 
     /// Makes room for slots that were found by hashing.
     pub(super) fn grow(&mut self, slots: usize) {
-        self.counts.iter_mut().for_each(|(_, _, counts)| counts.resize(slots, 0));
+        self.counts.iter_mut().for_each(|count| count.slots.resize(slots, 0));
         self.totals.iter_mut().for_each(|total| total.grow(slots));
+        self.packed.grow(slots);
     }
 
-    /// Adds rows `from..to` of what was evaluated to one slot.
-    pub(super) fn add_run(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>, slot: usize, from: usize, to: usize) {
+    /// Adds every row of what was evaluated to the one slot.
+    pub(super) fn add_run(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>) {
         let count = rows.count();
-        for (mask, settled, counts) in &mut self.counts {
-            counts[slot] += match settled {
-                Some(true) => (to - from) as u64,
+        for Count { mask, settled, slots } in &mut self.counts {
+            slots[0] += match settled {
+                Some(true) => count as u64,
                 Some(false) => 0,
-                None => count_bytes(&evaluator.mask(*mask, count)[from..to]),
+                None => count_bytes(evaluator.mask(*mask, count)),
             };
         }
         for total in &mut self.totals {
-            let mask = total.masked.then(|| &evaluator.mask(total.measure.mask, count)[from..to]);
+            let mask = total.masked.then(|| evaluator.mask(total.measure.mask, count));
             let fits = total.block_fits;
             let found = with_numbers!(evaluator.numbers(total.measure.value, rows), numbers => {
-                reduce(total.measure.combine, &numbers[from..to], mask, fits)
+                reduce(total.measure.combine, numbers, mask, fits)
             });
-            total.combine_into(slot, found);
+            total.combine_into(0, found);
         }
     }
 
     /// Adds every row of what was evaluated to the slot of its code.
     pub(super) fn scatter(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>, codes: &[u32]) {
         let count = rows.count();
-        for (mask, settled, counts) in &mut self.counts {
-            match settled {
-                Some(true) => codes.iter().for_each(|code| counts[*code as usize] += 1),
-                Some(false) => {}
-                None => {
-                    for (code, keep) in codes.iter().zip(evaluator.mask(*mask, count)) {
-                        counts[*code as usize] += u64::from(*keep);
-                    }
+        if self.packed.is_full(count) {
+            self.flush();
+        }
+        for (field, target) in self.targets.iter().enumerate() {
+            match *target {
+                Target::Count(position) => match &self.counts[position] {
+                    Count { settled: Some(_), .. } => self.packed.write_ones(field, count),
+                    Count { mask, .. } => self.packed.write(field, evaluator.mask(*mask, count), None),
+                },
+                Target::Sum(position) => {
+                    let Total { measure, masked, .. } = &self.totals[position];
+                    let keep = masked.then(|| evaluator.mask(measure.mask, count));
+                    with_numbers!(evaluator.numbers(measure.value, rows), numbers => self.packed.write(field, numbers, keep));
                 }
             }
         }
-        for total in &mut self.totals {
+        self.packed.add(codes);
+        for total in self.totals.iter_mut().filter(|total| total.bias.is_none()) {
             let combine = total.measure.combine;
             let mask = total.masked.then(|| evaluator.mask(total.measure.mask, count));
             with_numbers!(evaluator.numbers(total.measure.value, rows), numbers => match &mut total.slots {
@@ -151,12 +205,40 @@ impl Totals {
         }
     }
 
-    pub(super) fn finish(self, combined: Option<Vec<u128>>) -> Partial {
-        let measures = self.totals.into_iter().map(|total| match total.slots {
-            Slots::Narrow(answers) => answers.into_iter().map(i128::from).collect(),
-            Slots::Wide(answers) => answers,
+    /// Moves the packed sums to the totals.
+    fn flush(&mut self) {
+        let Self { counts, totals, packed, targets } = self;
+        packed.flush(|field, slot, sum| match targets[field] {
+            Target::Count(position) => counts[position].slots[slot] += sum,
+            Target::Sum(position) => totals[position].combine_into(slot, i128::from(sum)),
         });
-        Partial { combined, counts: self.counts.into_iter().map(|(_, _, counts)| counts).collect(), measures: measures.collect() }
+    }
+
+    /// The answers of the first `slots` slots, all where there is no bound.
+    pub(super) fn finish(mut self, slots: Option<usize>, combined: Option<Vec<u128>>) -> Partial {
+        self.flush();
+        for total in &mut self.totals {
+            // Bound programs count the mask of every measure.
+            let Some(bias) = total.bias.filter(|bias| *bias != 0) else { continue };
+            let Some(counted) = self.counts.iter().find(|count| count.mask == total.measure.mask) else { continue };
+            for (slot, count) in counted.slots.iter().enumerate() {
+                total.combine_into(slot, i128::from(bias).wrapping_mul(i128::from(*count)));
+            }
+        }
+        let measures = self.totals.into_iter().map(|total| {
+            let mut answers: Vec<i128> = match total.slots {
+                Slots::Narrow(answers) => answers.into_iter().map(i128::from).collect(),
+                Slots::Wide(answers) => answers,
+            };
+            answers.truncate(slots.unwrap_or(usize::MAX));
+            answers
+        });
+        let measures = measures.collect();
+        let counts = self.counts.into_iter().map(|mut count| {
+            count.slots.truncate(slots.unwrap_or(usize::MAX));
+            count.slots
+        });
+        Partial { combined, counts: counts.collect(), measures }
     }
 }
 

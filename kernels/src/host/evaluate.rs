@@ -1,5 +1,7 @@
 //! Masks and values of one block, into buffers that live as long as the row group.
 
+use std::ops::Range;
+
 use super::loops::*;
 use crate::bind::{Mask, MaskId, Program, Value, ValueId, ValueOp, Width};
 use crate::chunk::{LaneWidth, Lanes, Words};
@@ -19,6 +21,14 @@ impl Rows<'_> {
         match self {
             Self::Dense { count, .. } => *count,
             Self::Picked { picks, .. } => picks.len(),
+        }
+    }
+
+    /// Some of these rows, by position among them. Parts of dense rows begin at multiples of 8, as their validity bytes do.
+    pub(super) fn part(self, part: Range<usize>) -> Self {
+        match self {
+            Self::Dense { start, .. } => Self::Dense { start: start + part.start, count: part.len() },
+            Self::Picked { start, picks } => Self::Picked { start, picks: &picks[part] },
         }
     }
 }
@@ -49,6 +59,11 @@ impl Steps {
             list.dedup();
         }
         steps
+    }
+
+    /// Columns whose lanes are read.
+    pub(super) fn columns(&self) -> &[usize] {
+        &self.columns
     }
 
     fn add_mask(&mut self, program: &Program<'_>, mask: MaskId) {

@@ -141,33 +141,36 @@ vectorised! {
         total
     }
 
-    /// How many bytes equal `wanted`.
-    fn count_equal [](input: &[u8], wanted: u8) -> u32 {
-        let mut total = 0u32;
-        // 255 additions of 1 fit a byte.
-        for part in input.chunks(64 * 255) {
-            let (rows, rest) = part.as_chunks::<64>();
-            let mut sums = [0u8; 64];
-            for row in rows {
-                // Positions, not iterators: an iterator's call in the inner loop would cost more than its work.
-                for position in 0..64 {
-                    sums[position] += u8::from(row[position] == wanted);
-                }
-            }
-            for sum in sums {
-                total += u32::from(sum);
-            }
-            for byte in rest {
-                total += u32::from(*byte == wanted);
-            }
+    /// `code` where the row passes, `left_out` where it does not
+    fn leave_out [](pass: &[u8], left_out: u32, codes: &mut [u32]) {
+        for (code, pass) in codes.iter_mut().zip(pass) {
+            *code = if *pass == 1 { *code } else { left_out };
         }
-        total
     }
 
-    /// Codes below 256 as bytes; rows that do not pass get the code `left_out`.
-    fn narrow_codes [](codes: &[u32], pass: &[u8], left_out: u8, out: &mut [u8]) {
-        for ((narrow, code), pass) in out.iter_mut().zip(codes).zip(pass) {
-            *narrow = if *pass == 1 { *code as u8 } else { left_out };
+    /// `words = or += (number - bias) << shift`, and 0 where `keep` is 0; callers prove that the difference fits the field.
+    fn pack [N: Number](numbers: &[N], bias: i64, shift: u32, keep: Option<&[u8]>, fresh: bool, words: &mut [u64]) {
+        match (keep, fresh) {
+            (None, true) => {
+                for (word, number) in words.iter_mut().zip(numbers) {
+                    *word = field(*number, bias, shift);
+                }
+            }
+            (None, false) => {
+                for (word, number) in words.iter_mut().zip(numbers) {
+                    *word = word.wrapping_add(field(*number, bias, shift));
+                }
+            }
+            (Some(keep), true) => {
+                for ((word, number), keep) in words.iter_mut().zip(numbers).zip(keep) {
+                    *word = field(*number, bias, shift) & u64::from(*keep).wrapping_neg();
+                }
+            }
+            (Some(keep), false) => {
+                for ((word, number), keep) in words.iter_mut().zip(numbers).zip(keep) {
+                    *word = word.wrapping_add(field(*number, bias, shift) & u64::from(*keep).wrapping_neg());
+                }
+            }
         }
     }
 
@@ -363,21 +366,138 @@ arithmetic!(add_u32, sub_u32, mul_u32, u32);
 arithmetic!(add_i64, sub_i64, mul_i64, i64);
 arithmetic!(add_i128, sub_i128, mul_i128, i128);
 
-/// Appends the positions of the bytes that are 1 to `picks`, which has room for them all, and returns how many.
+/// A number's place in a packed word. A function, not a closure: closures are not inlined into code for another instruction set.
+#[inline(always)]
+fn field<N: Number>(number: N, bias: i64, shift: u32) -> u64 {
+    (number.as_i64().wrapping_sub(bias) as u64) << shift
+}
+
+/// What fills a row that is wider than its words.
+static NO_WORDS: [u64; INTERLEAVED_ROWS] = [0; INTERLEAVED_ROWS];
+
+/// Words of a cache line.
+pub(crate) const LINE_WORDS: usize = 8;
+
+/// One cache line: a vector of words that crossed two would be stored and read again in twice the time.
+#[derive(Debug, Clone, Copy, Default, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(C, align(64))]
+pub(crate) struct Line([u64; LINE_WORDS]);
+
+/// Room for rows whose words are laid side by side.
+pub(crate) type Scratch = [Line; INTERLEAVED_ROWS * 4 / LINE_WORDS];
+
+/// Rows whose words are laid side by side at a time: they stay in the nearest cache.
+const INTERLEAVED_ROWS: usize = 256;
+
+vectorised! {
+    /// Adds each row's word to the sum of its code; neighbouring rows take the copies in turn, `stride` slots apart.
+    fn add_words_1 [](codes: &[u32], words: [&[u64]; 1], scratch: &mut Scratch, sums: &mut [Line], stride: usize) {
+        add_words::<1, 1>(codes, words, scratch, sums, stride);
+    }
+
+    /// The same for two words a row.
+    fn add_words_2 [](codes: &[u32], words: [&[u64]; 2], scratch: &mut Scratch, sums: &mut [Line], stride: usize) {
+        add_words::<2, 2>(codes, words, scratch, sums, stride);
+    }
+
+    /// The same for three words a row, which are added as four.
+    fn add_words_3 [](codes: &[u32], words: [&[u64]; 3], scratch: &mut Scratch, sums: &mut [Line], stride: usize) {
+        add_words::<3, 4>(codes, words, scratch, sums, stride);
+    }
+
+    /// The same for four words a row, which are one vector.
+    fn add_words_4 [](codes: &[u32], words: [&[u64]; 4], scratch: &mut Scratch, sums: &mut [Line], stride: usize) {
+        add_words::<4, 4>(codes, words, scratch, sums, stride);
+    }
+}
+
+/// `WORDS` words a row lie in rows of `WIDTH`.
+#[inline(always)]
+fn add_words<const WORDS: usize, const WIDTH: usize>(
+    codes: &[u32],
+    words: [&[u64]; WORDS],
+    scratch: &mut Scratch,
+    sums: &mut [Line],
+    stride: usize,
+) {
+    let (sums, _) = bytemuck::cast_slice_mut::<Line, u64>(sums).as_chunks_mut::<WIDTH>();
+    let (rows, _) = bytemuck::cast_slice_mut::<Line, u64>(scratch).as_chunks_mut::<WIDTH>();
+    for (part, codes) in codes.chunks(INTERLEAVED_ROWS).enumerate() {
+        let rows = &mut rows[..codes.len()];
+        let mut parts = [&NO_WORDS[..rows.len()]; WIDTH];
+        for word in 0..WORDS {
+            parts[word] = &words[word][part * INTERLEAVED_ROWS..][..rows.len()];
+        }
+        // Whole rows, for whole vectors to be stored.
+        for row in 0..rows.len() {
+            for word in 0..WIDTH {
+                rows[row][word] = parts[word][row];
+            }
+        }
+        let (code_quads, code_rest) = codes.as_chunks::<4>();
+        let (row_quads, row_rest) = rows.as_chunks::<4>();
+        for (codes, rows) in code_quads.iter().zip(row_quads) {
+            for copy in 0..4 {
+                add_row(codes[copy] as usize + copy * stride, &rows[copy], sums);
+            }
+        }
+        for (code, row) in code_rest.iter().zip(row_rest) {
+            add_row(*code as usize, row, sums);
+        }
+    }
+}
+
+#[inline(always)]
+fn add_row<const WORDS: usize>(slot: usize, row: &[u64; WORDS], sums: &mut [[u64; WORDS]]) {
+    if let Some(sums) = sums.get_mut(slot) {
+        for word in 0..WORDS {
+            sums[word] = sums[word].wrapping_add(row[word]);
+        }
+    }
+}
+
+/// Writes the positions of the bytes that are 1 to `picks`, which has room for them all, and returns how many.
 pub(crate) fn pick(mask: &[u8], picks: &mut [u16]) -> usize {
     let mut count = 0;
-    for (part, bytes) in mask.chunks(8).enumerate() {
-        if let Ok(word) = <[u8; 8]>::try_from(bytes)
-            && u64::from_ne_bytes(word) == 0
+    let (whole, rest) = mask.as_chunks::<64>();
+    for (part, bytes) in whole.iter().enumerate() {
+        let mut bits = bits_of(bytes);
+        let first = (part * 64) as u16;
+        if bits == u64::MAX
+            && let Some(run) = picks.get_mut(count..count + 64)
         {
+            run.iter_mut().zip(first..).for_each(|(pick, row)| *pick = row);
+            count += 64;
             continue;
         }
-        for (offset, byte) in bytes.iter().enumerate() {
-            picks[count.min(picks.len() - 1)] = (part * 8 + offset) as u16;
-            count += usize::from(*byte);
+        while bits != 0 {
+            if let Some(pick) = picks.get_mut(count) {
+                *pick = first + bits.trailing_zeros() as u16;
+            }
+            count += 1;
+            bits &= bits - 1;
+        }
+    }
+    for (row, byte) in rest.iter().enumerate() {
+        if *byte == 1 {
+            picks[count] = (whole.len() * 64 + row) as u16;
+            count += 1;
         }
     }
     count
+}
+
+/// One bit for each byte of 0 or 1, the first byte's lowest.
+#[inline(always)]
+fn bits_of(bytes: &[u8; 64]) -> u64 {
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut bits = 0;
+    for (position, word) in words.iter().enumerate() {
+        // Each byte's bit is moved to its place in the top byte; no two meet anywhere else there.
+        let packed = u64::from_le_bytes(*word).wrapping_mul(0x0102_0408_1020_4080) >> 56;
+        bits |= packed << (position * 8);
+    }
+    bits
 }
 
 /// `out = lanes[pick]` for every pick; nothing is written if a pick is out of bounds, which block positions never are.

@@ -1,37 +1,40 @@
 //! The host kernel: filter, project and aggregate a row group in blocks that stay in the nearest caches.
 //!
 //! ```text
-//! block of lanes ─ filter, cheapest conjunct first ─> mask of bytes ─> positions that pass (by group, if few groups)
+//! block of lanes ─ filter, cheapest conjunct first ─> mask of bytes ─> positions that pass, if not most do
 //!                                                                            │
-//!         measures, run by run (or scattered by group code)  <─ values  <─ lanes gathered once a column
+//!            measures (packed and added to the group's slot)  <─ values  <─ lanes, gathered once a column if need be
 //! ```
 
 mod accumulate;
 mod evaluate;
 mod loops;
-mod partition;
+mod packed;
+
+use std::ops::Range;
 
 use accumulate::Totals;
 use evaluate::{Evaluator, Rows, Steps, with_lanes, write_valid};
-use loops::{add_codes, add_nullable_codes, count_bytes, pick};
-use partition::Partition;
+use loops::{add_codes, add_nullable_codes, count_bytes, leave_out, pick};
 
 use crate::bind::{Mask, MaskId, Program, ValueId};
 use crate::chunk::Lanes;
 use crate::error::KernelError;
 use crate::group_index::GroupIndex;
-use crate::limits::{BLOCK_ROWS, DENSE_SLOTS_MAX, PARTITION_SLOTS_MAX};
+use crate::limits::{BLOCK_ROWS, DENSE_SLOTS_MAX, MEASURE_ROWS};
+use crate::simd::prefetch;
 use crate::state::Partial;
+
+/// Rows between two flushes of packed sums, for each slot: a flush is then a small part of the work.
+const FLUSH_ROWS_A_SLOT: usize = 16;
 
 /// How rows find their group.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strategy {
     /// One group.
     Single,
-    /// Few slots: rows of a block are ordered by slot, and each run is added up tightly.
-    Partition { slots: usize },
-    /// Many slots: every row adds to its slot.
-    Scatter { slots: usize },
+    /// Every row adds to the slot that its key lanes name. One more slot takes what rows that do not pass add.
+    Direct { slots: usize },
     /// Too many possible codes to address: codes are hashed to slots.
     Hash,
 }
@@ -40,15 +43,15 @@ enum Strategy {
 pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
     let strategy = match usize::try_from(program.keys.slots) {
         _ if program.keys.columns.is_empty() => Strategy::Single,
-        Ok(slots) if slots <= PARTITION_SLOTS_MAX => Strategy::Partition { slots },
         // Slots far beyond the rows would cost more to clear and to read than the rows themselves.
-        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= program.row_count.saturating_mul(4) => Strategy::Scatter { slots },
+        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= program.row_count.saturating_mul(4).max(64) => Strategy::Direct { slots },
         _ => Strategy::Hash,
     };
     let mut run = Run::new(program, strategy);
     if program.masks[program.filter.0] != Mask::Constant(false) {
+        let mut picks = vec![0; BLOCK_ROWS];
         for start in (0..program.row_count).step_by(BLOCK_ROWS) {
-            run.block(start, BLOCK_ROWS.min(program.row_count - start))?;
+            run.block(start, BLOCK_ROWS.min(program.row_count - start), &mut picks)?;
         }
     }
     Ok(run.finish())
@@ -62,11 +65,13 @@ struct Run<'p> {
     conjuncts: Vec<(MaskId, Steps)>,
     /// What the measures need.
     steps: Steps,
+    /// Columns that the filter reads.
+    filtered: Vec<usize>,
+    /// Whether the measures read every row of the last block, and so likely of the next.
+    reads_all: bool,
     totals: Totals,
     groups: GroupIndex,
     pass: Vec<u8>,
-    picks: Vec<u16>,
-    partition: Partition,
     codes: Vec<u32>,
     valid: Vec<u8>,
     wide_codes: Vec<u128>,
@@ -80,37 +85,38 @@ impl<'p> Run<'p> {
             _ => vec![program.filter],
         };
         conjuncts.sort_by_key(|mask| cost(program, *mask));
-        let conjuncts = conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[]))).collect();
+        let conjuncts: Vec<(MaskId, Steps)> = conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[]))).collect();
         let masks: Vec<MaskId> = program.counts.iter().copied().chain(program.measures.iter().map(|measure| measure.mask)).collect();
         let masks: Vec<MaskId> = masks.into_iter().filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_))).collect();
         let values: Vec<ValueId> = program.measures.iter().map(|measure| measure.value).collect();
-        let key_columns: Vec<usize> = match strategy {
-            Strategy::Scatter { .. } | Strategy::Hash => program.keys.columns.iter().map(|key| key.column).collect(),
-            _ => Vec::new(),
-        };
-        let slots = match strategy {
-            Strategy::Single => 1,
-            Strategy::Partition { slots } | Strategy::Scatter { slots } => slots,
-            Strategy::Hash => 0,
+        let key_columns: Vec<usize> = program.keys.columns.iter().map(|key| key.column).collect();
+        let steps = Steps::new(program, &masks, &values, &key_columns);
+        let filtered: Vec<usize> = conjuncts.iter().flat_map(|(_, steps)| steps.columns()).copied().collect();
+        let totals = match strategy {
+            Strategy::Single => Totals::new(program, 1, 0),
+            // A flush visits every slot: few of them may be flushed every block, which leaves most room in the words.
+            Strategy::Direct { slots } => Totals::new(program, slots + 1, (slots * FLUSH_ROWS_A_SLOT).next_multiple_of(BLOCK_ROWS)),
+            Strategy::Hash => Totals::new(program, 0, program.row_count),
         };
         Self {
             program,
             strategy,
             evaluator: Evaluator::new(program),
+            reads_all: conjuncts.is_empty(),
             conjuncts,
-            steps: Steps::new(program, &masks, &values, &key_columns),
-            totals: Totals::new(program, slots),
+            steps,
+            filtered,
+            totals,
             groups: GroupIndex::new(1),
             pass: vec![0; BLOCK_ROWS],
-            picks: vec![0; BLOCK_ROWS],
-            partition: Partition::new(),
-            codes: vec![0; BLOCK_ROWS],
-            valid: vec![0; BLOCK_ROWS],
-            wide_codes: vec![0; if strategy == Strategy::Hash { BLOCK_ROWS } else { 0 }],
+            codes: vec![0; MEASURE_ROWS],
+            valid: vec![0; MEASURE_ROWS],
+            wide_codes: vec![0; if strategy == Strategy::Hash { MEASURE_ROWS } else { 0 }],
         }
     }
 
-    fn block(&mut self, start: usize, count: usize) -> Result<(), KernelError> {
+    fn block(&mut self, start: usize, count: usize, picks: &mut [u16]) -> Result<(), KernelError> {
+        self.prefetch(start + count);
         let dense = Rows::Dense { start, count };
         let mut passing = count;
         for (position, (mask, steps)) in self.conjuncts.iter().enumerate() {
@@ -121,66 +127,63 @@ impl<'p> Run<'p> {
                 return Ok(());
             }
         }
-        if let Strategy::Partition { slots } = self.strategy {
-            self.partitioned_block(start, count, passing, slots);
-            return Ok(());
-        }
-        let picks;
-        let rows = if passing == count {
+        // Rows left out of a block that mostly passes cost less than moving the others together.
+        let leave_out_rows = matches!(self.strategy, Strategy::Direct { .. }) && passing * 2 > count;
+        let rows = if passing == count || leave_out_rows {
             dense
         } else {
-            let picked = pick(&self.pass[..count], &mut self.picks);
-            picks = &self.picks[..picked];
-            Rows::Picked { start, picks }
+            let picked = pick(&self.pass[..count], picks);
+            Rows::Picked { start, picks: &picks[..picked] }
         };
-        self.evaluator.run(&self.steps, rows);
-        match self.strategy {
-            Strategy::Scatter { .. } => {
-                write_codes(self.program, &self.evaluator, rows, &mut self.codes, &mut self.valid);
-                self.totals.scatter(&self.evaluator, rows, &self.codes[..passing]);
-            }
-            Strategy::Hash => {
-                write_wide_codes(self.program, &self.evaluator, rows, &mut self.wide_codes, &mut self.valid);
-                for (code, wide) in self.codes.iter_mut().zip(&self.wide_codes[..passing]) {
-                    // Codes are keys only by equality: the sign does not matter.
-                    *code = self.groups.group_of(&[*wide as i128])?;
-                }
-                self.totals.grow(self.groups.len());
-                self.totals.scatter(&self.evaluator, rows, &self.codes[..passing]);
-            }
-            Strategy::Single | Strategy::Partition { .. } => self.totals.add_run(&self.evaluator, rows, 0, 0, passing),
+        self.reads_all = matches!(rows, Rows::Dense { .. });
+        for from in (0..rows.count()).step_by(MEASURE_ROWS) {
+            let part = from..rows.count().min(from + MEASURE_ROWS);
+            let left_out = (leave_out_rows && passing < count).then(|| part.clone());
+            self.measure(rows.part(part), left_out)?;
         }
         Ok(())
     }
 
-    /// Orders the passing rows by slot, then adds up run by run.
-    fn partitioned_block(&mut self, start: usize, count: usize, passing: usize, slots: usize) {
-        let dense = Rows::Dense { start, count };
-        write_codes(self.program, &self.evaluator, dense, &mut self.codes, &mut self.valid);
-        if self.conjuncts.is_empty() {
-            self.pass[..count].fill(1);
-        }
-        self.partition.order(&self.codes[..count], &self.pass[..count], slots);
-        if let Some(slot) = (0..slots).find(|slot| self.partition.run(*slot) == (0..count)) {
-            self.evaluator.run(&self.steps, dense);
-            self.totals.add_run(&self.evaluator, dense, slot, 0, count);
-            return;
-        }
-        // Rows that do not pass are the last run: left out.
-        let rows = Rows::Picked { start, picks: &self.partition.picks()[..passing] };
+    /// Adds up some rows, less those of `left_out` in the block's mask that do not pass.
+    fn measure(&mut self, rows: Rows<'_>, left_out: Option<Range<usize>>) -> Result<(), KernelError> {
+        let count = rows.count();
         self.evaluator.run(&self.steps, rows);
-        for slot in 0..slots {
-            let run = self.partition.run(slot);
-            if !run.is_empty() {
-                self.totals.add_run(&self.evaluator, rows, slot, run.start, run.end);
+        match self.strategy {
+            Strategy::Single => self.totals.add_run(&self.evaluator, rows),
+            Strategy::Direct { slots } => {
+                write_codes(self.program, &self.evaluator, rows, &mut self.codes, &mut self.valid);
+                if let Some(part) = left_out {
+                    leave_out(&self.pass[part], slots as u32, &mut self.codes[..count]);
+                }
+                self.totals.scatter(&self.evaluator, rows, &self.codes[..count]);
             }
+            Strategy::Hash => {
+                write_wide_codes(self.program, &self.evaluator, rows, &mut self.wide_codes, &mut self.valid);
+                for (code, wide) in self.codes.iter_mut().zip(&self.wide_codes[..count]) {
+                    // Codes are keys only by equality: the sign does not matter.
+                    *code = self.groups.group_of(&[*wide as i128])?;
+                }
+                self.totals.grow(self.groups.len());
+                self.totals.scatter(&self.evaluator, rows, &self.codes[..count]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the block at `start`, while the one before it is worked on.
+    fn prefetch(&self, start: usize) {
+        let rows = start..self.program.row_count.min(start + BLOCK_ROWS);
+        let measured = if self.reads_all { self.steps.columns() } else { &[] };
+        for column in self.filtered.iter().chain(measured) {
+            with_lanes!(self.program.chunks[*column].lanes(), lanes => prefetch(&lanes[rows.clone()]));
         }
     }
 
     fn finish(self) -> Partial {
         let combined =
             (self.strategy == Strategy::Hash).then(|| (0..self.groups.len()).map(|group| self.groups.key(group)[0] as u128).collect());
-        self.totals.finish(combined)
+        let slots = if let Strategy::Direct { slots } = self.strategy { Some(slots) } else { None };
+        self.totals.finish(slots, combined)
     }
 }
 
