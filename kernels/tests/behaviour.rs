@@ -164,6 +164,59 @@ fn sums_leave_64_bits_and_stop_before_127() {
     assert!(matches!(declined, Err(KernelError::Declined(decline)) if decline.reason == "SUM may exceed 127 bits"));
 }
 
+/// Sums lie packed in words that are emptied now and then: many rows, widths up to what a word holds, negative numbers and NULLs, few slots
+/// and many, filters that most rows pass and that few do.
+#[test]
+fn grouped_sums_are_exact_at_every_width_and_group_count() {
+    const ROWS: usize = 150_000;
+    let mut random = 0x2545_F491_4F6C_DD1Du64;
+    let mut next = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    for groups in [1, 3, 200, 5_000, 90_000] {
+        let keys: Vec<i64> = (0..ROWS).map(|_| (next() % groups) as i64).collect();
+        // The top 1, 8, 20, 33, 50, 63 and 64 bits of a random word, with its sign.
+        let values: Vec<Vec<Option<i64>>> = [63, 56, 44, 31, 14, 1, 0]
+            .map(|shift| (0..ROWS).map(|_| (next() % 13 > 0).then(|| next() as i64 >> shift)).collect())
+            .into_iter()
+            .collect();
+        for least in [i64::MIN, 0, i64::MAX - (i64::MAX >> 4)] {
+            let filter = Expr::Compare {
+                op: CompareOp::GtEq,
+                left: Box::new(Expr::Column(7)),
+                right: Box::new(Expr::Literal(Literal::Int(least.into()))),
+            };
+            let sums = (0..7).map(|column| aggregate(AggregateFunction::Sum, Some(Expr::Column(column))));
+            let plan = AggregatePlan { columns: vec![INT; 9], filter: Some(filter), keys: vec![8], aggregates: sums.collect() };
+            let mut chunks: Vec<_> = values.iter().map(|column| chunk(INT, Int64Array::from(column.clone()))).collect();
+            let filtered: Vec<i64> = values[6].iter().map(|value| value.unwrap_or(0)).collect();
+            chunks.push(chunk(INT, Int64Array::from(filtered.clone())));
+            chunks.push(chunk(INT, Int64Array::from(keys.clone())));
+            let result = run(plan, chunks).unwrap();
+            let mut expected = std::collections::HashMap::<i64, [(i128, u64); 7]>::new();
+            for row in (0..ROWS).filter(|row| filtered[*row] >= least) {
+                let sums = expected.entry(keys[row]).or_default();
+                for (sum, column) in sums.iter_mut().zip(&values) {
+                    if let Some(value) = column[row] {
+                        *sum = (sum.0 + i128::from(value), sum.1 + 1);
+                    }
+                }
+            }
+            assert_eq!(result.group_count, expected.len());
+            for group in 0..result.group_count {
+                let key = result.keys[0].as_primitive::<Int64Type>().value(group);
+                for (aggregate, (sum, count)) in result.aggregates.iter().zip(expected[&key]) {
+                    let AggregateColumn::Value { values, counts } = aggregate else { panic!("a sum is a value") };
+                    assert_eq!((values[group], counts[group]), (sum, count), "group {key} of {groups}, rows from {least}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn no_rows_give_one_group_without_keys_and_none_with() {
     let plan = |keys| AggregatePlan {

@@ -49,7 +49,8 @@ fn run_case(seed: u64, kernels: &Kernels, device: bool) -> Vec<String> {
     let columns: Vec<ColumnType> = (0..1 + random.below(5)).map(|_| column_type(random)).collect();
     let modes: Vec<usize> = columns.iter().map(|_| random.below(6)).collect();
     let null_percent: Vec<usize> = columns.iter().map(|_| *random.pick(&[0, 0, 0, 10, 60, 100])).collect();
-    let sizes = [0, 1, 2, 7, 100, 2_047, 2_048, 2_049, 5_000];
+    let (part, block) = (limits::MEASURE_ROWS, limits::BLOCK_ROWS);
+    let sizes = [0, 1, 2, 7, 100, part - 1, part, part + 1, block - 1, block, block + 1, 2 * block + 900];
     let groups: Vec<Vec<Vec<Value>>> = (0..1 + random.below(3))
         .map(|_| {
             let rows = *random.pick(&sizes);

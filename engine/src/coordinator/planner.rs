@@ -8,8 +8,9 @@ use crate::config::BowshotOptions;
 use crate::error::{Result, from_datafusion};
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
+use crate::operators::exact_aggregates::exact_aggregates;
 use datafusion::common::DataFusionError;
-use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     CompressionType, DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver,
@@ -31,9 +32,12 @@ fn storeless_runtime() -> Result<Arc<datafusion::execution::runtime_env::Runtime
 }
 
 impl BaseState {
-    /// DataFusion's defaults over a runtime without stores.
+    /// DataFusion's defaults over a runtime without stores, with exact aggregates.
     pub fn new() -> Result<Self> {
-        let state = SessionStateBuilder::new().with_default_features().with_runtime_env(storeless_runtime()?).build();
+        let mut state = SessionStateBuilder::new().with_default_features().with_runtime_env(storeless_runtime()?).build();
+        for aggregate in exact_aggregates() {
+            state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
+        }
         Ok(Self { state })
     }
 }

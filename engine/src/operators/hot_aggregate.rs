@@ -5,11 +5,11 @@
 use super::hot_plan::{HotPlan, StateShape, recognise};
 use super::row_group_reader::{FileReader, KernelRuntime, ReadError};
 use crate::config::KernelChoice;
-use arrow::array::{ArrayRef, Decimal128Array, Float64Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::array::{ArrayRef, BinaryArray, Decimal128Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
 };
-use bowshot_kernels::{AggregateColumn, ColumnType, Decline, Executor, GroupedResult, Kernel, KernelError, PartialState};
+use bowshot_kernels::{AggregateColumn, ColumnType, Decline, ExactFloatSum, Executor, GroupedResult, Kernel, KernelError, PartialState};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -34,7 +34,7 @@ pub const DECLINED_METRIC: &str = "bowshot_declined";
 pub const REASON_LABEL: &str = "reason";
 /// Bytes read from files or taken from the column cache; the name DataFusion's scan uses.
 const BYTES_SCANNED_METRIC: &str = "bytes_scanned";
-/// Integers up to this magnitude are exact in a Float64, and so are their sums.
+/// Integers up to this magnitude are exact in a Float64.
 const FLOAT_EXACT_MAX: i128 = 1 << 53;
 
 /// See the module.
@@ -248,17 +248,16 @@ impl PartitionRun {
                     columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
                     columns.push(sum);
                 }
-                StateShape::CountAndFloatSum { sum } => {
+                StateShape::CountAndExactSum { sum } => {
                     let (totals, counts) = values(&result, sum)?;
                     let ((least, _), (greatest, _)) = (values(&result, sum + 1)?, values(&result, sum + 2)?);
-                    for group in 0..counts.len() {
-                        let reach = least[group].abs().max(greatest[group].abs());
-                        if counts[group] > 0 && reach.checked_mul(counts[group].into()).is_none_or(|bound| bound >= FLOAT_EXACT_MAX) {
-                            return Err(ReadError::Declined(Decline::new("AVG over integers whose Float64 sum may round")));
-                        }
+                    if counts.iter().zip(least).any(|(&count, least)| count > 0 && *least < -FLOAT_EXACT_MAX)
+                        || counts.iter().zip(greatest).any(|(&count, greatest)| count > 0 && *greatest > FLOAT_EXACT_MAX)
+                    {
+                        return Err(ReadError::Declined(Decline::new("AVG over integers beyond 2^53, each of which a double rounds")));
                     }
-                    let sums: Float64Array =
-                        totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then_some(total as f64)).collect();
+                    let sums: BinaryArray =
+                        totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then(|| exact_state(total))).collect();
                     columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
                     columns.push(Arc::new(sums));
                 }
@@ -267,6 +266,13 @@ impl PartitionRun {
         let options = RecordBatchOptions::new().with_row_count(Some(result.group_count));
         Ok(RecordBatch::try_new_with_options(self.schema.clone(), columns, &options)?)
     }
+}
+
+/// An integer sum as the partial state of an exact average.
+fn exact_state(total: i128) -> Vec<u8> {
+    let mut sum = ExactFloatSum::default();
+    sum.add_integer(total);
+    sum.to_bytes()
 }
 
 fn counts(result: &GroupedResult, at: usize) -> Result<&[u64], ReadError> {

@@ -30,8 +30,8 @@ pub enum StateShape {
     Value(usize),
     /// Two fields: count, then sum.
     CountAndSum(usize),
-    /// Two fields: count, then a Float64 sum of integers; exact only while it and all partial sums stay below 2^53.
-    CountAndFloatSum {
+    /// Two fields: count, then the exact sum of integers as doubles, which they are while each stays within 2^53.
+    CountAndExactSum {
         /// Position of the sum; its minimum and maximum follow.
         sum: usize,
     },
@@ -214,7 +214,7 @@ fn add_aggregate(
                 add(AggregateFunction::Sum, Some(inner.clone()));
                 add(AggregateFunction::Min, Some(inner.clone()));
                 add(AggregateFunction::Max, Some(inner));
-                return Ok(StateShape::CountAndFloatSum { sum: at });
+                return Ok(StateShape::CountAndExactSum { sum: at });
             }
             add(AggregateFunction::Sum, Some(integer_argument("AVG", argument, bindings, schema)?));
             Ok(StateShape::CountAndSum(at))

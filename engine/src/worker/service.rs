@@ -9,6 +9,7 @@ use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState};
@@ -87,7 +88,9 @@ fn session(node: Arc<WorkerNode>, context: WorkerQueryContext) -> Result<Session
         .with_distributed_channel_resolver(channels)
         .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event))
         .build();
-    state.register_udaf(subquery_value())?;
+    for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
+        state.register_udaf(aggregate)?;
+    }
     Ok(state)
 }
 

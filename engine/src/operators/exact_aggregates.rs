@@ -1,0 +1,345 @@
+//! `sum` and `avg` under DataFusion's names, exact over doubles: the answer is the exact sum rounded once, whatever the order of rows,
+//! batches, workers or retries. Other types are DataFusion's own business, which is exact already.
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float64Array, UInt64Array};
+use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, UInt64Type};
+use bowshot_kernels::ExactFloatSum;
+use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
+use datafusion::functions_aggregate::average::avg_udaf;
+use datafusion::functions_aggregate::sum::sum_udaf;
+use datafusion::logical_expr::expr::AggregateFunction;
+use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::{AggregateOrderSensitivity, format_state_name};
+use datafusion::logical_expr::{
+    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, EmitTo, Expr, GroupsAccumulator, Operator, ReversedUDAF, SetMonotonicity,
+    Signature, StatisticsArgs,
+};
+use std::sync::Arc;
+
+/// The aggregates to register in place of DataFusion's, on coordinators and workers alike.
+pub fn exact_aggregates() -> [Arc<AggregateUDF>; 2] {
+    [(sum_udaf(), Answer::Sum), (avg_udaf(), Answer::Average)]
+        .map(|(builtin, answer)| Arc::new(AggregateUDF::new_from_impl(ExactAggregate { builtin, answer })))
+}
+
+/// What becomes of sum and count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Answer {
+    Sum,
+    /// The rounded sum over the count, as DataFusion divides.
+    Average,
+}
+
+impl Answer {
+    fn of(self, sum: &ExactFloatSum, count: u64) -> Option<f64> {
+        (count > 0).then(|| match self {
+            Self::Sum => sum.value(),
+            Self::Average => sum.value() / count as f64,
+        })
+    }
+
+    /// The sum column of a state; the averages' count column stands before it.
+    fn state_sums(self, states: &[ArrayRef]) -> Result<(&BinaryArray, Option<&UInt64Array>)> {
+        match (self, states) {
+            (Self::Sum, [sums]) => Ok((column(sums, |sums| sums.as_binary_opt())?, None)),
+            (Self::Average, [counts, sums]) => {
+                Ok((column(sums, |sums| sums.as_binary_opt())?, Some(column(counts, |counts| counts.as_primitive_opt::<UInt64Type>())?)))
+            }
+            _ => internal_err!("a state of {} columns for {self:?}", states.len()),
+        }
+    }
+
+    /// The state's columns for some sums and counts.
+    fn to_state<'s>(self, sums: impl Iterator<Item = (&'s ExactFloatSum, u64)> + Clone) -> Vec<ArrayRef> {
+        let bytes: BinaryArray = sums.clone().map(|(sum, count)| (count > 0).then(|| sum.to_bytes())).collect();
+        match self {
+            Self::Sum => vec![Arc::new(bytes)],
+            Self::Average => vec![Arc::new(sums.map(|(_, count)| Some(count)).collect::<UInt64Array>()), Arc::new(bytes)],
+        }
+    }
+}
+
+fn column<'a, T>(array: &'a ArrayRef, cast: impl FnOnce(&'a dyn Array) -> Option<&'a T>) -> Result<&'a T> {
+    match cast(array.as_ref()) {
+        Some(column) => Ok(column),
+        None => internal_err!("{} among an exact aggregate's arguments", array.data_type()),
+    }
+}
+
+fn doubles(values: &[ArrayRef]) -> Result<&Float64Array> {
+    match values {
+        [values] => column(values, |values| values.as_primitive_opt::<Float64Type>()),
+        _ => internal_err!("{} arguments for an exact aggregate", values.len()),
+    }
+}
+
+fn read(bytes: &[u8]) -> Result<ExactFloatSum> {
+    ExactFloatSum::from_bytes(bytes).or_else(|error| exec_err!("a partial aggregate: {error}"))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct ExactAggregate {
+    builtin: Arc<AggregateUDF>,
+    answer: Answer,
+}
+
+/// Both aggregates return a double exactly where they add doubles.
+fn adds_doubles(return_type: &DataType) -> bool {
+    *return_type == Float64Type::DATA_TYPE
+}
+
+impl AggregateUDFImpl for ExactAggregate {
+    fn name(&self) -> &str {
+        self.builtin.name()
+    }
+    fn aliases(&self) -> &[String] {
+        self.builtin.aliases()
+    }
+    fn signature(&self) -> &Signature {
+        self.builtin.signature()
+    }
+    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
+        self.builtin.return_type(arguments)
+    }
+
+    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        let (exact, distinct) = (adds_doubles(args.return_field.data_type()), args.is_distinct);
+        match (exact, distinct) {
+            (false, _) => self.builtin.accumulator(args),
+            (true, false) => Ok(Box::new(ExactAccumulator { answer: self.answer, sum: ExactFloatSum::default(), count: 0 })),
+            (true, true) => Ok(Box::new(ExactDistinct { answer: self.answer, distinct: self.builtin.accumulator(args)? })),
+        }
+    }
+
+    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
+        if !adds_doubles(args.return_type()) || args.is_distinct {
+            return self.builtin.state_fields(args);
+        }
+        let field = |name: &str, data_type| Arc::new(Field::new(format_state_name(args.name, name), data_type, true));
+        let sum = field("exact sum", DataType::Binary);
+        Ok(match self.answer {
+            Answer::Sum => vec![sum],
+            Answer::Average => vec![field("count", DataType::UInt64), sum],
+        })
+    }
+
+    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
+        self.builtin.groups_accumulator_supported(args)
+    }
+
+    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        if !adds_doubles(args.return_field.data_type()) {
+            return self.builtin.create_groups_accumulator(args);
+        }
+        Ok(Box::new(ExactGroups { answer: self.answer, groups: Vec::new(), heap_bytes: 0 }))
+    }
+
+    fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
+        if adds_doubles(args.return_field.data_type()) && !args.is_distinct {
+            return self.accumulator(args);
+        }
+        self.builtin.create_sliding_accumulator(args)
+    }
+
+    fn reverse_expr(&self) -> ReversedUDAF {
+        ReversedUDAF::Identical
+    }
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+    fn documentation(&self) -> Option<&Documentation> {
+        self.builtin.documentation()
+    }
+    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
+        self.builtin.inner().set_monotonicity(data_type)
+    }
+
+    fn simplify_expr_op_literal(
+        &self,
+        function: &AggregateFunction,
+        argument: &Expr,
+        op: Operator,
+        literal: &Expr,
+        argument_is_left: bool,
+    ) -> Result<Option<Expr>> {
+        // `sum(x + 0.1)` over doubles rounds every term, `sum(x) + 0.1 * count(x)` does not: not the same answer.
+        if matches!(literal, Expr::Literal(value, _) if value.data_type().is_floating()) {
+            return Ok(None);
+        }
+        self.builtin.inner().simplify_expr_op_literal(function, argument, op, literal, argument_is_left)
+    }
+
+    fn value_from_stats(&self, statistics: &StatisticsArgs) -> Option<ScalarValue> {
+        // A file's own sum of doubles was rounded by whoever wrote it.
+        if adds_doubles(statistics.return_type) { None } else { self.builtin.inner().value_from_stats(statistics) }
+    }
+}
+
+/// One group, or a window frame.
+#[derive(Debug)]
+struct ExactAccumulator {
+    answer: Answer,
+    sum: ExactFloatSum,
+    /// Doubles that were added; after a merge of sums, parts that had any.
+    count: u64,
+}
+
+impl Accumulator for ExactAccumulator {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let values = doubles(values)?;
+        values.iter().flatten().for_each(|value| self.sum.add(value));
+        self.count += (values.len() - values.null_count()) as u64;
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let values = doubles(values)?;
+        values.iter().flatten().for_each(|value| self.sum.remove(value));
+        self.count = self.count.saturating_sub((values.len() - values.null_count()) as u64);
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        Ok(ScalarValue::Float64(self.answer.of(&self.sum, self.count)))
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        let state = self.answer.to_state(std::iter::once((&self.sum, self.count)));
+        state.iter().map(|column| ScalarValue::try_from_array(column, 0)).collect()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        let (sums, counts) = self.answer.state_sums(states)?;
+        for row in (0..sums.len()).filter(|row| sums.is_valid(*row)) {
+            self.sum.merge(&read(sums.value(row))?);
+            self.count += counts.map_or(1, |counts| counts.value(row));
+        }
+        Ok(())
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.sum.heap_bytes()
+    }
+}
+
+/// DISTINCT: DataFusion collects the values, which it would then add in the order of its hash table.
+#[derive(Debug)]
+struct ExactDistinct {
+    answer: Answer,
+    distinct: Box<dyn Accumulator>,
+}
+
+impl Accumulator for ExactDistinct {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        self.distinct.update_batch(values)
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        let mut whole = ExactAccumulator { answer: self.answer, sum: ExactFloatSum::default(), count: 0 };
+        for state in self.distinct.state()? {
+            let ScalarValue::List(values) = state else {
+                return internal_err!("distinct values are {}", state.data_type());
+            };
+            whole.update_batch(&[values.value(0)])?;
+        }
+        whole.evaluate()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        self.distinct.state()
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.distinct.merge_batch(states)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.distinct.size()
+    }
+}
+
+/// Many groups.
+struct ExactGroups {
+    answer: Answer,
+    groups: Vec<(ExactFloatSum, u64)>,
+    /// Bytes that sums hold beyond `groups`.
+    heap_bytes: usize,
+}
+
+impl ExactGroups {
+    fn with_group(&mut self, group: usize, add: impl FnOnce(&mut ExactFloatSum, &mut u64)) {
+        let (sum, count) = &mut self.groups[group];
+        let before = sum.heap_bytes();
+        add(sum, count);
+        self.heap_bytes += sum.heap_bytes() - before;
+    }
+
+    fn take(&mut self, emit_to: EmitTo) -> Vec<(ExactFloatSum, u64)> {
+        let taken = emit_to.take_needed(&mut self.groups);
+        self.heap_bytes -= taken.iter().map(|(sum, _)| sum.heap_bytes()).sum::<usize>();
+        taken
+    }
+}
+
+impl GroupsAccumulator for ExactGroups {
+    fn update_batch(
+        &mut self,
+        values: &[ArrayRef],
+        group_indices: &[usize],
+        filter: Option<&BooleanArray>,
+        total_num_groups: usize,
+    ) -> Result<()> {
+        let values = doubles(values)?;
+        self.groups.resize_with(total_num_groups, Default::default);
+        for (row, group) in group_indices.iter().enumerate() {
+            if values.is_valid(row) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
+                let value = values.value(row);
+                self.with_group(*group, |sum, count| {
+                    sum.add(value);
+                    *count += 1;
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
+        let (sums, counts) = self.answer.state_sums(states)?;
+        self.groups.resize_with(total_num_groups, Default::default);
+        for (row, group) in group_indices.iter().enumerate() {
+            if sums.is_valid(row) {
+                let theirs = read(sums.value(row))?;
+                self.with_group(*group, |sum, count| {
+                    sum.merge(&theirs);
+                    *count += counts.map_or(1, |counts| counts.value(row));
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
+        let groups = self.take(emit_to);
+        Ok(Arc::new(groups.iter().map(|(sum, count)| self.answer.of(sum, *count)).collect::<Float64Array>()))
+    }
+
+    fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
+        let groups = self.take(emit_to);
+        Ok(self.answer.to_state(groups.iter().map(|(sum, count)| (sum, *count))))
+    }
+
+    fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
+        let mut rows = Self { answer: self.answer, groups: Vec::new(), heap_bytes: 0 };
+        let count = doubles(values)?.len();
+        rows.update_batch(values, &(0..count).collect::<Vec<_>>(), filter, count)?;
+        rows.state(EmitTo::All)
+    }
+
+    fn size(&self) -> usize {
+        size_of_val(self) + self.groups.capacity() * size_of::<(ExactFloatSum, u64)>() + self.heap_bytes
+    }
+}

@@ -1,0 +1,301 @@
+//! Exact sums of doubles: every bit that any double can have is kept, so the order of addition does not matter.
+//!
+//! After R. M. Neal, "Fast exact summation using small and large superaccumulators" (2015), with two changes: only the part of the
+//! number line that was touched is kept, so that a sum of like values is a few dozen bytes, and sums can be taken apart again.
+
+use smallvec::SmallVec;
+
+use crate::error::KernelError;
+
+/// Bits of one limb that count; the others take carries until [`ExactFloatSum::settle`].
+const LIMB_BITS: usize = 32;
+
+/// Position of the bit of weight 1: the lowest bit of a double weighs 2^-1074.
+const UNIT_BIT: usize = 1_074;
+
+/// Limbs that hold 2^64 doubles of the greatest magnitude: 2,098 + 64 bits, and the sign.
+const LIMBS_MAX: usize = 69;
+
+/// Additions between two settlements. One adds less than 2^54 to a limb, and settled limbs are below 2^32.
+const PENDING_MAX: u16 = 256;
+
+/// Bits of a double's fraction.
+const FRACTION_BITS: u32 = 52;
+
+/// Counts of what has no place on the number line.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Specials {
+    nan: u64,
+    infinity: u64,
+    minus_infinity: u64,
+}
+
+/// A sum of doubles without rounding. The default is the sum of none.
+#[derive(Debug, Clone, Default)]
+pub struct ExactFloatSum {
+    /// Limb 0 of `limbs` on the number line.
+    first: u8,
+    pending: u16,
+    /// Two's complement, least significant first; the last limb carries the sign.
+    limbs: SmallVec<[i64; 4]>,
+    specials: Option<Box<Specials>>,
+}
+
+impl ExactFloatSum {
+    /// Adds a double.
+    #[inline]
+    pub fn add(&mut self, value: f64) {
+        self.add_signed(value, true);
+    }
+
+    /// Takes back a double that was added.
+    #[inline]
+    pub fn remove(&mut self, value: f64) {
+        self.add_signed(value, false);
+    }
+
+    #[inline]
+    fn add_signed(&mut self, value: f64, added: bool) {
+        let bits = value.to_bits();
+        let exponent = (bits >> FRACTION_BITS) as usize & 0x7FF;
+        let fraction = bits & ((1 << FRACTION_BITS) - 1);
+        if exponent == 0x7FF {
+            return self.add_special(value, added);
+        }
+        // Subnormals have the weight of exponent 1 without its leading bit.
+        let mantissa = if exponent == 0 { fraction } else { fraction | 1 << FRACTION_BITS };
+        self.add_bits(mantissa, exponent.max(1) - 1, (value.is_sign_negative()) == added);
+    }
+
+    /// Adds an integer, exactly.
+    pub fn add_integer(&mut self, value: i128) {
+        let magnitude = value.unsigned_abs();
+        for part in 0..4 {
+            let piece = (magnitude >> (part * LIMB_BITS)) as u32;
+            self.add_bits(u64::from(piece), UNIT_BIT + part * LIMB_BITS, value < 0);
+        }
+    }
+
+    /// Adds `mantissa * 2^position` units of the lowest bit; `mantissa` is below 2^53.
+    #[inline]
+    fn add_bits(&mut self, mantissa: u64, position: usize, negative: bool) {
+        if mantissa == 0 {
+            return;
+        }
+        let (limb, shift) = (position / LIMB_BITS, position % LIMB_BITS);
+        let low = (mantissa << shift & 0xFFFF_FFFF) as i64;
+        let high = (mantissa >> (LIMB_BITS - shift)) as i64;
+        let at = self.reach(limb, 2);
+        let sign = if negative { -1 } else { 1 };
+        if let Some([first, second]) = self.limbs.get_mut(at..at + 2) {
+            *first += sign * low;
+            *second += sign * high;
+        }
+        self.pending += 1;
+        if self.pending >= PENDING_MAX {
+            self.settle();
+        }
+    }
+
+    /// Makes `count` limbs from `limb` on part of the window, and says where they begin in it.
+    #[inline]
+    fn reach(&mut self, limb: usize, count: usize) -> usize {
+        let first = usize::from(self.first);
+        if limb >= first && limb + count <= first + self.limbs.len() {
+            return limb - first;
+        }
+        self.widen(limb, count);
+        limb - usize::from(self.first)
+    }
+
+    #[cold]
+    fn widen(&mut self, limb: usize, count: usize) {
+        if self.limbs.is_empty() {
+            self.first = limb as u8;
+        }
+        let first = usize::from(self.first);
+        if limb < first {
+            self.limbs.insert_many(0, std::iter::repeat_n(0, first - limb));
+            self.first = limb as u8;
+        }
+        let end = limb + count - usize::from(self.first);
+        if end > self.limbs.len() {
+            self.limbs.resize(end, 0);
+        }
+    }
+
+    #[cold]
+    fn add_special(&mut self, value: f64, added: bool) {
+        let specials = self.specials.get_or_insert_default();
+        let count = if value.is_nan() {
+            &mut specials.nan
+        } else if value > 0.0 {
+            &mut specials.infinity
+        } else {
+            &mut specials.minus_infinity
+        };
+        *count = if added { *count + 1 } else { count.saturating_sub(1) };
+    }
+
+    /// Adds another sum.
+    pub fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        other.settle();
+        if !other.limbs.is_empty() {
+            self.settle();
+            let at = self.reach(usize::from(other.first), other.limbs.len());
+            for (limb, theirs) in self.limbs[at..].iter_mut().zip(&other.limbs) {
+                *limb += *theirs;
+            }
+            self.pending += 1;
+        }
+        if let Some(theirs) = other.specials {
+            let specials = self.specials.get_or_insert_default();
+            specials.nan += theirs.nan;
+            specials.infinity += theirs.infinity;
+            specials.minus_infinity += theirs.minus_infinity;
+        }
+    }
+
+    /// Carries, so that every limb but the last is from 0 to 2^32 - 1 and the last fits 32 bits with its sign.
+    fn settle(&mut self) {
+        self.pending = 0;
+        let Some((last, rest)) = self.limbs.split_last_mut() else { return };
+        let mut carry = 0;
+        for limb in rest {
+            let sum = *limb + carry;
+            *limb = sum & 0xFFFF_FFFF;
+            carry = sum >> LIMB_BITS;
+        }
+        *last += carry;
+        while let Some(last) = self.limbs.last_mut()
+            && i32::try_from(*last).is_err()
+        {
+            let carry = *last >> LIMB_BITS;
+            *last &= 0xFFFF_FFFF;
+            self.limbs.push(carry);
+        }
+    }
+
+    /// Drops limbs at both ends that say nothing. Only of settled sums.
+    fn trim(&mut self) {
+        while let [.., before, last] = self.limbs.as_slice()
+            && ((*last == 0 && i32::try_from(*before).is_ok()) || (*last == -1 && *before >> 31 == 1))
+        {
+            // A sign limb above a limb whose own top bit is that sign.
+            let negative = *last == -1;
+            self.limbs.pop();
+            if let (true, Some(last)) = (negative, self.limbs.last_mut()) {
+                *last -= 1 << LIMB_BITS;
+            }
+        }
+        let zeros = self.limbs.iter().take_while(|limb| **limb == 0).count();
+        self.limbs.drain(..zeros);
+        self.first = if self.limbs.is_empty() { 0 } else { self.first + zeros as u8 };
+    }
+
+    /// The double nearest to the sum, ties to even; infinite beyond the greatest double. NaN where one was added, or infinities of
+    /// both signs.
+    pub fn value(&self) -> f64 {
+        if let Some(specials) = &self.specials {
+            match (specials.nan, specials.infinity, specials.minus_infinity) {
+                (0, 0, 0) => {}
+                (0, _, 0) => return f64::INFINITY,
+                (0, 0, _) => return f64::NEG_INFINITY,
+                _ => return f64::NAN,
+            }
+        }
+        let mut sum = self.clone();
+        sum.settle();
+        let negative = sum.limbs.last().is_some_and(|last| *last < 0);
+        if negative {
+            sum.limbs.iter_mut().for_each(|limb| *limb = -*limb);
+            sum.settle();
+        }
+        let magnitude = sum.magnitude();
+        if negative { -magnitude } else { magnitude }
+    }
+
+    /// The double nearest to a settled sum that is not negative.
+    fn magnitude(&self) -> f64 {
+        let Some(top) = self.limbs.iter().rposition(|limb| *limb != 0) else {
+            return 0.0;
+        };
+        let limb = |position: usize| self.limbs.get(position).map_or(0, |limb| *limb as u128);
+        // The three limbs from the top hold at least 65 bits, of which 53 are kept; the limbs below only break ties.
+        let below = |count: usize| top.checked_sub(count).map_or(0, limb);
+        let head = limb(top) << (2 * LIMB_BITS) | below(1) << LIMB_BITS | below(2);
+        let rest = self.limbs[..top.saturating_sub(2)].iter().any(|limb| *limb != 0);
+        // Position of the lowest bit of `head` on the number line; below it where the window begins at its low end.
+        let lowest = (usize::from(self.first) + top) as i64 * LIMB_BITS as i64 - 2 * LIMB_BITS as i64;
+        let length = i64::from(u128::BITS - head.leading_zeros());
+        // Doubles keep 53 bits, and none below the lowest subnormal's.
+        let dropped = (length - i64::from(FRACTION_BITS) - 1).max(-lowest);
+        let kept = (head >> dropped) as u64;
+        let half = 1u128 << dropped >> 1;
+        let tail = head & ((1u128 << dropped) - 1);
+        let up = tail > half || (tail == half && half != 0 && (rest || kept & 1 == 1));
+        // The exponent that makes the lowest kept bit weigh what it does; a leading bit in `kept` adds the last 1 to it.
+        let exponent = (lowest + dropped) as u64;
+        if exponent >= 0x7FE {
+            return f64::INFINITY;
+        }
+        f64::from_bits((exponent << FRACTION_BITS) + kept + u64::from(up))
+    }
+
+    /// The sum as bytes that [`Self::from_bytes`] reads: what a partial aggregate sends.
+    ///
+    /// The first limb's position and the count of limbs, a byte each; the limbs, 32 bits little-endian; and three counts of 64 bits, of
+    /// NaN, infinity and minus infinity, where there was any.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut sum = self.clone();
+        sum.settle();
+        sum.trim();
+        let mut bytes = Vec::with_capacity(2 + 4 * sum.limbs.len());
+        bytes.push(sum.first);
+        bytes.push(sum.limbs.len() as u8);
+        for limb in &sum.limbs {
+            bytes.extend_from_slice(&(*limb as u32).to_le_bytes());
+        }
+        if let Some(specials) = sum.specials {
+            for count in [specials.nan, specials.infinity, specials.minus_infinity] {
+                bytes.extend_from_slice(&count.to_le_bytes());
+            }
+        }
+        bytes
+    }
+
+    /// Reads what [`Self::to_bytes`] wrote.
+    ///
+    /// # Errors
+    /// [`KernelError::Internal`] for bytes that it did not write.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, KernelError> {
+        let broken = || KernelError::internal(format!("{} bytes are not an exact sum of doubles", bytes.len()));
+        let [first, count, rest @ ..] = bytes else { return Err(broken()) };
+        let (limbs, specials) = rest.split_at_checked(usize::from(*count) * 4).ok_or_else(broken)?;
+        if usize::from(*first) + usize::from(*count) > LIMBS_MAX {
+            return Err(broken());
+        }
+        let (words, _) = limbs.as_chunks::<4>();
+        let mut limbs: SmallVec<[i64; 4]> = words.iter().map(|word| i64::from(u32::from_le_bytes(*word))).collect();
+        if let Some(last) = limbs.last_mut() {
+            *last = i64::from(*last as u32 as i32);
+        }
+        let specials = match specials.as_chunks::<8>() {
+            ([], []) => None,
+            ([nan, infinity, minus_infinity], []) => Some(Box::new(Specials {
+                nan: u64::from_le_bytes(*nan),
+                infinity: u64::from_le_bytes(*infinity),
+                minus_infinity: u64::from_le_bytes(*minus_infinity),
+            })),
+            _ => return Err(broken()),
+        };
+        Ok(Self { first: *first, pending: 0, limbs, specials })
+    }
+
+    /// Bytes held beyond the value itself.
+    pub fn heap_bytes(&self) -> usize {
+        let limbs = if self.limbs.spilled() { self.limbs.capacity() * size_of::<i64>() } else { 0 };
+        limbs + self.specials.as_ref().map_or(0, |_| size_of::<Specials>())
+    }
+}
