@@ -3,6 +3,7 @@
 //! After R. M. Neal, "Fast exact summation using small and large superaccumulators" (2015), with two changes: only the part of the
 //! number line that was touched is kept, so that a sum of like values is a few dozen bytes, and sums can be taken apart again.
 
+use arrow::buffer::BooleanBuffer;
 use smallvec::SmallVec;
 
 use crate::error::KernelError;
@@ -30,6 +31,40 @@ struct Specials {
     minus_infinity: u64,
 }
 
+/// Doubles from which on a block is added up over the whole number line first.
+const DENSE_FROM: usize = 32;
+
+/// What a double adds to two neighbouring limbs.
+#[derive(Clone, Copy)]
+struct Place {
+    limb: usize,
+    low: i64,
+    high: i64,
+    negative: bool,
+}
+
+impl Place {
+    /// `None` for NaN and infinities.
+    #[inline(always)]
+    fn of(value: f64) -> Option<Self> {
+        let bits = value.to_bits();
+        let exponent = (bits >> FRACTION_BITS) as usize & 0x7FF;
+        let fraction = bits & ((1 << FRACTION_BITS) - 1);
+        // Subnormals have the weight of exponent 1 without its leading bit.
+        let mantissa = if exponent == 0 { fraction } else { fraction | 1 << FRACTION_BITS };
+        (exponent != 0x7FF).then(|| Self::at(mantissa, exponent.max(1) - 1, value.is_sign_negative()))
+    }
+
+    /// `mantissa * 2^position` units of the lowest bit; `mantissa` is below 2^53.
+    #[inline(always)]
+    fn at(mantissa: u64, position: usize, negative: bool) -> Self {
+        let (limb, shift) = (position / LIMB_BITS, position % LIMB_BITS);
+        let low = (mantissa << shift & 0xFFFF_FFFF) as i64;
+        let high = (mantissa >> (LIMB_BITS - shift)) as i64;
+        Self { limb, low, high, negative }
+    }
+}
+
 /// A sum of doubles without rounding. The default is the sum of none.
 #[derive(Debug, Clone, Default)]
 pub struct ExactFloatSum {
@@ -54,17 +89,74 @@ impl ExactFloatSum {
         self.add_signed(value, false);
     }
 
+    /// Adds many doubles, several times faster than one by one.
+    pub fn add_all(&mut self, values: &[f64]) {
+        self.all_signed(values, true);
+    }
+
+    /// Takes back many doubles that were added.
+    pub fn remove_all(&mut self, values: &[f64]) {
+        self.all_signed(values, false);
+    }
+
+    /// Adds each of `values` to the sum of its group and 1 to its count, where `keep` says so. Gives the bytes by which sums outgrew
+    /// their places.
+    ///
+    /// # Panics
+    /// Where `groups` or `keep` is shorter than `values`, or a group is beyond `sums` or `counts`.
+    pub fn add_by_group(values: &[f64], groups: &[usize], keep: Option<&BooleanBuffer>, sums: &mut [Self], counts: &mut [u64]) -> usize {
+        let mut grown = 0;
+        for (row, value) in values.iter().enumerate() {
+            if keep.is_none_or(|keep| keep.value(row)) {
+                let sum = &mut sums[groups[row]];
+                let before = sum.heap_bytes();
+                sum.add(*value);
+                grown += sum.heap_bytes() - before;
+                counts[groups[row]] += 1;
+            }
+        }
+        grown
+    }
+
     #[inline]
     fn add_signed(&mut self, value: f64, added: bool) {
-        let bits = value.to_bits();
-        let exponent = (bits >> FRACTION_BITS) as usize & 0x7FF;
-        let fraction = bits & ((1 << FRACTION_BITS) - 1);
-        if exponent == 0x7FF {
-            return self.add_special(value, added);
+        match Place::of(value) {
+            Some(place) => self.add_place(place, place.negative == added),
+            None => self.add_special(value, added),
         }
-        // Subnormals have the weight of exponent 1 without its leading bit.
-        let mantissa = if exponent == 0 { fraction } else { fraction | 1 << FRACTION_BITS };
-        self.add_bits(mantissa, exponent.max(1) - 1, (value.is_sign_negative()) == added);
+    }
+
+    fn all_signed(&mut self, values: &[f64], added: bool) {
+        for block in values.chunks(usize::from(PENDING_MAX)) {
+            if block.len() < DENSE_FROM {
+                block.iter().for_each(|value| self.add_signed(*value, added));
+                continue;
+            }
+            // The whole number line, twice: neighbours that are alike would wait for each other's limbs.
+            let mut lines = [[0i64; LIMBS_MAX + 1]; 2];
+            let (mut lowest, mut highest) = (LIMBS_MAX, 0);
+            for (position, value) in block.iter().enumerate() {
+                let Some(place) = Place::of(*value) else {
+                    self.add_special(*value, added);
+                    continue;
+                };
+                let sign = if place.negative == added { -1 } else { 0 };
+                let line = &mut lines[position % 2];
+                line[place.limb] += (place.low ^ sign) - sign;
+                line[place.limb + 1] += (place.high ^ sign) - sign;
+                lowest = lowest.min(place.limb);
+                highest = highest.max(place.limb + 1);
+            }
+            if lowest > highest {
+                continue;
+            }
+            self.settle();
+            let at = self.reach(lowest, highest + 1 - lowest);
+            for (limb, position) in self.limbs[at..].iter_mut().zip(lowest..=highest) {
+                *limb += lines[0][position] + lines[1][position];
+            }
+            self.settle();
+        }
     }
 
     /// Adds an integer, exactly.
@@ -72,24 +164,20 @@ impl ExactFloatSum {
         let magnitude = value.unsigned_abs();
         for part in 0..4 {
             let piece = (magnitude >> (part * LIMB_BITS)) as u32;
-            self.add_bits(u64::from(piece), UNIT_BIT + part * LIMB_BITS, value < 0);
+            self.add_place(Place::at(u64::from(piece), UNIT_BIT + part * LIMB_BITS, false), value < 0);
         }
     }
 
-    /// Adds `mantissa * 2^position` units of the lowest bit; `mantissa` is below 2^53.
     #[inline]
-    fn add_bits(&mut self, mantissa: u64, position: usize, negative: bool) {
-        if mantissa == 0 {
+    fn add_place(&mut self, place: Place, negative: bool) {
+        if place.low == 0 && place.high == 0 {
             return;
         }
-        let (limb, shift) = (position / LIMB_BITS, position % LIMB_BITS);
-        let low = (mantissa << shift & 0xFFFF_FFFF) as i64;
-        let high = (mantissa >> (LIMB_BITS - shift)) as i64;
-        let at = self.reach(limb, 2);
+        let at = self.reach(place.limb, 2);
         let sign = if negative { -1 } else { 1 };
         if let Some([first, second]) = self.limbs.get_mut(at..at + 2) {
-            *first += sign * low;
-            *second += sign * high;
+            *first += sign * place.low;
+            *second += sign * place.high;
         }
         self.pending += 1;
         if self.pending >= PENDING_MAX {

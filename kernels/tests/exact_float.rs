@@ -81,6 +81,11 @@ fn order_parts_and_bytes_change_nothing() {
             merged.merge(&ExactFloatSum::from_bytes(&bytes).expect("bytes that were written"));
         }
         assert_eq!(merged.value().to_bits(), whole.to_bits(), "case {case}");
+        let mut at_once = ExactFloatSum::default();
+        at_once.add_all(&values);
+        assert_eq!(at_once.value().to_bits(), whole.to_bits(), "case {case}: all at once");
+        at_once.remove_all(&values[1..]);
+        assert_eq!(plain(at_once.value()), plain(values[0]), "case {case}: all taken back at once but one");
         for value in &values[1..] {
             merged.remove(*value);
         }

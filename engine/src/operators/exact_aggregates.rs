@@ -73,6 +73,13 @@ fn doubles(values: &[ArrayRef]) -> Result<&Float64Array> {
     }
 }
 
+/// The values between NULLs.
+fn known_runs(values: &Float64Array) -> impl Iterator<Item = &[f64]> {
+    let whole = values.nulls().is_none().then(|| values.values().as_ref());
+    let runs = values.nulls().into_iter().flat_map(|nulls| nulls.valid_slices()).map(|(start, end)| &values.values()[start..end]);
+    whole.into_iter().chain(runs)
+}
+
 fn read(bytes: &[u8]) -> Result<ExactFloatSum> {
     ExactFloatSum::from_bytes(bytes).or_else(|error| exec_err!("a partial aggregate: {error}"))
 }
@@ -131,7 +138,7 @@ impl AggregateUDFImpl for ExactAggregate {
         if !adds_doubles(args.return_field.data_type()) {
             return self.builtin.create_groups_accumulator(args);
         }
-        Ok(Box::new(ExactGroups { answer: self.answer, groups: Vec::new(), heap_bytes: 0 }))
+        Ok(Box::new(ExactGroups::new(self.answer)))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
@@ -187,14 +194,14 @@ struct ExactAccumulator {
 impl Accumulator for ExactAccumulator {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = doubles(values)?;
-        values.iter().flatten().for_each(|value| self.sum.add(value));
+        known_runs(values).for_each(|run| self.sum.add_all(run));
         self.count += (values.len() - values.null_count()) as u64;
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let values = doubles(values)?;
-        values.iter().flatten().for_each(|value| self.sum.remove(value));
+        known_runs(values).for_each(|run| self.sum.remove_all(run));
         self.count = self.count.saturating_sub((values.len() - values.null_count()) as u64);
         Ok(())
     }
@@ -265,23 +272,26 @@ impl Accumulator for ExactDistinct {
 /// Many groups.
 struct ExactGroups {
     answer: Answer,
-    groups: Vec<(ExactFloatSum, u64)>,
-    /// Bytes that sums hold beyond `groups`.
+    sums: Vec<ExactFloatSum>,
+    counts: Vec<u64>,
+    /// Bytes that sums hold beyond `sums`.
     heap_bytes: usize,
 }
 
 impl ExactGroups {
-    fn with_group(&mut self, group: usize, add: impl FnOnce(&mut ExactFloatSum, &mut u64)) {
-        let (sum, count) = &mut self.groups[group];
-        let before = sum.heap_bytes();
-        add(sum, count);
-        self.heap_bytes += sum.heap_bytes() - before;
+    fn new(answer: Answer) -> Self {
+        Self { answer, sums: Vec::new(), counts: Vec::new(), heap_bytes: 0 }
     }
 
-    fn take(&mut self, emit_to: EmitTo) -> Vec<(ExactFloatSum, u64)> {
-        let taken = emit_to.take_needed(&mut self.groups);
-        self.heap_bytes -= taken.iter().map(|(sum, _)| sum.heap_bytes()).sum::<usize>();
-        taken
+    fn grow(&mut self, groups: usize) {
+        self.sums.resize_with(groups, Default::default);
+        self.counts.resize(groups, 0);
+    }
+
+    fn take(&mut self, emit_to: EmitTo) -> (Vec<ExactFloatSum>, Vec<u64>) {
+        let (sums, counts) = (emit_to.take_needed(&mut self.sums), emit_to.take_needed(&mut self.counts));
+        self.heap_bytes -= sums.iter().map(ExactFloatSum::heap_bytes).sum::<usize>();
+        (sums, counts)
     }
 }
 
@@ -294,52 +304,51 @@ impl GroupsAccumulator for ExactGroups {
         total_num_groups: usize,
     ) -> Result<()> {
         let values = doubles(values)?;
-        self.groups.resize_with(total_num_groups, Default::default);
-        for (row, group) in group_indices.iter().enumerate() {
-            if values.is_valid(row) && filter.is_none_or(|filter| filter.is_valid(row) && filter.value(row)) {
-                let value = values.value(row);
-                self.with_group(*group, |sum, count| {
-                    sum.add(value);
-                    *count += 1;
-                });
-            }
-        }
+        self.grow(total_num_groups);
+        let known = values.nulls().map(|nulls| nulls.inner().clone());
+        // A filter that is NULL keeps nothing.
+        let passing = filter.map(|filter| filter.nulls().map_or_else(|| filter.values().clone(), |nulls| filter.values() & nulls.inner()));
+        let keep = match (known, passing) {
+            (Some(known), Some(passing)) => Some(&known & &passing),
+            (known, passing) => known.or(passing),
+        };
+        self.heap_bytes += ExactFloatSum::add_by_group(values.values(), group_indices, keep.as_ref(), &mut self.sums, &mut self.counts);
         Ok(())
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef], group_indices: &[usize], total_num_groups: usize) -> Result<()> {
         let (sums, counts) = self.answer.state_sums(states)?;
-        self.groups.resize_with(total_num_groups, Default::default);
+        self.grow(total_num_groups);
         for (row, group) in group_indices.iter().enumerate() {
             if sums.is_valid(row) {
-                let theirs = read(sums.value(row))?;
-                self.with_group(*group, |sum, count| {
-                    sum.merge(&theirs);
-                    *count += counts.map_or(1, |counts| counts.value(row));
-                });
+                let sum = &mut self.sums[*group];
+                let before = sum.heap_bytes();
+                sum.merge(&read(sums.value(row))?);
+                self.heap_bytes += sum.heap_bytes() - before;
+                self.counts[*group] += counts.map_or(1, |counts| counts.value(row));
             }
         }
         Ok(())
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let groups = self.take(emit_to);
-        Ok(Arc::new(groups.iter().map(|(sum, count)| self.answer.of(sum, *count)).collect::<Float64Array>()))
+        let (sums, counts) = self.take(emit_to);
+        Ok(Arc::new(sums.iter().zip(counts).map(|(sum, count)| self.answer.of(sum, count)).collect::<Float64Array>()))
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let groups = self.take(emit_to);
-        Ok(self.answer.to_state(groups.iter().map(|(sum, count)| (sum, *count))))
+        let (sums, counts) = self.take(emit_to);
+        Ok(self.answer.to_state(sums.iter().zip(counts.iter().copied())))
     }
 
     fn convert_to_state(&self, values: &[ArrayRef], filter: Option<&BooleanArray>) -> Result<Vec<ArrayRef>> {
-        let mut rows = Self { answer: self.answer, groups: Vec::new(), heap_bytes: 0 };
+        let mut rows = Self::new(self.answer);
         let count = doubles(values)?.len();
         rows.update_batch(values, &(0..count).collect::<Vec<_>>(), filter, count)?;
         rows.state(EmitTo::All)
     }
 
     fn size(&self) -> usize {
-        size_of_val(self) + self.groups.capacity() * size_of::<(ExactFloatSum, u64)>() + self.heap_bytes
+        size_of_val(self) + self.sums.capacity() * (size_of::<ExactFloatSum>() + size_of::<u64>()) + self.heap_bytes
     }
 }
