@@ -16,8 +16,9 @@ pub const DICTIONARY_VALUES_MAX: usize = 1_000_000;
 /// Bytes of all distinct strings of one chunk or one state: Arrow's `StringArray` has 31-bit offsets.
 pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
 
-/// Group slots that are addressed directly by the mixed-radix code of the key lanes; above it groups are hashed.
-pub const DENSE_SLOTS_MAX: usize = 65_536;
+/// Group slots that are addressed directly by the mixed-radix code of the key lanes, where a row group has as many rows; above it
+/// groups are hashed.
+pub const DENSE_SLOTS_MAX: usize = 1_048_576;
 
 /// Groups one state may hold.
 pub const GROUPS_MAX: usize = 1_048_576;

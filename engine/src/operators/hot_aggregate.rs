@@ -34,6 +34,10 @@ pub const DECLINED_METRIC: &str = "bowshot_declined";
 pub const REASON_LABEL: &str = "reason";
 /// Bytes read from files or taken from the column cache; the name DataFusion's scan uses.
 const BYTES_SCANNED_METRIC: &str = "bytes_scanned";
+/// Rows a group in the first row group below which kernels leave the rest to DataFusion: merging groups would cost more than rows save.
+const GROUP_ROWS_MIN: usize = 8;
+/// Groups that are merged in no time, however few their rows.
+const GROUPS_FREE: usize = 10_000;
 /// Integers up to this magnitude are exact in a Float64.
 const FLOAT_EXACT_MAX: i128 = 1 << 53;
 
@@ -195,12 +199,18 @@ impl PartitionRun {
         let store = self.context.runtime_env().object_store(&scan.object_store_url)?;
         let bytes_scanned = MetricBuilder::new(&self.metrics).counter(BYTES_SCANNED_METRIC, self.partition);
         let mut state = self.planned.kernel.new_state();
-        let mut rows = 0;
+        let (mut rows, mut row_groups) = (0, 0);
         let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
         for file in files {
             let reader =
                 FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
             for row_group in reader.row_groups() {
+                let groups = state.group_count();
+                if row_groups == 1 && groups > GROUPS_FREE && rows / groups < GROUP_ROWS_MIN {
+                    let reason = format!("{groups} groups in the first {rows} rows: fewer than {GROUP_ROWS_MIN} rows a group");
+                    return Err(ReadError::Declined(Decline::new(reason)));
+                }
+                row_groups += 1;
                 let read = reader.read(row_group).await?;
                 bytes_scanned.add((read.bytes_read + read.bytes_cached) as usize);
                 rows += read.rows.row_count;
