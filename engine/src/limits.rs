@@ -54,6 +54,10 @@ pub const RESULT_QUEUE_BATCHES: usize = 4;
 pub const TASK_CACHE_TICK: Duration = Duration::from_millis(400);
 /// Footers that a worker keeps parsed.
 pub const FOOTERS_CACHED: u64 = 4_096;
+/// Row groups whose loads are remembered, so that queries that need one at the same time load it once.
+pub const FLIGHTS_KEPT: u64 = 16_384;
+/// Expressions over columns that a worker knows by number, under which their chunks are cached.
+pub const COMPUTATIONS_KEPT: u64 = 16_384;
 /// Deepest folder below a volume that is searched for Parquet files.
 pub const VOLUME_DEPTH_MAX: usize = 16;
 /// Most files of one volume.

@@ -73,7 +73,7 @@ fn measure(name: &str, kernel: &Kernel, groups: &[RowGroup], rows: usize) -> Res
 
 fn counts(column: &AggregateColumn) -> Vec<u64> {
     match column {
-        AggregateColumn::Count(counts) | AggregateColumn::Value { counts, .. } => counts.clone(),
+        AggregateColumn::Count(counts) | AggregateColumn::Value { counts, .. } | AggregateColumn::FloatSum { counts, .. } => counts.clone(),
     }
 }
 
@@ -179,6 +179,7 @@ fn check_q1(result: &GroupedResult, expected: &BTreeMap<(&'static str, &'static 
             match aggregate {
                 AggregateColumn::Count(counts) => assert_eq!(i128::from(counts[group]), value),
                 AggregateColumn::Value { values, .. } => assert_eq!(values[group], value),
+                AggregateColumn::FloatSum { .. } => panic!("no doubles here"),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The chunk cache of host memory: a byte budget, eviction by use, and one encoder for each missing chunk.
+//! The chunk cache of host memory: a byte budget, and eviction by use.
 
 use std::sync::Arc;
 
@@ -13,8 +13,17 @@ pub struct ChunkKey {
     pub file: Arc<str>,
     /// Position of the row group in the file.
     pub row_group: u32,
-    /// Position of the leaf column in the file.
-    pub column: u32,
+    /// Which column.
+    pub column: ChunkColumn,
+}
+
+/// A column of a file, or a function of some.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ChunkColumn {
+    /// The leaf column at this position in the file.
+    Stored(u32),
+    /// The expression over columns of the file to which the caller gave this number.
+    Computed(u64),
 }
 
 /// Weights are 32 bits in the cache, so they count KiB, rounded up.
@@ -43,19 +52,11 @@ impl ChunkCache {
         self.chunks.get(key)
     }
 
-    /// The chunk, and whether it was there: callers that ask for one missing chunk at the same time share one `encode`.
-    /// A chunk larger than the budget is returned and not kept.
-    ///
-    /// # Errors
-    /// What `encode` returned; nothing is cached then, and the next caller tries again.
-    pub fn get_or_encode<E: Send + Sync + 'static>(
-        &self,
-        key: ChunkKey,
-        encode: impl FnOnce() -> Result<Chunk, E>,
-    ) -> Result<(Arc<Chunk>, bool), Arc<E>> {
-        let entry = self.chunks.entry(key).or_try_insert_with(|| encode().map(Arc::new))?;
-        let cached = !entry.is_fresh();
-        Ok((entry.into_value(), cached))
+    /// Keeps a chunk, unless it is larger than the budget or has been asked for less often than those it would drive out.
+    pub fn insert(&self, key: ChunkKey, chunk: Chunk) -> Arc<Chunk> {
+        let chunk = Arc::new(chunk);
+        self.chunks.insert(key, Arc::clone(&chunk));
+        chunk
     }
 
     /// Bytes held, rounded up to KiB a chunk.

@@ -7,6 +7,7 @@ use arrow::buffer::BooleanBuffer;
 use smallvec::SmallVec;
 
 use crate::error::KernelError;
+use crate::simd::vectorised;
 
 /// Bits of one limb that count; the others take carries until [`ExactFloatSum::settle`].
 const LIMB_BITS: usize = 32;
@@ -22,6 +23,100 @@ const PENDING_MAX: u16 = 256;
 
 /// Bits of a double's fraction.
 const FRACTION_BITS: u32 = 52;
+
+/// Exponents of a block that a sum of two parts of this many bits can span; 256 such parts add up in 64 bits.
+const PART_BITS: u32 = 52;
+
+/// The exponent of NaN and infinities.
+const SPECIAL_EXPONENT: u64 = 0x7FF;
+
+vectorised! {
+    /// Least exponent of the doubles that are not 0, and greatest of all; subnormals count as exponent 1.
+    fn exponents [](values: &[f64]) -> (u64, u64) {
+        let (mut least, mut greatest) = (SPECIAL_EXPONENT, 0);
+        for value in values {
+            let magnitude = value.to_bits() & (u64::MAX >> 1);
+            let exponent = (magnitude >> FRACTION_BITS).max(1);
+            least = least.min(if magnitude == 0 { SPECIAL_EXPONENT } else { exponent });
+            greatest = greatest.max(if magnitude == 0 { 0 } else { exponent });
+        }
+        (least, greatest)
+    }
+
+    /// Sum of `value / 2^position` as `low + high * 2^PART_BITS`, where `unit` is the exponent whose lowest bit weighs `2^position` and no
+    /// exponent is more than `PART_BITS - 1` above it. At most 256 values.
+    fn sum_of_parts [](values: &[f64], unit: u64) -> (i64, i64) {
+        let (mut low, mut high) = (0i64, 0i64);
+        for value in values {
+            let bits = value.to_bits();
+            let magnitude = bits & (u64::MAX >> 1);
+            let exponent = magnitude >> FRACTION_BITS;
+            let fraction = magnitude & ((1 << FRACTION_BITS) - 1);
+            let mantissa = if exponent == 0 { fraction } else { fraction | 1 << FRACTION_BITS };
+            // Of 0 any shift will do.
+            let shift = exponent.max(1).wrapping_sub(unit) as u32;
+            let sign = bits as i64 >> 63;
+            let low_part = (mantissa.wrapping_shl(shift) & ((1 << PART_BITS) - 1)) as i64;
+            let high_part = mantissa.wrapping_shr(PART_BITS.wrapping_sub(shift)) as i64;
+            low += (low_part ^ sign) - sign;
+            high += (high_part ^ sign) - sign;
+        }
+        (low, high)
+    }
+}
+
+/// Between which exponents some doubles lie.
+pub(crate) enum Exponents {
+    /// One is NaN or infinite.
+    Unbounded,
+    /// All are 0.
+    Zero,
+    /// From the least of one that is not 0 to the greatest.
+    Within(u64, u64),
+}
+
+/// The exponents of some doubles.
+pub(crate) fn exponent_range(values: &[f64]) -> Exponents {
+    match exponents(values) {
+        (_, SPECIAL_EXPONENT) => Exponents::Unbounded,
+        (least, greatest) if least > greatest => Exponents::Zero,
+        (least, greatest) => Exponents::Within(least, greatest),
+    }
+}
+
+/// Sums of doubles in 128 bits of fixed point: exact where the exponents of all doubles are known and near each other.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FixedPoint {
+    /// The exponent whose lowest bit is the fixed point's.
+    unit: u64,
+}
+
+impl FixedPoint {
+    /// For up to `rows` doubles of these exponents.
+    pub(crate) fn new((least, greatest): (u64, u64), rows: usize) -> Option<Self> {
+        let bits = (greatest - least) as u32 + FRACTION_BITS + 1 + (usize::BITS - rows.leading_zeros());
+        (bits < i128::BITS).then_some(Self { unit: least })
+    }
+
+    /// A double in fixed point.
+    #[inline(always)]
+    pub(crate) fn of(self, value: f64) -> i128 {
+        let bits = value.to_bits();
+        let exponent = bits >> FRACTION_BITS & SPECIAL_EXPONENT;
+        let fraction = bits & ((1 << FRACTION_BITS) - 1);
+        let mantissa = if exponent == 0 { fraction } else { fraction | 1 << FRACTION_BITS };
+        let shifted = i128::from(mantissa).wrapping_shl(exponent.max(1).wrapping_sub(self.unit) as u32);
+        let sign = i128::from(bits as i64 >> 63);
+        (shifted ^ sign) - sign
+    }
+
+    /// A sum as an exact sum of doubles.
+    pub(crate) fn sum(self, sum: i128) -> ExactFloatSum {
+        let mut exact = ExactFloatSum::default();
+        exact.add_scaled(sum, self.unit as usize - 1);
+        exact
+    }
+}
 
 /// Counts of what has no place on the number line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -132,6 +227,16 @@ impl ExactFloatSum {
                 block.iter().for_each(|value| self.add_signed(*value, added));
                 continue;
             }
+            let (least, greatest) = exponents(block);
+            if least > greatest {
+                continue;
+            }
+            if greatest < SPECIAL_EXPONENT && greatest - least < u64::from(PART_BITS) {
+                let (low, high) = sum_of_parts(block, least);
+                let sum = i128::from(low) + (i128::from(high) << PART_BITS);
+                self.add_scaled(if added { sum } else { -sum }, least as usize - 1);
+                continue;
+            }
             // The whole number line, twice: neighbours that are alike would wait for each other's limbs.
             let mut lines = [[0i64; LIMBS_MAX + 1]; 2];
             let (mut lowest, mut highest) = (LIMBS_MAX, 0);
@@ -161,10 +266,15 @@ impl ExactFloatSum {
 
     /// Adds an integer, exactly.
     pub fn add_integer(&mut self, value: i128) {
+        self.add_scaled(value, UNIT_BIT);
+    }
+
+    /// Adds `value * 2^position` units of the lowest bit.
+    fn add_scaled(&mut self, value: i128, position: usize) {
         let magnitude = value.unsigned_abs();
         for part in 0..4 {
             let piece = (magnitude >> (part * LIMB_BITS)) as u32;
-            self.add_place(Place::at(u64::from(piece), UNIT_BIT + part * LIMB_BITS, false), value < 0);
+            self.add_place(Place::at(u64::from(piece), position + part * LIMB_BITS, false), value < 0);
         }
     }
 
@@ -387,3 +497,11 @@ impl ExactFloatSum {
         limbs + self.specials.as_ref().map_or(0, |_| size_of::<Specials>())
     }
 }
+
+impl PartialEq for ExactFloatSum {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_bytes() == other.to_bytes()
+    }
+}
+
+impl Eq for ExactFloatSum {}

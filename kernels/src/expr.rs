@@ -1,5 +1,7 @@
 //! The typed language of kernels: integer values, strings that are compared, and three-valued booleans.
 
+use crate::total_order::TotalOrder;
+
 /// The type of a column. Everything but strings is an integer inside a kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnType {
@@ -23,14 +25,16 @@ pub enum ColumnType {
     Date32,
     /// Units since 1970-01-01 as `i64`; the unit is the caller's.
     Timestamp,
+    /// A double; lanes hold its place in the total order ([`TotalOrder`]).
+    Float64,
     /// A string; lanes are dictionary codes.
     Utf8,
 }
 
 impl ColumnType {
-    /// Whether kernels compute with this type as an integer.
+    /// Whether kernels do arithmetic on this type.
     pub fn is_integer(self) -> bool {
-        !matches!(self, Self::Boolean | Self::Utf8)
+        !matches!(self, Self::Boolean | Self::Float64 | Self::Utf8)
     }
 
     /// The least and greatest value a result of this type may take; `None` where arithmetic has no such result.
@@ -58,6 +62,8 @@ pub enum Literal {
     Boolean(bool),
     /// An integer; decimals as unscaled integers, dates as days, timestamps in the column's unit.
     Int(i128),
+    /// A double.
+    Float64(TotalOrder),
     /// A string.
     Utf8(String),
 }
@@ -160,7 +166,7 @@ pub enum Expr {
         /// The type whose range bounds the outcome.
         result: ColumnType,
     },
-    /// A comparison of integers of equal scale, of booleans (false < true), or of a string column and a string literal.
+    /// A comparison of integers of equal scale, of a double and a literal (in the total order, but 0 equals -0), of booleans (false < true), or of a string column and a string literal.
     Compare {
         /// The operator.
         op: CompareOp,
@@ -193,6 +199,13 @@ pub enum Expr {
     IsNull(Box<Expr>),
     /// True where the input is not NULL.
     IsNotNull(Box<Expr>),
+    /// The value of the first branch whose condition is true; NULL where none is and there is no `otherwise`.
+    Case {
+        /// Conditions, and values of one kind: integers, doubles or booleans.
+        branches: Vec<(Expr, Expr)>,
+        /// ELSE.
+        otherwise: Option<Box<Expr>>,
+    },
     /// Conjunction; empty is true.
     And(Vec<Expr>),
     /// Disjunction; empty is false.

@@ -3,7 +3,7 @@
 //! 1. A reader pushes the Arrow arrays of one column of one row group into a [`ChunkEncoder`], which narrows them:
 //!    `value = base + factor * lane`, lanes of 1 to 8 bytes, strings as dictionary codes.
 //! 2. The [`Chunk`] goes into the [`ChunkCache`] under its [`ChunkKey`] (file and version, row group, column), within a
-//!    byte budget. Threads that miss the same key wait for one encoder.
+//!    byte budget. A function of columns may become a chunk of its own ([`Chunk::to_array`], [`Chunk::mapped`]).
 //! 3. A planner describes filter, keys and aggregates as an [`AggregatePlan`]. [`Kernels::plan`] checks it and gives a
 //!    [`Kernel`], or a [`Decline`] that says why not.
 //! 4. [`Kernel::accumulate`] binds the plan to the chunks of one [`RowGroup`]: literals move onto raw lanes, string
@@ -29,8 +29,9 @@ pub mod limits;
 mod plan;
 mod simd;
 mod state;
+mod total_order;
 
-pub use cache::{ChunkCache, ChunkKey};
+pub use cache::{ChunkCache, ChunkColumn, ChunkKey};
 pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
 pub use device::{DevicePolicy, DeviceReport};
 pub use error::{Decline, KernelError};
@@ -39,3 +40,4 @@ pub use expr::{ArithmeticOp, ColumnType, CompareOp, Expr, Literal};
 pub use kernels::{Counters, Executor, Kernel, Kernels, KernelsConfig, RowGroup};
 pub use plan::{Aggregate, AggregateFunction, AggregatePlan};
 pub use state::{AggregateColumn, GroupedResult, PartialState};
+pub use total_order::TotalOrder;

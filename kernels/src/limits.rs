@@ -35,6 +35,9 @@ pub const EXPRESSION_NODES_MAX: usize = 4_096;
 /// Lanes of an integer column up to which a membership test becomes a lookup table.
 pub const MEMBER_TABLE_LANES_MAX: u64 = 65_536;
 
+/// Lanes of an integer column up to which a function of it is evaluated lane by lane instead of row by row.
+pub const DOMAIN_LANES_MAX: u64 = 65_536;
+
 /// Compiled device pipelines kept; the least recently used goes first.
 pub const PIPELINES_MAX: usize = 64;
 

@@ -11,11 +11,11 @@ pub enum AggregateFunction {
     CountStar,
     /// COUNT(x): rows where x is not NULL.
     Count,
-    /// SUM(x) over integers, exact in `i128`.
+    /// SUM(x): exact in `i128` over integers, as an [`crate::ExactFloatSum`] over doubles.
     Sum,
-    /// MIN(x) over integers.
+    /// MIN(x) over integers, or doubles without NaN.
     Min,
-    /// MAX(x) over integers.
+    /// MAX(x) over integers, or doubles without NaN.
     Max,
 }
 
@@ -47,6 +47,7 @@ pub struct AggregatePlan {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Integer,
+    Float,
     Boolean,
     Text,
     /// The NULL literal, which fits anywhere.
@@ -58,6 +59,7 @@ impl Kind {
         match column {
             ColumnType::Boolean => Self::Boolean,
             ColumnType::Utf8 => Self::Text,
+            ColumnType::Float64 => Self::Float,
             _ => Self::Integer,
         }
     }
@@ -74,8 +76,13 @@ pub(crate) fn kind_of(columns: &[ColumnType], expr: &Expr) -> Kind {
         Expr::Literal(Literal::Null) => Kind::Null,
         Expr::Literal(Literal::Boolean(_)) => Kind::Boolean,
         Expr::Literal(Literal::Int(_)) => Kind::Integer,
+        Expr::Literal(Literal::Float64(_)) => Kind::Float,
         Expr::Literal(Literal::Utf8(_)) => Kind::Text,
         Expr::Rescale { .. } | Expr::Arithmetic { .. } | Expr::Negate { .. } => Kind::Integer,
+        Expr::Case { branches, otherwise } => {
+            let values = branches.iter().map(|(_, value)| value).chain(otherwise.as_deref());
+            values.map(|value| kind_of(columns, value)).find(|kind| *kind != Kind::Null).unwrap_or(Kind::Null)
+        }
         _ => Kind::Boolean,
     }
 }
@@ -97,6 +104,9 @@ pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
     for key in &plan.keys {
         if *key >= plan.columns.len() {
             return Err(Decline::new(format!("key column {key} of {}", plan.columns.len())));
+        }
+        if plan.columns[*key] == ColumnType::Float64 {
+            return Err(Decline::new("GROUP BY doubles"));
         }
     }
     if let Some(filter) = &plan.filter {
@@ -121,7 +131,7 @@ pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
             }
             (function, Some(argument)) => {
                 let kind = checker.check(argument, 0)?;
-                if !kind.fits(Kind::Integer) {
+                if !kind.fits(Kind::Integer) && kind != Kind::Float {
                     let kind = if kind == Kind::Text { "Utf8" } else { "Boolean" };
                     return Err(Decline::new(format!("{} over {kind}", name_of(function))));
                 }
@@ -201,6 +211,19 @@ impl Checker<'_> {
                 }
             }
             Expr::Not(input) => self.operand(input, below, Kind::Boolean, "NOT")?,
+            Expr::Case { branches, otherwise } => {
+                let kind = kind_of(self.columns, expr);
+                if kind == Kind::Text {
+                    return Err(Decline::new("CASE over strings"));
+                }
+                for (condition, value) in branches {
+                    self.operand(condition, below, Kind::Boolean, "WHEN")?;
+                    self.operand(value, below, kind, "CASE")?;
+                }
+                if let Some(value) = otherwise {
+                    self.operand(value, below, kind, "CASE")?;
+                }
+            }
         }
         Ok(kind_of(self.columns, expr))
     }
@@ -209,6 +232,10 @@ impl Checker<'_> {
         let (left_kind, right_kind) = (self.check(left, depth)?, self.check(right, depth)?);
         if !left_kind.fits(right_kind) && !right_kind.fits(left_kind) {
             return Err(Decline::new(format!("comparison of {left_kind:?} and {right_kind:?}")));
+        }
+        let is_literal = |side: &Expr| matches!(side, Expr::Literal(_));
+        if left_kind == Kind::Float && right_kind == Kind::Float && !is_literal(left) && !is_literal(right) {
+            return Err(Decline::new("comparison of two doubles, neither of which is a literal"));
         }
         if left_kind == Kind::Text && right_kind == Kind::Text {
             let shapes = (matches!(left, Expr::Column(_)), matches!(right, Expr::Column(_)));
@@ -227,6 +254,9 @@ impl Checker<'_> {
         }
         if kind == Kind::Text && !matches!(input, Expr::Column(_)) {
             return Err(Decline::new("IN over a string expression"));
+        }
+        if kind == Kind::Float {
+            return Err(Decline::new("IN over doubles"));
         }
         for item in list {
             let item_kind = kind_of(&[], &Expr::Literal(item.clone()));

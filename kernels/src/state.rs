@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Int8Array, Int16Array, Int32Array, Int64Array, StringArray, UInt8Array,
-    UInt16Array, UInt32Array, UInt64Array,
+    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, StringArray,
+    UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 
 use crate::bind::{Combine, Output, Program};
 use crate::error::KernelError;
+use crate::exact_float::ExactFloatSum;
 use crate::expr::ColumnType;
 use crate::group_index::{GroupIndex, KeyValues, NULL_KEY};
-use crate::plan::{AggregateFunction, AggregatePlan};
+use crate::plan::{Aggregate, AggregateFunction, AggregatePlan, Kind, kind_of};
+use crate::total_order::TotalOrder;
 
 /// What one executor found in one row group: per slot, counts and raw measures.
 pub(crate) struct Partial {
@@ -21,34 +23,58 @@ pub(crate) struct Partial {
     pub counts: Vec<Vec<u64>>,
     /// `measures[i][slot]` for [`Program::measures`]; meaningless where the mask never held.
     pub measures: Vec<Vec<i128>>,
+    /// `float_sums[i][slot]` for [`Program::float_sums`].
+    pub float_sums: Vec<Vec<ExactFloatSum>>,
+}
+
+/// What a running answer is beside its count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Holds {
+    Nothing,
+    Value(Combine),
+    FloatSum,
 }
 
 /// One aggregate's running answer for every group.
 #[derive(Debug, Clone)]
 struct Column {
-    function: AggregateFunction,
+    holds: Holds,
     /// Rows that counted.
     counts: Vec<u64>,
-    /// Sum or extreme; meaningless where the count is 0. Empty for counts.
+    /// Sum or extreme; meaningless where the count is 0. Empty unless such a value is held.
     values: Vec<i128>,
+    /// Empty unless sums of doubles are held.
+    float_sums: Vec<ExactFloatSum>,
     /// No sum can exceed this: the greatest magnitude a row could have, times rows, over all row groups.
     magnitude: u128,
 }
 
 impl Column {
-    fn combine(&self) -> Option<Combine> {
-        match self.function {
-            AggregateFunction::CountStar | AggregateFunction::Count => None,
-            AggregateFunction::Sum => Some(Combine::Sum),
-            AggregateFunction::Min => Some(Combine::Min),
-            AggregateFunction::Max => Some(Combine::Max),
+    fn new(plan: &AggregatePlan, aggregate: &Aggregate) -> Self {
+        let is_float = aggregate.argument.as_ref().is_some_and(|argument| kind_of(&plan.columns, argument) == Kind::Float);
+        let holds = match aggregate.function {
+            AggregateFunction::CountStar | AggregateFunction::Count => Holds::Nothing,
+            AggregateFunction::Sum if is_float => Holds::FloatSum,
+            AggregateFunction::Sum => Holds::Value(Combine::Sum),
+            AggregateFunction::Min => Holds::Value(Combine::Min),
+            AggregateFunction::Max => Holds::Value(Combine::Max),
+        };
+        Self { holds, counts: Vec::new(), values: Vec::new(), float_sums: Vec::new(), magnitude: 0 }
+    }
+
+    fn grow(&mut self, groups: usize) {
+        self.counts.resize(groups, 0);
+        match self.holds {
+            Holds::Nothing => {}
+            Holds::Value(_) => self.values.resize(groups, 0),
+            Holds::FloatSum => self.float_sums.resize(groups, ExactFloatSum::default()),
         }
     }
 
     fn add(&mut self, group: usize, count: u64, value: i128) {
         let first = self.counts[group] == 0;
         self.counts[group] += count;
-        let Some(combine) = self.combine() else {
+        let Holds::Value(combine) = self.holds else {
             return;
         };
         if count == 0 {
@@ -89,11 +115,7 @@ impl PartialState {
             .iter()
             .map(|key| if plan.columns[*key] == ColumnType::Utf8 { KeyValues::strings() } else { KeyValues::Integers })
             .collect();
-        let columns = plan
-            .aggregates
-            .iter()
-            .map(|aggregate| Column { function: aggregate.function, counts: Vec::new(), values: Vec::new(), magnitude: 0 })
-            .collect();
+        let columns = plan.aggregates.iter().map(|aggregate| Column::new(&plan, aggregate)).collect();
         let mut state = Self { index: GroupIndex::new(plan.keys.len()), plan, key_values, columns };
         if state.plan.keys.is_empty() {
             // The one group of an aggregate without keys exists over no rows too. An empty index has room for it.
@@ -115,10 +137,7 @@ impl PartialState {
         let group = self.index.group_of(key)? as usize;
         for column in &mut self.columns {
             if column.counts.len() <= group {
-                column.counts.resize(group + 1, 0);
-                if column.combine().is_some() {
-                    column.values.resize(group + 1, 0);
-                }
+                column.grow(group + 1);
             }
         }
         Ok(group)
@@ -167,6 +186,9 @@ impl PartialState {
             for (column, output) in self.columns.iter_mut().zip(&program.outputs) {
                 let (count, value) = resolve(output, partial, slot);
                 column.add(group, count, value);
+                if let Output::FloatSum { sum, .. } = output {
+                    column.float_sums[group].merge(&partial.float_sums[*sum][slot]);
+                }
             }
         }
         Ok(())
@@ -181,7 +203,7 @@ impl PartialState {
             return Err(KernelError::internal("merge of states of two plans"));
         }
         for (column, theirs) in self.columns.iter_mut().zip(&other.columns) {
-            if column.combine() == Some(Combine::Sum) {
+            if column.holds == Holds::Value(Combine::Sum) {
                 column.raise(theirs.magnitude)?;
             }
         }
@@ -199,6 +221,9 @@ impl PartialState {
             for (column, their_column) in self.columns.iter_mut().zip(&other.columns) {
                 let value = their_column.values.get(theirs).copied().unwrap_or(0);
                 column.add(group, their_column.counts[theirs], value);
+                if let (Some(ours), Some(theirs)) = (column.float_sums.get_mut(group), their_column.float_sums.get(theirs)) {
+                    ours.merge(theirs);
+                }
             }
         }
         Ok(())
@@ -218,9 +243,10 @@ impl PartialState {
         let aggregates = self
             .columns
             .into_iter()
-            .map(|column| match column.combine() {
-                None => AggregateColumn::Count(column.counts),
-                Some(_) => AggregateColumn::Value { values: column.values, counts: column.counts },
+            .map(|column| match column.holds {
+                Holds::Nothing => AggregateColumn::Count(column.counts),
+                Holds::Value(_) => AggregateColumn::Value { values: column.values, counts: column.counts },
+                Holds::FloatSum => AggregateColumn::FloatSum { sums: column.float_sums, counts: column.counts },
             })
             .collect();
         Ok(GroupedResult { group_count, keys, aggregates })
@@ -230,7 +256,7 @@ impl PartialState {
 /// Count and value of one aggregate in one slot.
 fn resolve(output: &Output, partial: &Partial, slot: usize) -> (u64, i128) {
     match *output {
-        Output::Count(count) => (partial.counts[count][slot], 0),
+        Output::Count(count) | Output::FloatSum { count, .. } => (partial.counts[count][slot], 0),
         Output::Value { combine, count, measure, base, factor, .. } => {
             let count = partial.counts[count][slot];
             let raw = measure.map_or(0, |measure| partial.measures[measure][slot]);
@@ -257,10 +283,17 @@ pub struct GroupedResult {
 pub enum AggregateColumn {
     /// COUNT.
     Count(Vec<u64>),
-    /// SUM, MIN or MAX.
+    /// SUM of integers, MIN or MAX.
     Value {
-        /// The exact answers; 0 where the count is 0.
+        /// The exact answers, doubles as their [`crate::TotalOrder::place`]; 0 where the count is 0.
         values: Vec<i128>,
+        /// Inputs that were not NULL; 0 means the answer is SQL NULL.
+        counts: Vec<u64>,
+    },
+    /// SUM of doubles.
+    FloatSum {
+        /// The sums, not rounded yet.
+        sums: Vec<ExactFloatSum>,
         /// Inputs that were not NULL; 0 means the answer is SQL NULL.
         counts: Vec<u64>,
     },
@@ -270,7 +303,12 @@ fn key_array(column_type: ColumnType, values: impl Iterator<Item = Option<i128>>
     if let KeyValues::Strings(table) = key_values {
         return Ok(Arc::new(StringArray::from_iter(values.map(|key| key.map(|key| table.get(key as u32))))));
     }
-    let unfit = |_| KernelError::internal(format!("a group key outside {column_type:?}"));
+    array_of(column_type, values)
+}
+
+/// Values as an array of the column's own Arrow type; timestamps come as `Int64Array`.
+pub(crate) fn array_of(column_type: ColumnType, values: impl Iterator<Item = Option<i128>>) -> Result<ArrayRef, KernelError> {
+    let unfit = |_| KernelError::internal(format!("a value outside {column_type:?}"));
     macro_rules! collect {
         ($array:ty, $native:ty) => {{
             let values = values.map(|key| key.map(<$native>::try_from).transpose()).collect::<Result<Vec<_>, _>>().map_err(unfit)?;
@@ -293,6 +331,10 @@ fn key_array(column_type: ColumnType, values: impl Iterator<Item = Option<i128>>
             let array = Decimal128Array::from_iter(values).with_precision_and_scale(precision, scale);
             Arc::new(array.map_err(|error| KernelError::internal(error.to_string()))?)
         }
-        ColumnType::Utf8 => return Err(KernelError::internal("string keys without strings")),
+        ColumnType::Float64 => {
+            let values = values.map(|place| place.map(i64::try_from).transpose()).collect::<Result<Vec<_>, _>>().map_err(unfit)?;
+            Arc::new(values.into_iter().map(|place| place.map(|place| TotalOrder::at(place).value())).collect::<Float64Array>())
+        }
+        ColumnType::Utf8 => return Err(KernelError::internal("strings without a dictionary")),
     })
 }

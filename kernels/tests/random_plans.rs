@@ -21,7 +21,7 @@ fn environment(name: &str, default: u64) -> u64 {
 #[test]
 fn host_device_and_interpreter_agree() {
     let seed = environment("BOWSHOT_SEED", 20_260_101);
-    let cases = environment("BOWSHOT_CASES", 400);
+    let cases = environment("BOWSHOT_CASES", 2_000);
     println!("BOWSHOT_SEED={seed} BOWSHOT_CASES={cases}");
     let kernels = Kernels::open(KernelsConfig { device: DevicePolicy::AllowSoftware, ..KernelsConfig::default() });
     let report = kernels.device_report();
@@ -30,6 +30,8 @@ fn host_device_and_interpreter_agree() {
     for case in 0..cases {
         let outcome = run_case(seed + case, &kernels, report.available);
         for event in outcome {
+            // Reasons that differ in their numbers alone count as one.
+            let event: String = event.chars().map(|letter| if letter.is_ascii_digit() { '#' } else { letter }).collect();
             *tally.entry(event).or_default() += 1;
         }
     }
@@ -131,6 +133,7 @@ fn encode(random: &mut Random, columns: &[ColumnType], rows: &[Vec<Value>]) -> R
             for (row, cells) in rows.iter().enumerate() {
                 let expected = match &cells[position] {
                     Value::Int(value) => Some(*value),
+                    Value::Float(value) => Some(i128::from(value.place())),
                     Value::Boolean(answer) => Some(i128::from(*answer)),
                     _ => None,
                 };
@@ -171,6 +174,9 @@ fn array(random: &mut Random, column: ColumnType, values: &[Value]) -> ArrayRef 
         ColumnType::Decimal128 { precision, scale } => {
             Arc::new(Decimal128Array::from_iter(integers()).with_precision_and_scale(precision, scale).unwrap())
         }
+        ColumnType::Float64 => Arc::new(Float64Array::from_iter(
+            values.iter().map(|value| if let Value::Float(value) = value { Some(value.value()) } else { None }),
+        )),
         ColumnType::Utf8 => match random.below(4) {
             0 => Arc::new(StringArray::from_iter(texts())),
             1 => Arc::new(LargeStringArray::from_iter(texts())),
@@ -187,6 +193,9 @@ fn answers(plan: &AggregatePlan, result: &GroupedResult) -> BTreeMap<Vec<Value>,
         let answers = result.aggregates.iter().map(|aggregate| match aggregate {
             AggregateColumn::Count(counts) => Answer::Count(counts[group]),
             AggregateColumn::Value { values, counts } => Answer::Value((counts[group] > 0).then_some(values[group]), counts[group]),
+            AggregateColumn::FloatSum { sums, counts } => {
+                Answer::FloatSum((counts[group] > 0).then(|| sums[group].value().to_bits()), counts[group])
+            }
         });
         assert!(groups.insert(key, answers.collect()).is_none(), "a group came twice");
     }

@@ -60,6 +60,23 @@ def test_hot_aggregations_run_where_they_should_on_every_worker(tpch_cluster, na
     assert not [task for task in recorded if task[1] == "declined"], recorded
 
 
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT sum(CASE WHEN l_returnflag = 'A' THEN l_quantity ELSE 0 END) FROM lineitem",
+        "SELECT extract(year FROM l_shipdate) AS year, count(*) FROM lineitem GROUP BY year",
+        "SELECT substr(l_shipinstruct, 1, 4) AS start, sum(l_quantity) FROM lineitem GROUP BY start",
+        "SELECT sum(CAST(l_quantity AS DOUBLE) * 0.5) FROM lineitem WHERE l_shipdate < l_commitdate",
+    ],
+)
+def test_computed_columns_are_a_kernels_too(tpch_cluster, sql):
+    """Twice: the second time the computed columns come from the cache."""
+    for _ in range(2):
+        tasks, _, query_id = analyzed(tpch_cluster, sql, "host")
+        assert {task["node"] for task in tasks if task["kernel"] == "host" and int(task["kernel rows"]) > 0} == set(NODES), tasks
+        assert not [task for task in recorded_tasks(tpch_cluster, query_id) if task[1] == "declined"]
+
+
 @pytest.mark.parametrize("kernel", ["auto", "device", "host"])
 @pytest.mark.parametrize(
     "sql",

@@ -3,17 +3,20 @@
 //! Nothing is released before a partition's whole state is there, so that a fallback never doubles a row.
 
 use super::hot_plan::{HotPlan, StateShape, recognise};
-use super::row_group_reader::{FileReader, KernelRuntime, ReadError};
+use super::row_group_reader::{FileReader, KernelRuntime, ReadColumn, ReadError, panicked};
 use crate::config::KernelChoice;
 use arrow::array::{ArrayRef, BinaryArray, Decimal128Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Date32Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
+    UInt64Type,
 };
-use bowshot_kernels::{AggregateColumn, ColumnType, Decline, ExactFloatSum, Executor, GroupedResult, Kernel, KernelError, PartialState};
+use bowshot_kernels::{AggregateColumn, Decline, ExactFloatSum, Executor, GroupedResult, Kernel, KernelError, PartialState, TotalOrder};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::datasource::physical_plan::ParquetFileMetrics;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -54,8 +57,10 @@ pub struct HotAggregateExec {
 struct Planned {
     plan: HotPlan,
     kernel: Kernel,
-    /// Names and types of the columns that the kernel reads.
-    columns: Vec<(String, ColumnType)>,
+    /// The columns that the kernel reads.
+    columns: Vec<ReadColumn>,
+    /// Tells row groups in which nothing passes.
+    predicate: Option<Arc<PruningPredicate>>,
 }
 
 impl fmt::Debug for Planned {
@@ -73,13 +78,13 @@ impl HotAggregateExec {
             recognise(&aggregate).and_then(|plan| {
                 let kernel = runtime.kernels.plan(plan.aggregate.clone())?;
                 let schema = plan.scan.file_schema();
-                let columns = plan
-                    .file_columns
-                    .iter()
-                    .zip(&plan.aggregate.columns)
-                    .map(|(&index, &kind)| (schema.field(index).name().clone(), kind))
-                    .collect();
-                Ok(Arc::new(Planned { plan, kernel, columns }))
+                let columns = plan.sources.iter().zip(&plan.aggregate.columns);
+                let columns = columns.map(|(source, kind)| ReadColumn::new(source, *kind, schema)).collect::<Result<_, _>>()?;
+                let predicate = plan.scan.file_source().filter().and_then(|predicate| {
+                    let builder = PruningPredicateBuilder::new().with_file_schema(schema.clone());
+                    builder.build(predicate)
+                });
+                Ok(Arc::new(Planned { plan, kernel, columns, predicate }))
             })
         };
         Self { fallback: Arc::new(aggregate), planned, choice, runtime, metrics: ExecutionPlanMetricsSet::new() }
@@ -204,7 +209,8 @@ impl PartitionRun {
         for file in files {
             let reader =
                 FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
-            for row_group in reader.row_groups() {
+            let pruned = ParquetFileMetrics::new(self.partition, file.object_meta.location.as_ref(), &self.metrics);
+            for row_group in reader.row_groups(self.planned.predicate.as_deref(), &pruned) {
                 let groups = state.group_count();
                 if row_groups == 1 && groups > GROUPS_FREE && rows / groups < GROUP_ROWS_MIN {
                     let reason = format!("{groups} groups in the first {rows} rows: fewer than {GROUP_ROWS_MIN} rows a group");
@@ -220,7 +226,7 @@ impl PartitionRun {
                     kernel.accumulate(executor, &read.rows, &mut state)?;
                     Ok(state)
                 });
-                state = run.await.map_err(|error| DataFusionError::Execution(format!("{}: {error}", crate::worker::PANIC_TEXT)))??;
+                state = run.await.map_err(panicked)??;
             }
         }
         let result = state.finish()?;
@@ -258,6 +264,12 @@ impl PartitionRun {
                     columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
                     columns.push(sum);
                 }
+                StateShape::FloatSum(at) => columns.push(Arc::new(float_sums(&result, at)?.0)),
+                StateShape::CountAndFloatSum(at) => {
+                    let (sums, counts) = float_sums(&result, at)?;
+                    columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
+                    columns.push(Arc::new(sums));
+                }
                 StateShape::CountAndExactSum { sum } => {
                     let (totals, counts) = values(&result, sum)?;
                     let ((least, _), (greatest, _)) = (values(&result, sum + 1)?, values(&result, sum + 2)?);
@@ -288,14 +300,24 @@ fn exact_state(total: i128) -> Vec<u8> {
 fn counts(result: &GroupedResult, at: usize) -> Result<&[u64], ReadError> {
     match &result.aggregates[at] {
         AggregateColumn::Count(counts) => Ok(counts),
-        AggregateColumn::Value { counts, .. } => Ok(counts),
+        AggregateColumn::Value { counts, .. } | AggregateColumn::FloatSum { counts, .. } => Ok(counts),
     }
 }
 
 fn values(result: &GroupedResult, at: usize) -> Result<(&[i128], &[u64]), ReadError> {
     match &result.aggregates[at] {
         AggregateColumn::Value { values, counts } => Ok((values, counts)),
-        AggregateColumn::Count(_) => Err(DataFusionError::Internal("a kernel returned counts for a value".into()).into()),
+        other => Err(DataFusionError::Internal(format!("a kernel returned {other:?} for a value")).into()),
+    }
+}
+
+/// Exact sums as the partial states of `sum` and `avg`.
+fn float_sums(result: &GroupedResult, at: usize) -> Result<(BinaryArray, &[u64]), ReadError> {
+    match &result.aggregates[at] {
+        AggregateColumn::FloatSum { sums, counts } => {
+            Ok((sums.iter().zip(counts).map(|(sum, &count)| (count > 0).then(|| sum.to_bytes())).collect(), counts))
+        }
+        other => Err(DataFusionError::Internal(format!("a kernel returned {other:?} for sums of doubles")).into()),
     }
 }
 
@@ -314,6 +336,7 @@ fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayR
         DataType::UInt16 => primitive::<UInt16Type>(values, counts, |value| value as u16),
         DataType::UInt32 => primitive::<UInt32Type>(values, counts, |value| value as u32),
         DataType::UInt64 => primitive::<UInt64Type>(values, counts, |value| value as u64),
+        DataType::Float64 => primitive::<Float64Type>(values, counts, |value| TotalOrder::at(value as i64).value()),
         DataType::Date32 => primitive::<Date32Type>(values, counts, |value| value as i32),
         DataType::Timestamp(..) => arrow::compute::cast(&primitive::<Int64Type>(values, counts, |value| value as i64), wanted)?,
         DataType::Decimal128(precision, scale) => {

@@ -7,7 +7,7 @@
 //!         DataSourceExec(Parquet)     aggregates, and how each partial state is made of them
 //! ```
 
-use super::translate::{Bindings, Translated, column_type, translate};
+use super::translate::{Binding, ColumnSource, Translator, column_type};
 use arrow::datatypes::{DataType, Schema};
 use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ColumnType, Decline, Expr, Literal};
 use datafusion::catalog::memory::DataSourceExec;
@@ -30,6 +30,10 @@ pub enum StateShape {
     Value(usize),
     /// Two fields: count, then sum.
     CountAndSum(usize),
+    /// One field: the exact sum of doubles.
+    FloatSum(usize),
+    /// Two fields: count, then the exact sum of doubles.
+    CountAndFloatSum(usize),
     /// Two fields: count, then the exact sum of integers as doubles, which they are while each stays within 2^53.
     CountAndExactSum {
         /// Position of the sum; its minimum and maximum follow.
@@ -42,33 +46,12 @@ pub enum StateShape {
 pub struct HotPlan {
     /// What the kernel runs.
     pub aggregate: AggregatePlan,
-    /// For each column of the plan, its position in the file's schema.
-    pub file_columns: Vec<usize>,
+    /// For each column of the plan, where it comes from.
+    pub sources: Vec<ColumnSource>,
     /// One shape an aggregate, in output order.
     pub shapes: Vec<StateShape>,
     /// The scan, with this task's files.
     pub scan: FileScanConfig,
-}
-
-/// Columns of the scan that the plan reads so far.
-struct ScanColumns<'a> {
-    schema: &'a Schema,
-    read: Vec<usize>,
-    types: Vec<ColumnType>,
-}
-
-impl ScanColumns<'_> {
-    fn bind_all(&mut self) -> Bindings {
-        (0..self.schema.fields().len())
-            .map(|index| {
-                let data_type = self.schema.field(index).data_type().clone();
-                let kind = column_type(&data_type)?;
-                self.read.push(index);
-                self.types.push(kind);
-                Ok(Translated { expr: Expr::Column(self.read.len() - 1), data_type })
-            })
-            .collect()
-    }
 }
 
 /// Recognises the aggregation, or says why a kernel cannot run it.
@@ -80,68 +63,85 @@ pub fn recognise(aggregate: &AggregateExec) -> Result<HotPlan, Decline> {
     if aggregate.limit_options().is_some() {
         return Err(Decline::new("a limit inside the aggregation"));
     }
-    let mut filters = vec![];
-    let (bindings, scan, file_columns, types) = input_bindings(aggregate.input(), &mut filters)?;
+    let mut input = input(aggregate.input())?;
     let schema = aggregate.input_schema();
     let mut keys = vec![];
     for (key, _) in group.expr() {
-        match translate(key, &bindings, &schema)?.expr {
-            Expr::Column(column) => keys.push(column),
-            _ => return Err(Decline::new(format!("grouping by the expression {key}"))),
-        }
+        keys.push(input.translator.key(key, &input.bindings, &schema)?);
     }
     let mut aggregates = vec![];
     let mut shapes = vec![];
     for (function, filter) in aggregate.aggr_expr().iter().zip(aggregate.filter_expr()) {
         let filter = match filter {
-            Some(filter) => Some(translate(filter, &bindings, &schema)?.expr),
+            Some(filter) => Some(input.translator.translate(filter, &input.bindings, &schema)?.expr),
             None => None,
         };
-        shapes.push(add_aggregate(function, filter, &bindings, &schema, &mut aggregates)?);
+        shapes.push(add_aggregate(function, filter, &mut input, &schema, &mut aggregates)?);
     }
+    let Input { translator, mut filters, scan, .. } = input;
     let filter = match filters.len() {
         0 => None,
         1 => filters.pop(),
         _ => Some(Expr::And(filters)),
     };
-    let mut plan = HotPlan { aggregate: AggregatePlan { columns: types, filter, keys, aggregates }, file_columns, shapes, scan };
+    let (sources, columns) = translator.columns.into_iter().unzip();
+    let mut plan = HotPlan { aggregate: AggregatePlan { columns, filter, keys, aggregates }, sources, shapes, scan };
     drop_unread_columns(&mut plan);
     Ok(plan)
 }
 
-type Input = (Bindings, FileScanConfig, Vec<usize>, Vec<ColumnType>);
+/// What an operator reads.
+struct Input {
+    translator: Translator,
+    /// Its columns.
+    bindings: Vec<Binding>,
+    /// Predicates that every row has passed.
+    filters: Vec<Expr>,
+    scan: FileScanConfig,
+}
+
+impl Input {
+    fn bind_all<'e>(&mut self, exprs: impl Iterator<Item = &'e Arc<dyn PhysicalExpr>>, schema: &Schema) -> Result<(), Decline> {
+        let bindings = exprs.map(|expr| self.translator.bind(expr, &self.bindings, schema)).collect::<Result<_, _>>()?;
+        self.bindings = bindings;
+        Ok(())
+    }
+
+    fn filter(&mut self, predicate: &Arc<dyn PhysicalExpr>, schema: &Schema) -> Result<(), Decline> {
+        match self.translator.translate(predicate, &self.bindings, schema)?.expr {
+            Expr::And(parts) => self.filters.extend(parts),
+            other => self.filters.push(other),
+        }
+        Ok(())
+    }
+}
 
 /// Walks down to the scan, then binds columns on the way back up.
-fn input_bindings(plan: &Arc<dyn ExecutionPlan>, filters: &mut Vec<Expr>) -> Result<Input, Decline> {
+fn input(plan: &Arc<dyn ExecutionPlan>) -> Result<Input, Decline> {
     if let Some(filter) = plan.downcast_ref::<FilterExec>() {
         if filter.fetch().is_some() {
             return Err(Decline::new("a limit below the aggregation"));
         }
-        let (bindings, scan, columns, types) = input_bindings(filter.input(), filters)?;
-        match translate(filter.predicate(), &bindings, &filter.input().schema())?.expr {
-            Expr::And(parts) => filters.extend(parts),
-            other => filters.push(other),
+        let mut input = input(filter.input())?;
+        input.filter(filter.predicate(), &filter.input().schema())?;
+        if let Some(projection) = filter.projection().as_ref() {
+            input.bindings = projection.iter().map(|&index| input.bindings[index].clone()).collect();
         }
-        let bindings = match filter.projection().as_ref() {
-            Some(projection) => projection.iter().map(|&index| bindings[index].clone()).collect(),
-            None => bindings,
-        };
-        return Ok((bindings, scan, columns, types));
+        return Ok(input);
     }
     if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-        let (bindings, scan, columns, types) = input_bindings(projection.input(), filters)?;
-        let schema = projection.input().schema();
-        let bindings = projection.expr().iter().map(|item| translate(&item.expr, &bindings, &schema)).collect();
-        return Ok((bindings, scan, columns, types));
+        let mut input = input(projection.input())?;
+        input.bind_all(projection.expr().iter().map(|item| &item.expr), &projection.input().schema())?;
+        return Ok(input);
     }
     let Some(leaf) = plan.downcast_ref::<DataSourceExec>() else {
         return Err(Decline::new(format!("the input is {}, not a scan", plan.name())));
     };
     let scan = leaf.data_source().downcast_ref::<FileScanConfig>().ok_or_else(|| Decline::new("the input is no file scan"))?;
-    bind_scan(scan, filters)
+    scan_input(scan)
 }
 
-fn bind_scan(scan: &FileScanConfig, filters: &mut Vec<Expr>) -> Result<Input, Decline> {
+fn scan_input(scan: &FileScanConfig) -> Result<Input, Decline> {
     let source = scan.file_source().downcast_ref::<ParquetSource>().ok_or_else(|| Decline::new("the files are not Parquet"))?;
     if scan.limit.is_some() {
         return Err(Decline::new("a limit below the aggregation"));
@@ -150,25 +150,24 @@ fn bind_scan(scan: &FileScanConfig, filters: &mut Vec<Expr>) -> Result<Input, De
         return Err(Decline::new("hive partition columns"));
     }
     let file_schema = scan.file_schema().clone();
-    let mut columns = ScanColumns { schema: &file_schema, read: vec![], types: vec![] };
-    let scanned = columns.bind_all();
+    let (translator, bindings) = Translator::new(file_schema.clone());
+    let mut input = Input { translator, bindings, filters: vec![], scan: scan.clone() };
     // With filter pushdown the predicate lives in the source instead of a FilterExec.
     if source.table_parquet_options().global.pushdown_filters
         && let Some(predicate) = source.filter()
     {
-        filters.push(translate(&predicate, &scanned, &file_schema)?.expr);
+        input.filter(&predicate, &file_schema)?;
     }
-    let bindings = match source.projection() {
-        Some(projection) => projection.iter().map(|item| translate(&item.expr, &scanned, &file_schema)).collect(),
-        None => scanned,
-    };
-    Ok((bindings, scan.clone(), columns.read, columns.types))
+    if let Some(projection) = source.projection() {
+        input.bind_all(projection.iter().map(|item| &item.expr), &file_schema)?;
+    }
+    Ok(input)
 }
 
 fn add_aggregate(
     function: &AggregateFunctionExpr,
     filter: Option<Expr>,
-    bindings: &Bindings,
+    input: &mut Input,
     schema: &Schema,
     aggregates: &mut Vec<Aggregate>,
 ) -> Result<StateShape, Decline> {
@@ -187,50 +186,47 @@ fn add_aggregate(
     let mut add = |function, argument| aggregates.push(Aggregate { function, argument, filter: filter.clone() });
     match name.as_str() {
         "count" => {
-            match translate_any(argument, bindings, schema)? {
+            match input.translator.translate(argument, &input.bindings, schema)?.expr {
                 Expr::Literal(literal) if literal != Literal::Null => add(AggregateFunction::CountStar, None),
                 argument => add(AggregateFunction::Count, Some(argument)),
             }
             Ok(StateShape::Count(at))
         }
         "sum" => {
-            add(AggregateFunction::Sum, Some(integer_argument("SUM", argument, bindings, schema)?));
-            Ok(StateShape::Value(at))
+            let (argument, kind) = number("SUM", argument, input, schema)?;
+            add(AggregateFunction::Sum, Some(argument));
+            Ok(if kind == ColumnType::Float64 { StateShape::FloatSum(at) } else { StateShape::Value(at) })
         }
         "min" | "max" => {
             let kind = if name == "min" { AggregateFunction::Min } else { AggregateFunction::Max };
-            add(kind, Some(integer_argument(&name.to_uppercase(), argument, bindings, schema)?));
+            add(kind, Some(number(&name.to_uppercase(), argument, input, schema)?.0));
             Ok(StateShape::Value(at))
         }
         "avg" => {
             if let Some(cast) = argument.downcast_ref::<CastExpr>()
                 && cast.cast_type() == &DataType::Float64
+                && let Ok((inner, ColumnType::Int { .. })) = number("AVG", cast.expr(), input, schema)
             {
-                let inner = integer_argument("AVG", cast.expr(), bindings, schema)?;
-                let inner_type = cast.expr().data_type(schema).map_err(|error| Decline::new(error.to_string()))?;
-                if !matches!(column_type(&inner_type)?, ColumnType::Int { .. }) {
-                    return Err(Decline::new(format!("AVG over {inner_type} as Float64")));
-                }
                 add(AggregateFunction::Sum, Some(inner.clone()));
                 add(AggregateFunction::Min, Some(inner.clone()));
                 add(AggregateFunction::Max, Some(inner));
                 return Ok(StateShape::CountAndExactSum { sum: at });
             }
-            add(AggregateFunction::Sum, Some(integer_argument("AVG", argument, bindings, schema)?));
-            Ok(StateShape::CountAndSum(at))
+            let (argument, kind) = number("AVG", argument, input, schema)?;
+            add(AggregateFunction::Sum, Some(argument));
+            Ok(if kind == ColumnType::Float64 { StateShape::CountAndFloatSum(at) } else { StateShape::CountAndSum(at) })
         }
         other => Err(Decline::new(format!("the aggregate {other}"))),
     }
 }
 
-fn translate_any(argument: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Schema) -> Result<Expr, Decline> {
-    Ok(translate(argument, bindings, schema)?.expr)
-}
-
-fn integer_argument(name: &str, argument: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Schema) -> Result<Expr, Decline> {
+/// The argument of an aggregate over numbers, and what it is to kernels.
+fn number(name: &str, argument: &Arc<dyn PhysicalExpr>, input: &mut Input, schema: &Schema) -> Result<(Expr, ColumnType), Decline> {
     let data_type = argument.data_type(schema).map_err(|error| Decline::new(error.to_string()))?;
     match column_type(&data_type) {
-        Ok(kind) if kind.is_integer() => translate_any(argument, bindings, schema),
+        Ok(kind) if kind.is_integer() || kind == ColumnType::Float64 => {
+            Ok((input.translator.translate(argument, &input.bindings, schema)?.expr, kind))
+        }
         _ => {
             let column = argument.downcast_ref::<Column>().map_or_else(|| argument.to_string(), |column| column.name().to_string());
             Err(Decline::new(format!("{name} over {data_type} ({column})")))
@@ -240,7 +236,7 @@ fn integer_argument(name: &str, argument: &Arc<dyn PhysicalExpr>, bindings: &Bin
 
 /// Keeps only the columns that some expression reads, and renumbers them.
 fn drop_unread_columns(plan: &mut HotPlan) {
-    let mut read = vec![false; plan.file_columns.len()];
+    let mut read = vec![false; plan.sources.len()];
     let mut mark = |column: usize| read[column] = true;
     for expr in plan_expressions(&mut plan.aggregate) {
         visit_columns(expr, &mut |column| mark(*column));
@@ -261,7 +257,7 @@ fn drop_unread_columns(plan: &mut HotPlan) {
     let mut keep = read.iter();
     plan.aggregate.columns.retain(|_| *keep.next().unwrap_or(&false));
     let mut keep = read.iter();
-    plan.file_columns.retain(|_| *keep.next().unwrap_or(&false));
+    plan.sources.retain(|_| *keep.next().unwrap_or(&false));
 }
 
 fn plan_expressions(plan: &mut AggregatePlan) -> impl Iterator<Item = &mut Expr> {
@@ -280,6 +276,15 @@ fn visit_columns(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
         Expr::Arithmetic { left, right, .. } | Expr::Compare { left, right, .. } => {
             visit_columns(left, visit);
             visit_columns(right, visit);
+        }
+        Expr::Case { branches, otherwise } => {
+            for (condition, value) in branches {
+                visit_columns(condition, visit);
+                visit_columns(value, visit);
+            }
+            if let Some(value) = otherwise {
+                visit_columns(value, visit);
+            }
         }
         Expr::And(parts) | Expr::Or(parts) => parts.iter_mut().for_each(|part| visit_columns(part, visit)),
     }

@@ -4,19 +4,32 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
+use super::translate::{ColumnSource, column_type};
 use crate::catalog::footer::row_group_offset;
 use crate::limits;
-use arrow::datatypes::{DataType, Field, Schema};
-use bowshot_kernels::{Chunk, ChunkEncoder, ChunkKey, ColumnType, Decline, KernelError, Kernels, RowGroup};
-use datafusion::common::{DataFusionError, Result};
+use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use bowshot_kernels::{Chunk, ChunkColumn, ChunkEncoder, ChunkKey, ColumnType, Decline, KernelError, Kernels, RowGroup};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::physical_plan::ParquetFileMetrics;
+use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccessPlanFilter};
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::TryStreamExt;
 use moka::sync::Cache;
 use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
-use std::sync::Arc;
+use parquet::file::metadata::RowGroupMetaData;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use tokio::sync::Mutex;
 
 /// Rows that one decode step hands to the encoders.
 const DECODE_BATCH_ROWS: usize = 16_384;
@@ -27,7 +40,15 @@ pub struct KernelRuntime {
     /// Executors and column cache.
     pub kernels: Kernels,
     footers: Cache<Arc<str>, ArrowReaderMetadata>,
+    /// One for each row group that was loaded of late.
+    flights: Cache<(Arc<str>, usize), Arc<Mutex<Flown>>>,
+    computations: Cache<Arc<Computation>, u64>,
+    /// Chunks that were encoded or computed.
+    encoded: Arc<AtomicU64>,
 }
+
+/// Chunks of one row group that were loaded and may still be held by someone, be they in the cache or not.
+type Flown = HashMap<ChunkColumn, Weak<Chunk>>;
 
 impl std::fmt::Debug for KernelRuntime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -38,8 +59,35 @@ impl std::fmt::Debug for KernelRuntime {
 impl KernelRuntime {
     /// A runtime over open kernels.
     pub fn new(kernels: Kernels) -> Self {
-        Self { kernels, footers: Cache::new(limits::FOOTERS_CACHED) }
+        Self {
+            kernels,
+            footers: Cache::new(limits::FOOTERS_CACHED),
+            flights: Cache::new(limits::FLIGHTS_KEPT),
+            computations: Cache::new(limits::COMPUTATIONS_KEPT),
+            encoded: Arc::default(),
+        }
     }
+
+    /// Chunks that were encoded or computed so far.
+    pub fn chunks_encoded(&self) -> u64 {
+        self.encoded.load(Ordering::Relaxed)
+    }
+
+    /// The lock of those who load chunks of a row group.
+    fn flight(&self, file: &Arc<str>, row_group: usize) -> Arc<Mutex<Flown>> {
+        self.flights.get_with((file.clone(), row_group), Arc::default)
+    }
+
+    /// The number of a computed column. One that was forgotten gets a new one, under which nothing is cached yet.
+    fn id_of(&self, computation: Computation) -> u64 {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        self.computations.get_with(Arc::new(computation), || NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// A panic on a blocking thread.
+pub fn panicked(error: tokio::task::JoinError) -> DataFusionError {
+    DataFusionError::Execution(format!("{}: {error}", crate::worker::PANIC_TEXT))
 }
 
 /// Why a row group did not become chunks.
@@ -77,6 +125,93 @@ impl From<KernelError> for ReadError {
     }
 }
 
+/// A column that a kernel reads.
+#[derive(Debug, Clone)]
+pub enum ReadColumn {
+    /// As it is stored.
+    Stored(StoredColumn),
+    /// As DataFusion computes it from stored ones.
+    Computed(ComputedColumn),
+}
+
+/// A column of the files.
+#[derive(Debug, Clone)]
+pub struct StoredColumn {
+    name: String,
+    kind: ColumnType,
+}
+
+/// An expression over columns of the files.
+#[derive(Debug, Clone)]
+pub struct ComputedColumn {
+    /// Over `schema`.
+    expr: Arc<dyn PhysicalExpr>,
+    /// The inputs as the table has them.
+    schema: SchemaRef,
+    inputs: Vec<StoredColumn>,
+    kind: ColumnType,
+}
+
+impl ReadColumn {
+    /// The column of this source in a scan of files of this schema.
+    pub fn new(source: &ColumnSource, kind: ColumnType, file_schema: &Schema) -> Result<Self, Decline> {
+        let expr = match source {
+            ColumnSource::Stored(index) => return Ok(Self::Stored(StoredColumn { name: file_schema.field(*index).name().clone(), kind })),
+            ColumnSource::Computed(expr) => expr,
+        };
+        let indices: Vec<usize> = collect_columns(expr).iter().map(Column::index).collect::<BTreeSet<_>>().into_iter().collect();
+        let over_inputs = expr.clone().transform_up(|node| {
+            let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
+            match indices.binary_search(&column.index()) {
+                Ok(input) => Ok(Transformed::yes(Arc::new(Column::new(column.name(), input)) as _)),
+                Err(_) => internal_err!("column {column} was not collected"),
+            }
+        });
+        let expr = over_inputs.map_err(|error| Decline::new(error.to_string()))?.data;
+        let fields: Vec<Field> = indices.iter().map(|index| file_schema.field(*index).clone().with_nullable(true)).collect();
+        let inputs = fields.iter().map(|field| Ok(StoredColumn { name: field.name().clone(), kind: column_type(field.data_type())? }));
+        let inputs = inputs.collect::<Result<_, Decline>>()?;
+        Ok(Self::Computed(ComputedColumn { expr, schema: Arc::new(Schema::new(fields)), inputs, kind }))
+    }
+}
+
+impl ComputedColumn {
+    /// The column's chunk over chunks of its inputs.
+    fn compute(&self, inputs: &[Arc<Chunk>], row_count: usize) -> Result<Chunk, ReadError> {
+        if let [input] = inputs
+            && let Some(domain) = input.domain()?
+        {
+            let lanes = domain.len();
+            // Where it fails, it may be on a value that no row has: then the rows decide.
+            if let Ok(image) = self.encode(std::iter::once(Ok((vec![domain], lanes)))) {
+                return Ok(input.mapped(&image)?);
+            }
+        }
+        self.encode((0..row_count).step_by(DECODE_BATCH_ROWS).map(|start| {
+            let rows = start..row_count.min(start + DECODE_BATCH_ROWS);
+            let arrays = inputs.iter().map(|input| input.to_array(rows.clone())).collect::<Result<_, _>>()?;
+            Ok((arrays, rows.len()))
+        }))
+    }
+
+    /// The answers for batches of inputs.
+    fn encode(&self, batches: impl Iterator<Item = Result<(Vec<ArrayRef>, usize), KernelError>>) -> Result<Chunk, ReadError> {
+        let mut encoder = ChunkEncoder::new(self.kind);
+        for batch in batches {
+            let (arrays, rows) = batch?;
+            let arrays = arrays.iter().zip(self.schema.fields()).map(|(array, field)| arrow::compute::cast(array, field.data_type()));
+            let batch = RecordBatch::try_new(self.schema.clone(), arrays.collect::<Result<_, _>>()?)?;
+            // A row that no filter lets through may fail here: DataFusion's own plan then decides.
+            let answers = self.expr.evaluate(&batch).and_then(|answers| answers.into_array(rows));
+            encoder.push(&answers.map_err(|error| ReadError::Declined(Decline::new(format!("{}: {error}", self.expr))))?)?;
+        }
+        Ok(encoder.finish()?)
+    }
+}
+
+/// Expression, types and positions in the file of its inputs: computed columns that differ in any of these are not the same.
+type Computation = (Arc<dyn PhysicalExpr>, SchemaRef, Vec<usize>);
+
 /// A file of a scan, ready to be read row group by row group.
 pub struct FileReader {
     runtime: KernelRuntime,
@@ -87,11 +222,32 @@ pub struct FileReader {
     columns: Vec<FileColumn>,
 }
 
-/// A column that the kernel reads.
-struct FileColumn {
+/// A column in this file.
+enum FileColumn {
+    Stored(StoredInFile),
+    Computed { id: u64, column: ComputedColumn, inputs: Vec<StoredInFile> },
+}
+
+#[derive(Debug, Clone, Copy)]
+struct StoredInFile {
     /// Position in this file's schema.
     index: usize,
     kind: ColumnType,
+}
+
+impl StoredInFile {
+    fn id(self) -> ChunkColumn {
+        ChunkColumn::Stored(self.index as u32)
+    }
+}
+
+impl FileColumn {
+    fn id(&self) -> ChunkColumn {
+        match self {
+            Self::Stored(stored) => stored.id(),
+            Self::Computed { id, .. } => ChunkColumn::Computed(*id),
+        }
+    }
 }
 
 /// Chunks of one row group and where they came from.
@@ -105,13 +261,13 @@ pub struct ReadRowGroup {
 }
 
 impl FileReader {
-    /// Opens a file: its footer, once per version. `columns` are names and kernel types in plan order.
+    /// Opens a file: its footer, once per version. `columns` are those of the plan, in its order.
     pub async fn open(
         runtime: &KernelRuntime,
         store: Arc<dyn ObjectStore>,
         store_url: &str,
         planned: &PartitionedFile,
-        columns: &[(String, ColumnType)],
+        columns: &[ReadColumn],
     ) -> Result<Self, ReadError> {
         let meta = &planned.object_meta;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
@@ -127,71 +283,137 @@ impl FileReader {
             }
         };
         let schema = metadata.schema();
-        let columns = columns
-            .iter()
-            .map(|(name, kind)| {
-                let (index, field) =
-                    schema.column_with_name(name).ok_or_else(|| Decline::new(format!("file {} has no column {name}", meta.location)))?;
-                let own = super::translate::column_type(field.data_type())?;
-                if own != *kind {
-                    return Err(Decline::new(format!("column {name} of file {} is {}", meta.location, field.data_type())));
-                }
-                Ok(FileColumn { index, kind: *kind })
-            })
-            .collect::<Result<_, Decline>>()
-            .map_err(ReadError::Declined)?;
+        let stored = |column: &StoredColumn| {
+            let StoredColumn { name, kind } = column;
+            let (index, field) =
+                schema.column_with_name(name).ok_or_else(|| Decline::new(format!("file {} has no column {name}", meta.location)))?;
+            if column_type(field.data_type())? != *kind {
+                return Err(Decline::new(format!("column {name} of file {} is {}", meta.location, field.data_type())));
+            }
+            Ok(StoredInFile { index, kind: *kind })
+        };
+        let columns = columns.iter().map(|column| match column {
+            ReadColumn::Stored(column) => Ok(FileColumn::Stored(stored(column)?)),
+            ReadColumn::Computed(column) => {
+                let inputs = column.inputs.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+                let positions = inputs.iter().map(|input| input.index).collect();
+                let id = runtime.id_of((column.expr.clone(), column.schema.clone(), positions));
+                Ok(FileColumn::Computed { id, column: column.clone(), inputs })
+            }
+        });
+        let columns = columns.collect::<Result<_, Decline>>().map_err(ReadError::Declined)?;
         Ok(Self { runtime: runtime.clone(), store, planned: planned.clone(), identity, metadata, columns })
     }
 
-    /// Row groups of this task's part of the file.
-    pub fn row_groups(&self) -> Vec<usize> {
-        let groups = self.metadata.metadata().row_groups().iter().enumerate();
-        groups
-            .filter(|(_, group)| self.planned.range.as_ref().is_none_or(|range| range.contains(row_group_offset(group) as i64)))
-            .map(|(index, _)| index)
-            .collect()
+    /// Row groups of this task's part of the file in which `predicate` may hold, by their footers' statistics.
+    pub fn row_groups(&self, predicate: Option<&PruningPredicate>, metrics: &ParquetFileMetrics) -> Vec<usize> {
+        let groups = self.metadata.metadata().row_groups();
+        let mut plan = RowGroupAccessPlanFilter::new(ParquetAccessPlan::new_all(groups.len()));
+        if let Some(predicate) = predicate {
+            plan.prune_by_statistics(predicate.schema(), self.metadata.parquet_schema(), groups, predicate, metrics);
+        }
+        let in_range =
+            |group: &RowGroupMetaData| self.planned.range.as_ref().is_none_or(|range| range.contains(row_group_offset(group) as i64));
+        plan.row_group_indexes().filter(|group| in_range(&groups[*group])).collect()
     }
 
-    /// The chunks of a row group.
+    /// The chunks of a row group. Queries that miss the same chunks wait for the first of them.
     pub async fn read(&self, row_group: usize) -> Result<ReadRowGroup, ReadError> {
-        let group = self.metadata.metadata().row_group(row_group);
-        let row_count = group.num_rows().max(0) as usize;
-        let key = |column: &FileColumn| ChunkKey { file: self.identity.clone(), row_group: row_group as u32, column: column.index as u32 };
+        let row_count = self.metadata.metadata().row_group(row_group).num_rows().max(0) as usize;
         let cache = self.runtime.kernels.cache();
-        let mut chunks: Vec<Option<Arc<Chunk>>> = self.columns.iter().map(|column| cache.get(&key(column))).collect();
+        let keys: Vec<ChunkKey> = self.columns.iter().map(|column| self.key(row_group, column.id())).collect();
+        let mut chunks: Vec<Option<Arc<Chunk>>> = keys.iter().map(|key| cache.get(key)).collect();
         let bytes_cached = chunks.iter().flatten().map(|chunk| chunk.bytes() as u64).sum();
-        let missing: Vec<usize> = (0..chunks.len()).filter(|&index| chunks[index].is_none()).collect();
         let mut bytes_read = 0;
-        if !missing.is_empty() {
-            bytes_read = missing.iter().map(|&index| group.column(self.columns[index].index).compressed_size().max(0) as u64).sum();
-            for (index, chunk) in missing.iter().zip(self.encode(row_group, &missing).await?) {
-                let (chunk, _) = cache
-                    .get_or_encode(key(&self.columns[*index]), || Ok::<_, KernelError>(chunk))
-                    .map_err(|error| ReadError::Declined(Decline::new(error.to_string())))?;
-                chunks[*index] = Some(chunk);
-            }
+        if chunks.iter().any(Option::is_none) {
+            let flight = self.runtime.flight(&self.identity, row_group);
+            let mut flown = flight.lock().await;
+            bytes_read = self.load(row_group, row_count, &mut flown, &mut chunks).await?;
         }
         Ok(ReadRowGroup { rows: RowGroup { row_count, chunks: chunks.into_iter().flatten().collect() }, bytes_read, bytes_cached })
     }
 
-    /// Decodes the missing columns together and narrows them batch by batch.
-    async fn encode(&self, row_group: usize, missing: &[usize]) -> Result<Vec<Chunk>, ReadError> {
+    fn key(&self, row_group: usize, column: ChunkColumn) -> ChunkKey {
+        ChunkKey { file: self.identity.clone(), row_group: row_group as u32, column }
+    }
+
+    /// Fills in what is missing, and tells the bytes that were read for it.
+    async fn load(
+        &self,
+        row_group: usize,
+        row_count: usize,
+        flown: &mut Flown,
+        chunks: &mut [Option<Arc<Chunk>>],
+    ) -> Result<u64, ReadError> {
+        let cache = self.runtime.kernels.cache();
+        // A query before this one may have brought it, and may still hold it where the cache has no room.
+        let find = |flown: &Flown, column: ChunkColumn| {
+            flown.get(&column).and_then(Weak::upgrade).or_else(|| cache.get(&self.key(row_group, column)))
+        };
+        let missing = self.columns.iter().zip(chunks.iter_mut()).filter(|(_, chunk)| chunk.is_none());
+        let mut wanted: Vec<StoredInFile> = Vec::new();
+        for (column, chunk) in missing {
+            *chunk = find(flown, column.id());
+            match column {
+                _ if chunk.is_some() => {}
+                FileColumn::Stored(stored) => wanted.push(*stored),
+                FileColumn::Computed { inputs, .. } => wanted.extend(inputs),
+            }
+        }
+        wanted.sort_by_key(|stored| stored.index);
+        wanted.dedup_by_key(|stored| stored.index);
+        let mut inputs: HashMap<usize, Arc<Chunk>> = HashMap::new();
+        wanted.retain(|stored| {
+            let found = find(flown, stored.id());
+            let is_missing = found.is_none();
+            inputs.extend(found.map(|chunk| (stored.index, chunk)));
+            is_missing
+        });
+        let group = self.metadata.metadata().row_group(row_group);
+        let bytes_read = wanted.iter().map(|stored| group.column(stored.index).compressed_size().max(0) as u64).sum();
+        let mut keep = |column: ChunkColumn, chunk: Chunk| {
+            self.runtime.encoded.fetch_add(1, Ordering::Relaxed);
+            let chunk = cache.insert(self.key(row_group, column), chunk);
+            flown.insert(column, Arc::downgrade(&chunk));
+            chunk
+        };
+        if !wanted.is_empty() {
+            for (stored, chunk) in wanted.iter().zip(self.encode(row_group, &wanted).await?) {
+                inputs.insert(stored.index, keep(stored.id(), chunk));
+            }
+        }
+        let input = |stored: &StoredInFile| match inputs.get(&stored.index) {
+            Some(chunk) => Ok(chunk.clone()),
+            None => internal_err!("column {} was not read", stored.index),
+        };
+        for (column, chunk) in self.columns.iter().zip(chunks.iter_mut()).filter(|(_, chunk)| chunk.is_none()) {
+            *chunk = Some(match column {
+                FileColumn::Stored(stored) => input(stored)?,
+                FileColumn::Computed { column: computed, inputs, .. } => {
+                    let inputs = inputs.iter().map(input).collect::<Result<Vec<_>>>()?;
+                    let computed = computed.clone();
+                    let chunk = tokio::task::spawn_blocking(move || computed.compute(&inputs, row_count)).await;
+                    keep(column.id(), chunk.map_err(panicked)??)
+                }
+            });
+        }
+        Ok(bytes_read)
+    }
+
+    /// Decodes columns together and narrows them batch by batch. They are in file order, as the decoder returns them.
+    async fn encode(&self, row_group: usize, columns: &[StoredInFile]) -> Result<Vec<Chunk>, ReadError> {
         let meta = &self.planned.object_meta;
         let reader = ParquetObjectReader::new(self.store.clone(), meta.location.clone()).with_file_size(meta.size);
-        let roots = missing.iter().map(|&index| self.columns[index].index);
-        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots);
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().map(|column| column.index));
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
             .with_projection(mask)
             .with_row_groups(vec![row_group])
             .with_batch_size(DECODE_BATCH_ROWS)
             .build()?;
-        let mut encoders: Vec<ChunkEncoder> = missing.iter().map(|&index| ChunkEncoder::new(self.columns[index].kind)).collect();
-        // The reader returns columns in file order.
-        let mut file_order: Vec<usize> = (0..missing.len()).collect();
-        file_order.sort_by_key(|&position| self.columns[missing[position]].index);
+        let mut encoders: Vec<ChunkEncoder> = columns.iter().map(|column| ChunkEncoder::new(column.kind)).collect();
         while let Some(batch) = batches.try_next().await? {
-            for (column, &position) in batch.columns().iter().zip(&file_order) {
-                encoders[position].push(column.as_ref())?;
+            for (column, encoder) in batch.columns().iter().zip(&mut encoders) {
+                encoder.push(column.as_ref())?;
             }
         }
         encoders.into_iter().map(|encoder| encoder.finish().map_err(ReadError::from)).collect()
@@ -214,4 +436,102 @@ fn with_dictionaries(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadat
     let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())));
     // A file whose schema cannot be read this way keeps its own.
     Ok(ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).unwrap_or(metadata))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::Int64Array;
+    use bowshot_kernels::{DevicePolicy, KernelsConfig};
+    use datafusion::logical_expr::Operator;
+    use datafusion::physical_expr::expressions::{binary, lit};
+    use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
+    use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
+    use object_store::memory::InMemory;
+    use object_store::path::Path;
+    use object_store::{ObjectStoreExt, PutPayload};
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::properties::WriterProperties;
+
+    const ROWS: usize = 30_000;
+    const GROUP_ROWS: usize = 10_000;
+
+    fn schema() -> SchemaRef {
+        Arc::new(Schema::new(vec![Field::new("x", DataType::Int64, true)]))
+    }
+
+    /// Rows 0, 1, 2, … in three row groups.
+    async fn file() -> (Arc<dyn ObjectStore>, PartitionedFile) {
+        let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP_ROWS)).build();
+        let mut bytes = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut bytes, schema(), Some(properties)).unwrap();
+        let numbers = Int64Array::from_iter_values(0..ROWS as i64);
+        writer.write(&RecordBatch::try_new(schema(), vec![Arc::new(numbers)]).unwrap()).unwrap();
+        writer.close().unwrap();
+        let (store, path) = (InMemory::new(), Path::from("numbers.parquet"));
+        store.put(&path, PutPayload::from(bytes)).await.unwrap();
+        let meta = store.head(&path).await.unwrap();
+        (Arc::new(store), PartitionedFile::from(meta))
+    }
+
+    fn runtime(host_cache_bytes: u64) -> KernelRuntime {
+        KernelRuntime::new(Kernels::open(KernelsConfig { host_cache_bytes, device: DevicePolicy::Off, ..KernelsConfig::default() }))
+    }
+
+    /// x itself, and x + 1.
+    fn columns() -> Vec<ReadColumn> {
+        let kind = ColumnType::Int { bits: 64, signed: true };
+        let x = Arc::new(Column::new("x", 0)) as Arc<dyn PhysicalExpr>;
+        let next = binary(x, Operator::Plus, lit(1i64), &schema()).unwrap();
+        let sources = [ColumnSource::Stored(0), ColumnSource::Computed(next)];
+        sources.iter().map(|source| ReadColumn::new(source, kind, &schema()).unwrap()).collect()
+    }
+
+    async fn sums(runtime: KernelRuntime, store: Arc<dyn ObjectStore>, file: PartitionedFile) -> (i128, i128) {
+        let reader = FileReader::open(&runtime, store, "memory://", &file, &columns()).await.unwrap_or_else(|_| panic!("unreadable"));
+        let metrics = ParquetFileMetrics::new(0, "numbers", &ExecutionPlanMetricsSet::new());
+        let mut sums = (0, 0);
+        for row_group in reader.row_groups(None, &metrics) {
+            let read = reader.read(row_group).await.unwrap_or_else(|_| panic!("unreadable"));
+            let sum = |chunk: &Chunk| (0..chunk.row_count()).filter_map(|row| chunk.value(row)).sum::<i128>();
+            sums = (sums.0 + sum(&read.rows.chunks[0]), sums.1 + sum(&read.rows.chunks[1]));
+        }
+        sums
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn two_hundred_queries_at_once_encode_each_chunk_once() {
+        let (store, file) = file().await;
+        let runtime = runtime(64 << 20);
+        let queries: Vec<_> = (0..200).map(|_| tokio::spawn(sums(runtime.clone(), store.clone(), file.clone()))).collect();
+        let total = (ROWS * (ROWS - 1) / 2) as i128;
+        for query in queries {
+            assert_eq!(query.await.unwrap(), (total, total + ROWS as i128));
+        }
+        assert_eq!(runtime.chunks_encoded(), 6, "two columns of three row groups");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn a_cache_without_room_answers_all_the_same() {
+        let (store, file) = file().await;
+        let runtime = runtime(0);
+        let queries: Vec<_> = (0..20).map(|_| tokio::spawn(sums(runtime.clone(), store.clone(), file.clone()))).collect();
+        let total = (ROWS * (ROWS - 1) / 2) as i128;
+        for query in queries {
+            assert_eq!(query.await.unwrap(), (total, total + ROWS as i128));
+        }
+        assert_eq!(runtime.kernels.cache().bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn row_groups_in_which_nothing_passes_are_not_read() {
+        let (store, file) = file().await;
+        let reader = FileReader::open(&runtime(0), store, "memory://", &file, &columns()).await.unwrap_or_else(|_| panic!("unreadable"));
+        let x = Arc::new(Column::new("x", 0)) as Arc<dyn PhysicalExpr>;
+        let above = binary(x, Operator::Gt, lit(25_000i64), &schema()).unwrap();
+        let predicate = PruningPredicateBuilder::new().with_file_schema(schema()).build(above);
+        let metrics = ParquetFileMetrics::new(0, "numbers", &ExecutionPlanMetricsSet::new());
+        assert_eq!(reader.row_groups(predicate.as_deref(), &metrics), [2]);
+        assert_eq!(reader.row_groups(None, &metrics), [0, 1, 2]);
+    }
 }

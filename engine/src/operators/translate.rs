@@ -1,16 +1,20 @@
 //! From DataFusion's physical expressions to the kernels' language, or the reason why not.
 //!
-//! Decimals become scaled integers: where arrow aligns the scales of two operands, a rescale is spelled out here. Types that kernels
-//! do not compute with (floats, intervals, nested types) decline.
+//! Decimals become scaled integers: where arrow aligns the scales of two operands, a rescale is spelled out here. Expressions that have no
+//! word in that language (arithmetic on doubles, functions of dates and strings) become columns of their own, which DataFusion computes
+//! once for each row group. Types that kernels do not know (intervals, nested types) decline.
 
-use arrow::datatypes::{DataType, Schema};
-use bowshot_kernels::{ArithmeticOp, ColumnType, CompareOp, Decline, Expr, Literal};
-use datafusion::common::ScalarValue;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use bowshot_kernels::limits::EXPRESSION_NODES_MAX;
+use bowshot_kernels::{ArithmeticOp, ColumnType, CompareOp, Decline, Expr, Literal, TotalOrder};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{ScalarValue, internal_err};
 use datafusion::logical_expr::Operator;
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{
-    BinaryExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal as PhysicalLiteral, NegativeExpr, NotExpr,
+    BinaryExpr, CaseExpr, CastExpr, Column, InListExpr, IsNotNullExpr, IsNullExpr, LikeExpr, Literal as PhysicalLiteral, NegativeExpr,
+    NotExpr, TryCastExpr,
 };
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use std::sync::Arc;
 
 /// A kernel expression with its Arrow type.
@@ -22,8 +26,23 @@ pub struct Translated {
     pub data_type: DataType,
 }
 
-/// Columns of an operator's input, each as a kernel expression over scan columns or the reason why it has none.
-pub type Bindings = Vec<Result<Translated, Decline>>;
+/// A column of an operator's input.
+#[derive(Debug, Clone)]
+pub struct Binding {
+    /// As a kernel expression over scan columns, or the reason why it has none.
+    pub translated: Result<Translated, Decline>,
+    /// As DataFusion's expression over the scan's file schema.
+    pub source: Arc<dyn PhysicalExpr>,
+}
+
+/// Where a column of a kernel's plan comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ColumnSource {
+    /// The column at this position of the scan's file schema.
+    Stored(usize),
+    /// An expression over the scan's file schema, which DataFusion evaluates into a column of its own.
+    Computed(Arc<dyn PhysicalExpr>),
+}
 
 /// The kernels' type for an Arrow type.
 pub fn column_type(data_type: &DataType) -> Result<ColumnType, Decline> {
@@ -41,6 +60,7 @@ pub fn column_type(data_type: &DataType) -> Result<ColumnType, Decline> {
         DataType::Decimal128(precision, scale) if *scale >= 0 => Ok(ColumnType::Decimal128 { precision: *precision, scale: *scale }),
         DataType::Date32 => Ok(ColumnType::Date32),
         DataType::Timestamp(..) => Ok(ColumnType::Timestamp),
+        DataType::Float64 => Ok(ColumnType::Float64),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => Ok(ColumnType::Utf8),
         DataType::Dictionary(_, value) if is_string(value) => Ok(ColumnType::Utf8),
         other => Err(Decline::new(format!("a column of type {other}"))),
@@ -60,69 +80,222 @@ fn same_type(left: &DataType, right: &DataType) -> bool {
     left == right || (is_string(left) && is_string(right))
 }
 
-/// Translates `expr`, whose columns are `bindings`. `schema` is the input's, for result types.
-pub fn translate(expr: &Arc<dyn PhysicalExpr>, bindings: &Bindings, schema: &Schema) -> Result<Translated, Decline> {
-    let go = |expr: &Arc<dyn PhysicalExpr>| translate(expr, bindings, schema);
-    let boolean = |expr: Expr| Ok(Translated { expr, data_type: DataType::Boolean });
-    if let Some(column) = expr.downcast_ref::<Column>() {
-        return bindings
-            .get(column.index())
-            .cloned()
-            .unwrap_or_else(|| Err(Decline::new(format!("column {} is not in the scan", column.name()))));
-    }
-    if let Some(literal) = expr.downcast_ref::<PhysicalLiteral>() {
-        return literal_value(literal.value())
-            .map(|value| Translated { expr: Expr::Literal(value), data_type: literal.value().data_type() });
-    }
-    if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
-        let (left, right) = (go(binary.left())?, go(binary.right())?);
-        return binary_expr(*binary.op(), left, right, expr, schema);
-    }
-    if let Some(cast) = expr.downcast_ref::<CastExpr>() {
-        return cast_expr(go(cast.expr())?, cast.cast_type());
-    }
-    if let Some(not) = expr.downcast_ref::<NotExpr>() {
-        return boolean(Expr::Not(Box::new(go(not.arg())?.expr)));
-    }
-    if let Some(test) = expr.downcast_ref::<IsNullExpr>() {
-        return boolean(Expr::IsNull(Box::new(go(test.arg())?.expr)));
-    }
-    if let Some(test) = expr.downcast_ref::<IsNotNullExpr>() {
-        return boolean(Expr::IsNotNull(Box::new(go(test.arg())?.expr)));
-    }
-    if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
-        let input = go(negative.arg())?;
-        let result = column_type(&input.data_type)?;
-        return Ok(Translated { expr: Expr::Negate { input: Box::new(input.expr), result }, data_type: input.data_type });
-    }
-    if let Some(list) = expr.downcast_ref::<InListExpr>() {
-        let input = go(list.expr())?;
-        let mut literals = Vec::with_capacity(list.list().len());
-        for item in list.list() {
-            let item = go(item)?;
-            match item.expr {
-                Expr::Literal(literal) if literal == Literal::Null || same_type(&item.data_type, &input.data_type) => {
-                    literals.push(literal)
-                }
-                Expr::Literal(_) => return Err(Decline::new(format!("IN list of {} over {}", item.data_type, input.data_type))),
-                _ => return Err(Decline::new("IN list with an expression")),
-            }
+/// Translates expressions over one scan and collects the columns that they need.
+#[derive(Debug)]
+pub struct Translator {
+    file_schema: SchemaRef,
+    /// Where each column comes from, and what it is to kernels.
+    pub columns: Vec<(ColumnSource, ColumnType)>,
+}
+
+impl Translator {
+    /// For a scan of files of this schema, and its columns.
+    pub fn new(file_schema: SchemaRef) -> (Self, Vec<Binding>) {
+        let mut translator = Self { file_schema: file_schema.clone(), columns: vec![] };
+        let mut bindings = vec![];
+        for (index, field) in file_schema.fields().iter().enumerate() {
+            let translated =
+                column_type(field.data_type()).map(|kind| translator.column(ColumnSource::Stored(index), kind, field.data_type()));
+            bindings.push(Binding { translated, source: Arc::new(Column::new(field.name(), index)) });
         }
-        return boolean(Expr::InList { input: Box::new(input.expr), list: literals, negated: list.negated() });
+        (translator, bindings)
     }
-    if let Some(like) = expr.downcast_ref::<LikeExpr>() {
-        let input = go(like.expr())?;
-        return match go(like.pattern())?.expr {
-            Expr::Literal(Literal::Utf8(pattern)) => boolean(Expr::Like {
-                input: Box::new(input.expr),
-                pattern,
-                negated: like.negated(),
-                case_insensitive: like.case_insensitive(),
-            }),
-            _ => Err(Decline::new("LIKE with a computed pattern")),
-        };
+
+    /// An expression of an operator whose input has these columns and this schema.
+    pub fn bind(&mut self, expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding], schema: &Schema) -> Result<Binding, Decline> {
+        Ok(Binding { translated: self.translate(expr, bindings, schema), source: over_files(expr, bindings)? })
     }
-    Err(Decline::new(format!("expression {expr}")))
+
+    /// Translates `expr`. What kernels have no word for becomes a column of its own, if DataFusion can compute it from the scan's columns.
+    pub fn translate(&mut self, expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding], schema: &Schema) -> Result<Translated, Decline> {
+        match self.native(expr, bindings, schema) {
+            // Views over views can double an expression at every step.
+            Ok(translated) if nodes(&translated.expr) > EXPRESSION_NODES_MAX => Err(Decline::new("expression too large")),
+            Ok(translated) => Ok(translated),
+            Err(decline) => self.computed(expr, bindings).map_err(|_| decline),
+        }
+    }
+
+    /// `expr` as a column.
+    pub fn key(&mut self, expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding], schema: &Schema) -> Result<usize, Decline> {
+        let mut translated = self.translate(expr, bindings, schema)?;
+        if !matches!(translated.expr, Expr::Column(_)) {
+            translated = self.computed(expr, bindings)?;
+        }
+        match translated.expr {
+            Expr::Column(column) if self.columns[column].1 != ColumnType::Float64 => Ok(column),
+            Expr::Column(_) => Err(Decline::new(format!("grouping by the double {expr}"))),
+            _ => Err(Decline::new(format!("grouping by the expression {expr}"))),
+        }
+    }
+
+    fn column(&mut self, source: ColumnSource, kind: ColumnType, data_type: &DataType) -> Translated {
+        let position = self.columns.iter().position(|known| *known == (source.clone(), kind)).unwrap_or_else(|| {
+            self.columns.push((source, kind));
+            self.columns.len() - 1
+        });
+        Translated { expr: Expr::Column(position), data_type: data_type.clone() }
+    }
+
+    fn computed(&mut self, expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding]) -> Result<Translated, Decline> {
+        let source = over_files(expr, bindings)?;
+        let (mut columns, mut visited) = (0, 0);
+        let mut refused = None;
+        // Visits cannot fail.
+        let _ = source.apply(|node| {
+            columns += usize::from(node.is::<Column>());
+            visited += 1;
+            if visited > EXPRESSION_NODES_MAX {
+                refused = Some("too large".to_string());
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            let own_type = node.downcast_ref::<Column>().map(|column| self.file_schema.field(column.index()).data_type());
+            if !is_function_of_row(node) || own_type.is_some_and(|own_type| column_type(own_type).is_err()) {
+                refused = Some(node.to_string());
+                return Ok(TreeNodeRecursion::Stop);
+            }
+            Ok(TreeNodeRecursion::Continue)
+        });
+        if let Some(node) = refused {
+            return Err(Decline::new(format!("expression {node}")));
+        }
+        if columns == 0 || source.is::<Column>() {
+            return Err(Decline::new(format!("expression {expr}")));
+        }
+        let data_type = source.data_type(&self.file_schema).map_err(|error| Decline::new(error.to_string()))?;
+        let kind = column_type(&data_type)?;
+        Ok(self.column(ColumnSource::Computed(source), kind, &data_type))
+    }
+
+    fn native(&mut self, expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding], schema: &Schema) -> Result<Translated, Decline> {
+        let mut go = |expr: &Arc<dyn PhysicalExpr>| self.translate(expr, bindings, schema);
+        let boolean = |expr: Expr| Ok(Translated { expr, data_type: DataType::Boolean });
+        if let Some(column) = expr.downcast_ref::<Column>() {
+            let missing = || Err(Decline::new(format!("column {} is not in the scan", column.name())));
+            return bindings.get(column.index()).map_or_else(missing, |binding| binding.translated.clone());
+        }
+        if let Some(literal) = expr.downcast_ref::<PhysicalLiteral>() {
+            return literal_value(literal.value())
+                .map(|value| Translated { expr: Expr::Literal(value), data_type: literal.value().data_type() });
+        }
+        if let Some(binary) = expr.downcast_ref::<BinaryExpr>() {
+            let (left, right) = (go(binary.left())?, go(binary.right())?);
+            return binary_expr(*binary.op(), left, right, expr, schema);
+        }
+        if let Some(cast) = expr.downcast_ref::<CastExpr>() {
+            return cast_expr(go(cast.expr())?, cast.cast_type());
+        }
+        if let Some(not) = expr.downcast_ref::<NotExpr>() {
+            return boolean(Expr::Not(Box::new(go(not.arg())?.expr)));
+        }
+        if let Some(test) = expr.downcast_ref::<IsNullExpr>() {
+            return boolean(Expr::IsNull(Box::new(go(test.arg())?.expr)));
+        }
+        if let Some(test) = expr.downcast_ref::<IsNotNullExpr>() {
+            return boolean(Expr::IsNotNull(Box::new(go(test.arg())?.expr)));
+        }
+        if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+            let input = go(negative.arg())?;
+            let result = arithmetic_type(&input.data_type)?;
+            return Ok(Translated { expr: Expr::Negate { input: Box::new(input.expr), result }, data_type: input.data_type });
+        }
+        if let Some(list) = expr.downcast_ref::<InListExpr>() {
+            let input = go(list.expr())?;
+            if input.data_type == DataType::Float64 {
+                return Err(Decline::new("IN over doubles"));
+            }
+            let mut literals = Vec::with_capacity(list.list().len());
+            for item in list.list() {
+                let item = go(item)?;
+                match item.expr {
+                    Expr::Literal(literal) if literal == Literal::Null || same_type(&item.data_type, &input.data_type) => {
+                        literals.push(literal)
+                    }
+                    Expr::Literal(_) => return Err(Decline::new(format!("IN list of {} over {}", item.data_type, input.data_type))),
+                    _ => return Err(Decline::new("IN list with an expression")),
+                }
+            }
+            return boolean(Expr::InList { input: Box::new(input.expr), list: literals, negated: list.negated() });
+        }
+        if let Some(case) = expr.downcast_ref::<CaseExpr>() {
+            let data_type = case.data_type(schema).map_err(|error| Decline::new(error.to_string()))?;
+            let compared = case.expr().map(&mut go).transpose()?;
+            // WHEN tells 0 from -0, where = does not.
+            if compared.as_ref().is_some_and(|compared| compared.data_type == DataType::Float64) {
+                return Err(Decline::new("CASE of a double with values"));
+            }
+            let mut branches = Vec::with_capacity(case.when_then_expr().len());
+            for (when, then) in case.when_then_expr() {
+                let when = go(when)?;
+                let condition = match &compared {
+                    Some(compared) => compare(CompareOp::Eq, compared.clone(), when)?.expr,
+                    None => when.expr,
+                };
+                branches.push((condition, branch(go(then)?, &data_type)?));
+            }
+            let otherwise = case.else_expr().map(&mut go).transpose()?;
+            let otherwise = otherwise.map(|otherwise| branch(otherwise, &data_type).map(Box::new)).transpose()?;
+            return Ok(Translated { expr: Expr::Case { branches, otherwise }, data_type });
+        }
+        if let Some(like) = expr.downcast_ref::<LikeExpr>() {
+            let input = go(like.expr())?;
+            return match go(like.pattern())?.expr {
+                Expr::Literal(Literal::Utf8(pattern)) => boolean(Expr::Like {
+                    input: Box::new(input.expr),
+                    pattern,
+                    negated: like.negated(),
+                    case_insensitive: like.case_insensitive(),
+                }),
+                _ => Err(Decline::new("LIKE with a computed pattern")),
+            };
+        }
+        Err(Decline::new(format!("expression {expr}")))
+    }
+}
+
+fn nodes(expr: &Expr) -> usize {
+    let all = |inputs: &[Expr]| inputs.iter().map(nodes).sum::<usize>();
+    1 + match expr {
+        Expr::Column(_) | Expr::Literal(_) => 0,
+        Expr::Rescale { input, .. } | Expr::Negate { input, .. } | Expr::InList { input, .. } | Expr::Like { input, .. } => nodes(input),
+        Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::Not(input) => nodes(input),
+        Expr::Arithmetic { left, right, .. } | Expr::Compare { left, right, .. } => nodes(left) + nodes(right),
+        Expr::Case { branches, otherwise } => {
+            branches.iter().map(|(condition, value)| nodes(condition) + nodes(value)).sum::<usize>() + otherwise.as_deref().map_or(0, nodes)
+        }
+        Expr::And(inputs) | Expr::Or(inputs) => all(inputs),
+    }
+}
+
+/// `expr` over the scan's file schema instead of its operator's input.
+fn over_files(expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding]) -> Result<Arc<dyn PhysicalExpr>, Decline> {
+    let replaced = expr.clone().transform_down(|node| {
+        let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
+        match bindings.get(column.index()) {
+            // What takes the column's place is over the file schema already.
+            Some(binding) => Ok(Transformed::new(binding.source.clone(), true, TreeNodeRecursion::Jump)),
+            None => internal_err!("column {column} is not in the input"),
+        }
+    });
+    replaced.map(|replaced| replaced.data).map_err(|error| Decline::new(error.to_string()))
+}
+
+/// Whether the node gives the same answer for the same row, whenever and wherever it is asked.
+fn is_function_of_row(node: &Arc<dyn PhysicalExpr>) -> bool {
+    let is_known = node.is::<Column>()
+        || node.is::<PhysicalLiteral>()
+        || node.is::<BinaryExpr>()
+        || node.is::<CastExpr>()
+        || node.is::<TryCastExpr>()
+        || node.is::<CaseExpr>()
+        || node.is::<ScalarFunctionExpr>()
+        || node.is::<LikeExpr>()
+        || node.is::<InListExpr>()
+        || node.is::<IsNullExpr>()
+        || node.is::<IsNotNullExpr>()
+        || node.is::<NotExpr>()
+        || node.is::<NegativeExpr>();
+    is_known && !node.is_volatile_node()
 }
 
 fn literal_value(value: &ScalarValue) -> Result<Literal, Decline> {
@@ -141,6 +314,7 @@ fn literal_value(value: &ScalarValue) -> Result<Literal, Decline> {
         S::UInt32(Some(value)) => Literal::Int((*value).into()),
         S::UInt64(Some(value)) => Literal::Int((*value).into()),
         S::Decimal128(Some(value), _, _) => Literal::Int(*value),
+        S::Float64(Some(value)) => Literal::Float64(TotalOrder::of(*value)),
         S::TimestampSecond(Some(value), _)
         | S::TimestampMillisecond(Some(value), _)
         | S::TimestampMicrosecond(Some(value), _)
@@ -158,7 +332,7 @@ fn binary_expr(
     whole: &Arc<dyn PhysicalExpr>,
     schema: &Schema,
 ) -> Result<Translated, Decline> {
-    let compare = match op {
+    let op = match op {
         Operator::And => return Ok(Translated { expr: Expr::And(flatten(left.expr, right.expr, true)), data_type: DataType::Boolean }),
         Operator::Or => return Ok(Translated { expr: Expr::Or(flatten(left.expr, right.expr, false)), data_type: DataType::Boolean }),
         Operator::Plus => return arithmetic(ArithmeticOp::Add, left, right, whole, schema),
@@ -172,8 +346,36 @@ fn binary_expr(
         Operator::GtEq => CompareOp::GtEq,
         other => return Err(Decline::new(format!("operator {other}"))),
     };
+    compare(op, left, right)
+}
+
+fn compare(op: CompareOp, left: Translated, right: Translated) -> Result<Translated, Decline> {
+    let is_literal = |side: &Translated| matches!(side.expr, Expr::Literal(_));
+    if is_string(&left.data_type) && is_literal(&left) == is_literal(&right) {
+        return Err(Decline::new("comparison of two string columns"));
+    }
+    if left.data_type == DataType::Float64 && !is_literal(&left) && !is_literal(&right) {
+        return Err(Decline::new("comparison of two columns of doubles"));
+    }
     let (left, right) = align_scales(left, right)?;
-    Ok(Translated { expr: Expr::Compare { op: compare, left: Box::new(left), right: Box::new(right) }, data_type: DataType::Boolean })
+    Ok(Translated { expr: Expr::Compare { op, left: Box::new(left), right: Box::new(right) }, data_type: DataType::Boolean })
+}
+
+/// One value of a CASE of this type.
+fn branch(value: Translated, data_type: &DataType) -> Result<Expr, Decline> {
+    if is_string(data_type) {
+        return Err(Decline::new("CASE over strings"));
+    }
+    if value.expr != Expr::Literal(Literal::Null) && value.data_type != *data_type {
+        return Err(Decline::new(format!("CASE of {} and {data_type}", value.data_type)));
+    }
+    Ok(value.expr)
+}
+
+/// The type of arithmetic over `data_type`.
+fn arithmetic_type(data_type: &DataType) -> Result<ColumnType, Decline> {
+    let kind = column_type(data_type)?;
+    if kind.is_integer() { Ok(kind) } else { Err(Decline::new(format!("arithmetic over {data_type}"))) }
 }
 
 /// `a AND (b AND c)` as one list: the host kernel orders a conjunction by cost.
@@ -218,7 +420,7 @@ fn arithmetic(
     schema: &Schema,
 ) -> Result<Translated, Decline> {
     let data_type = whole.data_type(schema).map_err(|error| Decline::new(format!("expression {whole}: {error}")))?;
-    let result = column_type(&data_type)?;
+    let result = arithmetic_type(&data_type)?;
     let (left, right) = match (&left.data_type, &right.data_type, &data_type) {
         // A product's scale is the sum of its factors': nothing to align, and nothing may be rounded away.
         (DataType::Decimal128(_, a), DataType::Decimal128(_, b), DataType::Decimal128(_, c)) if op == ArithmeticOp::Mul => {

@@ -1,15 +1,20 @@
-//! From text to a logical plan, with three corrections on the way.
+//! From text to a logical plan, with four corrections on the way.
 //!
 //! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
-//! 3. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
+//! 3. A decimal beside a double is compared as a double, as in other systems. DataFusion would make a decimal of the double, which has
+//!    no place for NaN, infinities and most of its range.
+//! 4. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
 
 use crate::operators::subquery_value::subquery_value;
+use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, Result, plan_err};
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::execution::SessionState;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::Subquery;
-use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{self, TableFactor, Value, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -22,7 +27,52 @@ pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPl
     let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
     correct(&mut statement)?;
     let plan = state.statement_to_plan(statement).await?;
-    Ok(plan.transform_down_with_subqueries(|node| node.map_expressions(|expr| expr.transform_up(one_row)))?.data)
+    let corrected = plan.transform_down_with_subqueries(|node| {
+        let (names, schema) = (NamePreserver::new(&node), merge_schema(&node.inputs()));
+        node.map_expressions(|expr| {
+            let name = names.save(&expr);
+            let corrected = expr.transform_up(|expr| one_row(expr)?.transform_data(|expr| Ok(as_doubles(expr, &schema))))?;
+            Ok(corrected.update_data(|expr| name.restore(expr)))
+        })
+    });
+    Ok(corrected?.data)
+}
+
+/// Casts decimals that are compared with doubles.
+fn as_doubles(mut expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    let mut compared: Vec<&mut Expr> = match &mut expr {
+        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![&mut binary.left, &mut binary.right],
+        Expr::Between(between) => vec![&mut between.expr, &mut between.low, &mut between.high],
+        Expr::InList(list) => std::iter::once(&mut *list.expr).chain(&mut list.list).collect(),
+        Expr::Case(case) => {
+            let values = case.when_then_expr.iter_mut().map(|(when, _)| &mut **when);
+            case.expr.as_mut().map_or_else(Vec::new, |input| std::iter::once(&mut **input).chain(values).collect())
+        }
+        _ => return Transformed::no(expr),
+    };
+    // What has no type yet is not settled: DataFusion will say what is wrong with it.
+    let types: Vec<Option<DataType>> = compared.iter().map(|side| side.get_type(schema).ok()).collect();
+    if !types.iter().flatten().any(DataType::is_floating) {
+        return Transformed::no(expr);
+    }
+    let mut changed = false;
+    for (side, data_type) in compared.iter_mut().zip(&types) {
+        if data_type.as_ref().is_some_and(DataType::is_decimal) {
+            changed = true;
+            **side = as_double(std::mem::take(*side));
+        }
+    }
+    Transformed::new_transformed(expr, changed)
+}
+
+/// A decimal as a double; literals become the nearest one.
+fn as_double(decimal: Expr) -> Expr {
+    if let Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), metadata) = &decimal
+        && let Ok(nearest) = format!("{value}e{}", -i32::from(*scale)).parse()
+    {
+        return Expr::Literal(ScalarValue::Float64(Some(nearest)), metadata.clone());
+    }
+    cast(decimal, DataType::Float64)
 }
 
 fn correct(statement: &mut Statement) -> Result<()> {

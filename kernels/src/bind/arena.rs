@@ -1,4 +1,4 @@
-//! Masks and values of a program, each distinct one once, operands before their users.
+//! Masks and values of a program, each distinct one once. Among masks, as among values, operands stand before their users.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -96,6 +96,8 @@ pub(crate) enum ValueOp {
     Mul(ValueId, ValueId),
     /// The same value in a greater width.
     Widen(ValueId),
+    /// The first value where the mask is true, else the second; both have the node's width.
+    Select(MaskId, ValueId, ValueId),
 }
 
 /// A value, its width, and the interval it provably stays in.
@@ -205,6 +207,16 @@ impl Arena {
             [only] => *only,
             _ => self.mask(Mask::Or(flat)),
         }
+    }
+
+    /// `yes` where `taken`, else `no`.
+    pub(crate) fn choose(&mut self, taken: MaskId, yes: MaskId, no: MaskId) -> MaskId {
+        if yes == no {
+            return yes;
+        }
+        let not_taken = self.not(taken);
+        let (yes, no) = (self.and(vec![taken, yes]), self.and(vec![not_taken, no]));
+        self.or(vec![yes, no])
     }
 
     /// Rows whose lane has 1 in `table`: a constant or a range where the table is that simple.

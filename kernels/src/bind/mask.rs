@@ -7,6 +7,11 @@ use crate::error::Decline;
 use crate::expr::{CompareOp, Expr, Literal};
 use crate::limits::MEMBER_TABLE_LANES_MAX;
 use crate::plan::{Kind, kind_of};
+use crate::total_order::TotalOrder;
+
+/// The places of 0 and -0 in the total order of doubles.
+const ZERO: i128 = TotalOrder::of(0.0).place() as i128;
+const MINUS_ZERO: i128 = TotalOrder::of(-0.0).place() as i128;
 
 /// Equalities up to which a membership test stays a disjunction of ranges.
 const RANGES_MAX: usize = 4;
@@ -39,6 +44,17 @@ impl Binder<'_> {
                 if matches!(expr, Expr::IsNotNull(_)) == wanted { known } else { self.arena.not(known) }
             }
             Expr::Compare { op, left, right } => self.compare(*op, left, right, wanted)?,
+            Expr::Case { branches, otherwise } => {
+                let mut answer = match otherwise {
+                    Some(otherwise) => self.truth(otherwise, wanted)?,
+                    None => self.arena.never(),
+                };
+                for (condition, value) in branches.iter().rev() {
+                    let (taken, value) = (self.truth(condition, true)?, self.truth(value, wanted)?);
+                    answer = self.arena.choose(taken, value, answer);
+                }
+                answer
+            }
             Expr::InList { input, list, negated } => self.in_list(input, list, wanted != *negated)?,
             Expr::Like { input, pattern, negated, case_insensitive } => {
                 let predicate = text::Predicate::Like { pattern, case_insensitive: *case_insensitive };
@@ -69,12 +85,32 @@ impl Binder<'_> {
                 }
                 Ok(self.arena.or(cases))
             }
-            (Kind::Integer, _) => {
+            (Kind::Integer | Kind::Float, _) => {
                 let (left, right) = (self.value(left)?, self.value(right)?);
                 let op = if wanted { op } else { op.inverted() };
-                let matched = self.compare_values(op, left, right);
+                let matched = match (kinds.0, right.form, left.form) {
+                    (Kind::Float, Form::Constant(ZERO | MINUS_ZERO), _) => self.compare_zero(op, left),
+                    (Kind::Float, _, Form::Constant(ZERO | MINUS_ZERO)) => self.compare_zero(op.swapped(), right),
+                    _ => self.compare_values(op, left, right),
+                };
                 Ok(self.arena.and(vec![left.known, right.known, matched]))
             }
+        }
+    }
+
+    /// A double beside 0 of either sign: they are equal, though they have a place each.
+    fn compare_zero(&mut self, op: CompareOp, input: Lowered) -> MaskId {
+        match op {
+            CompareOp::Eq => {
+                let bounds = vec![self.compare_zero(CompareOp::GtEq, input), self.compare_zero(CompareOp::LtEq, input)];
+                self.arena.and(bounds)
+            }
+            CompareOp::NotEq => {
+                let equal = self.compare_zero(CompareOp::Eq, input);
+                self.arena.not(equal)
+            }
+            CompareOp::Lt | CompareOp::GtEq => self.compare_constant(input, op, MINUS_ZERO),
+            CompareOp::LtEq | CompareOp::Gt => self.compare_constant(input, op, ZERO),
         }
     }
 
@@ -191,7 +227,7 @@ impl Binder<'_> {
                 }
                 Ok(self.arena.or(matched))
             }
-            Kind::Integer => {
+            Kind::Integer | Kind::Float => {
                 let lowered = self.value(input)?;
                 let mut values: Vec<i128> =
                     list.iter().filter_map(|item| if let Literal::Int(value) = item { Some(*value) } else { None }).collect();

@@ -20,6 +20,7 @@ use crate::chunk::Chunk;
 use crate::error::{Decline, KernelError};
 use crate::expr::Expr;
 use crate::plan::{Aggregate, AggregateFunction, AggregatePlan, Kind, kind_of};
+use crate::total_order::TotalOrder;
 use arena::Arena;
 use value::Form;
 
@@ -39,6 +40,13 @@ pub(crate) struct Measure {
     pub mask: MaskId,
 }
 
+/// One exact sum of doubles a group: rows where `mask` is true contribute the double at the place `value`, which is an `I64`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct FloatSum {
+    pub value: ValueId,
+    pub mask: MaskId,
+}
+
 /// How an aggregate's answer follows from counts and measures.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Output {
@@ -46,6 +54,8 @@ pub(crate) enum Output {
     Count(usize),
     /// `base * count + factor * measure` for sums, `base + factor * measure` for extremes: measures run over raw lanes.
     Value { combine: Combine, count: usize, measure: Option<usize>, base: i128, factor: i128, magnitude: u128 },
+    /// The sum at this position of [`Program::float_sums`].
+    FloatSum { count: usize, sum: usize },
 }
 
 /// A plan bound to one row group.
@@ -60,6 +70,7 @@ pub(crate) struct Program<'a> {
     /// Counted masks.
     pub counts: Vec<MaskId>,
     pub measures: Vec<Measure>,
+    pub float_sums: Vec<FloatSum>,
     /// One for each aggregate of the plan.
     pub outputs: Vec<Output>,
 }
@@ -80,13 +91,25 @@ pub(crate) fn bind<'a>(plan: &AggregatePlan, chunks: &'a [Arc<Chunk>], row_count
     let outputs = plan.aggregates.iter().map(|aggregate| binder.aggregate(aggregate, &mut measures)).collect::<Result<Vec<_>, _>>()?;
     let keys = GroupKeys::new(&plan.keys, chunks)?;
     let Arena { masks, values, .. } = binder.arena;
-    Ok(Program { row_count, chunks, masks, values, filter, keys, counts: measures.counts, measures: measures.measures, outputs })
+    Ok(Program {
+        row_count,
+        chunks,
+        masks,
+        values,
+        filter,
+        keys,
+        counts: measures.counts,
+        measures: measures.measures,
+        float_sums: measures.float_sums,
+        outputs,
+    })
 }
 
 #[derive(Default)]
 struct Measures {
     counts: Vec<MaskId>,
     measures: Vec<Measure>,
+    float_sums: Vec<FloatSum>,
 }
 
 impl Measures {
@@ -135,6 +158,18 @@ impl Binder<'_> {
         let lowered = self.value(argument)?;
         let mask = self.arena.and(vec![filter, lowered.known]);
         let count = measures.count(mask);
+        if kind_of(&self.plan.columns, argument) == Kind::Float {
+            if combine == Combine::Sum {
+                let value = self.node(lowered, Width::I64);
+                let sum = position_or_push(&mut measures.float_sums, FloatSum { value, mask });
+                return Ok(Output::FloatSum { count, sum });
+            }
+            // DataFusion's own answer then depends on the order of rows.
+            let (least, greatest) = (i128::from(TotalOrder::LEAST.place()), i128::from(TotalOrder::GREATEST.place()));
+            if lowered.low < least || lowered.high > greatest {
+                return Err(KernelError::declined("MIN or MAX over doubles among which are NaN"));
+            }
+        }
         let magnitude = lowered.low.unsigned_abs().max(lowered.high.unsigned_abs());
         // Affine arguments are accumulated over raw lanes and mapped at the end; a negative factor swaps the extremes.
         let (source, base, factor) = match lowered.form {
@@ -155,7 +190,7 @@ impl Binder<'_> {
     fn known(&mut self, expr: &Expr) -> Result<MaskId, Decline> {
         match kind_of(&self.plan.columns, expr) {
             Kind::Null => Ok(self.arena.never()),
-            Kind::Integer => Ok(self.value(expr)?.known),
+            Kind::Integer | Kind::Float => Ok(self.value(expr)?.known),
             Kind::Text => match expr {
                 Expr::Column(column) => Ok(self.valid(*column)),
                 _ => Ok(self.arena.always()),

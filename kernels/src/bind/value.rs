@@ -40,6 +40,7 @@ impl Binder<'_> {
                 self.affine(*column, base, factor, known)
             }
             Expr::Literal(Literal::Int(value)) => Ok(constant(*value, self.arena.always())),
+            Expr::Literal(Literal::Float64(value)) => Ok(constant(value.place().into(), self.arena.always())),
             // NULL, in whatever type: no row is known.
             Expr::Literal(_) => Ok(constant(0, self.arena.never())),
             Expr::Rescale { input, power } => {
@@ -58,8 +59,37 @@ impl Binder<'_> {
                 let lowered = self.arithmetic(*op, left, right)?;
                 inside(lowered, *result)
             }
+            Expr::Case { branches, otherwise } => {
+                let mut answer = match otherwise {
+                    Some(otherwise) => self.value(otherwise)?,
+                    None => constant(0, self.arena.never()),
+                };
+                for (condition, value) in branches.iter().rev() {
+                    let (taken, value) = (self.truth(condition, true)?, self.value(value)?);
+                    answer = self.choose(taken, value, answer);
+                }
+                Ok(answer)
+            }
             _ => Err(Decline::new("a predicate used as an integer")),
         }
+    }
+
+    /// `yes` where `taken`, else `no`.
+    fn choose(&mut self, taken: MaskId, yes: Lowered, no: Lowered) -> Lowered {
+        let (always, never) = (self.arena.always(), self.arena.never());
+        let known = self.arena.choose(taken, yes.known, no.known);
+        // A value that no row has, or that is NULL wherever it would be taken, need not be told apart.
+        if taken == always || no.known == never {
+            return Lowered { known, ..yes };
+        }
+        if taken == never || yes.known == never {
+            return Lowered { known, ..no };
+        }
+        let (low, high) = (yes.low.min(no.low), yes.high.max(no.high));
+        let width = Width::fitting(low, high).max(self.width_of(yes)).max(self.width_of(no));
+        let op = ValueOp::Select(taken, self.node(yes, width), self.node(no, width));
+        let node = self.arena.value(Value { op, width, low, high });
+        Lowered { form: Form::Node(node), low, high, known }
     }
 
     fn affine(&mut self, column: usize, base: i128, factor: i128, known: MaskId) -> Result<Lowered, Decline> {

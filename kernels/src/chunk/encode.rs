@@ -1,5 +1,7 @@
 //! From Arrow arrays to a chunk: arrays are kept by reference until the last, then narrowed in two passes.
 
+use std::sync::Arc;
+
 use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::*;
@@ -7,11 +9,16 @@ use arrow::datatypes::*;
 use super::integers::{Division, Frame, Native, frame_of, gcd, pack_values, range_of, rest_of};
 use super::{Chunk, ChunkParts, LaneWidth, StringTable, Words};
 use crate::error::{Decline, KernelError};
+use crate::exact_float::{Exponents, exponent_range};
 use crate::expr::ColumnType;
 use crate::limits::{CHUNK_ROWS_MAX, DICTIONARY_VALUES_MAX};
+use crate::total_order::TotalOrder;
 
 /// Offsets looked at before the divisor is verified over all of them.
 const SAMPLED_OFFSETS: usize = 256;
+
+/// Doubles whose exponents are looked at together.
+const EXPONENT_BLOCK_ROWS: usize = 1_024;
 
 /// Encodes one column of one row group from Arrow arrays, in row order.
 pub struct ChunkEncoder {
@@ -127,7 +134,10 @@ impl ChunkEncoder {
         let nulls = if self.column_type == ColumnType::Utf8 {
             self.push_strings(array)?
         } else {
-            self.arrays.push(array.slice(0, array.len()));
+            self.arrays.push(match array.as_primitive_opt::<Float64Type>() {
+                Some(doubles) => Arc::new(doubles.unary::<_, Int64Type>(|value| TotalOrder::of(value).place())),
+                None => array.slice(0, array.len()),
+            });
             array.logical_nulls()
         };
         let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
@@ -142,7 +152,7 @@ impl ChunkEncoder {
     /// # Errors
     /// Declines values that spread over more than 64 bits (after their common divisor) or leave the column's type.
     pub fn finish(self) -> Result<Chunk, KernelError> {
-        let validity = self.validity();
+        let (validity, exponents) = (self.validity(), self.exponents());
         let mut dictionary = None;
         let (frame, lanes) = match self.column_type {
             ColumnType::Utf8 => {
@@ -168,6 +178,7 @@ impl ChunkEncoder {
             validity,
             null_count: self.null_count,
             dictionary,
+            exponents,
         }))
     }
 
@@ -182,10 +193,35 @@ impl ChunkEncoder {
                 None => bits.append_n(*rows, true),
             }
         }
-        let bytes = bits.as_slice();
-        let mut words = Words::zeroed(bytes.len());
-        words.as_mut_slice::<u8>()[..bytes.len()].copy_from_slice(bytes);
-        Some(words)
+        Some(Words::of_bytes(bits.as_slice()))
+    }
+
+    /// See [`ChunkParts::exponents`].
+    fn exponents(&self) -> Option<(u64, u64)> {
+        if self.column_type != ColumnType::Float64 {
+            return None;
+        }
+        let mut doubles = vec![0.0; EXPONENT_BLOCK_ROWS];
+        let mut range: Option<(u64, u64)> = None;
+        for (array, (_, nulls)) in self.arrays.iter().zip(&self.nulls) {
+            let places: &[i64] = array.as_primitive::<Int64Type>().values();
+            for (block, places) in places.chunks(EXPONENT_BLOCK_ROWS).enumerate() {
+                for (row, (double, place)) in doubles.iter_mut().zip(places).enumerate() {
+                    let known = nulls.as_ref().is_none_or(|nulls| nulls.is_valid(block * EXPONENT_BLOCK_ROWS + row));
+                    *double = if known { TotalOrder::at(*place).value() } else { 0.0 };
+                }
+                match exponent_range(&doubles[..places.len()]) {
+                    Exponents::Unbounded => return None,
+                    Exponents::Zero => {}
+                    Exponents::Within(least, greatest) => {
+                        let (least_so_far, greatest_so_far) = range.unwrap_or((least, greatest));
+                        range = Some((least_so_far.min(least), greatest_so_far.max(greatest)));
+                    }
+                }
+            }
+        }
+        // Zeros alone have whatever exponent.
+        range.or(Some((1, 1)))
     }
 
     fn booleans(&self) -> (Frame, Words) {
@@ -233,6 +269,7 @@ impl ChunkEncoder {
 
     fn check_range(&self, (low, high): (i128, i128)) -> Result<(), Decline> {
         let inside = match self.column_type.arithmetic_range() {
+            None if self.column_type == ColumnType::Float64 => true,
             // i128::MIN stays free as the mark of NULL in group keys; no decimal of 38 digits reaches it.
             Some((least, greatest)) => low >= least && high <= greatest && low != i128::MIN,
             None => false,
@@ -354,5 +391,6 @@ fn holds(data_type: &DataType, column_type: ColumnType) -> bool {
         ColumnType::Int { .. } => data_type.is_integer(),
         ColumnType::Date32 => matches!(data_type, DataType::Date32 | DataType::Int32),
         ColumnType::Timestamp => matches!(data_type, DataType::Timestamp(..) | DataType::Int64),
+        ColumnType::Float64 => matches!(data_type, DataType::Float64),
     }
 }

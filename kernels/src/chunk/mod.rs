@@ -2,6 +2,7 @@
 
 mod encode;
 mod integers;
+mod map;
 mod strings;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,6 +24,13 @@ impl Words {
     /// Zeroed memory for `bytes` bytes.
     pub(crate) fn zeroed(bytes: usize) -> Self {
         Self { words: vec![0; bytes.div_ceil(16)] }
+    }
+
+    /// A copy of some bytes.
+    pub(crate) fn of_bytes(bytes: &[u8]) -> Self {
+        let mut words = Self::zeroed(bytes.len());
+        words.as_mut_slice::<u8>()[..bytes.len()].copy_from_slice(bytes);
+        words
     }
 
     pub(crate) fn as_slice<T: bytemuck::AnyBitPattern>(&self) -> &[T] {
@@ -85,6 +93,19 @@ pub(crate) enum Lanes<'a> {
     U64(&'a [u64]),
 }
 
+/// Runs `$body` with `$lanes` as a slice of the lane type.
+macro_rules! with_lanes {
+    ($source:expr, $lanes:ident => $body:expr) => {
+        match $source {
+            Lanes::U8($lanes) => $body,
+            Lanes::U16($lanes) => $body,
+            Lanes::U32($lanes) => $body,
+            Lanes::U64($lanes) => $body,
+        }
+    };
+}
+pub(crate) use with_lanes;
+
 /// One column of one row group, narrowed. NULL rows hold lane 0.
 #[derive(Debug)]
 pub struct Chunk {
@@ -99,6 +120,7 @@ pub struct Chunk {
     validity: Option<Words>,
     null_count: usize,
     dictionary: Option<StringArray>,
+    exponents: Option<(u64, u64)>,
 }
 
 /// What an encoder hands over to make a chunk.
@@ -118,6 +140,8 @@ pub(crate) struct ChunkParts {
     pub null_count: usize,
     /// The string of every code; strings only.
     pub dictionary: Option<StringArray>,
+    /// Exponents from the least of a double that is not 0 to the greatest; doubles only, and not where one is NaN or infinite.
+    pub exponents: Option<(u64, u64)>,
 }
 
 impl Chunk {
@@ -135,6 +159,7 @@ impl Chunk {
             validity: parts.validity,
             null_count: parts.null_count,
             dictionary: parts.dictionary,
+            exponents: parts.exponents,
         }
     }
 
@@ -163,12 +188,12 @@ impl Chunk {
         self.lane_width
     }
 
-    /// The least integer value; `None` for strings and where every row is NULL.
+    /// The least integer value; `None` for strings and doubles and where every row is NULL.
     pub fn min(&self) -> Option<i128> {
         self.has_integers().then_some(self.base)
     }
 
-    /// The greatest integer value; `None` for strings and where every row is NULL.
+    /// The greatest integer value; `None` for strings and doubles and where every row is NULL.
     pub fn max(&self) -> Option<i128> {
         self.has_integers().then(|| self.base + self.factor * i128::from(self.lane_max))
     }
@@ -201,11 +226,11 @@ impl Chunk {
             Lanes::U32(lanes) => u64::from(lanes[row]),
             Lanes::U64(lanes) => lanes[row],
         };
-        Some(self.base.wrapping_add(self.factor.wrapping_mul(i128::from(lane))))
+        Some(self.value_of(lane))
     }
 
     fn has_integers(&self) -> bool {
-        self.dictionary.is_none() && self.null_count < self.row_count
+        self.column_type != ColumnType::Utf8 && self.column_type != ColumnType::Float64 && self.null_count < self.row_count
     }
 
     fn is_valid(&self, row: usize) -> bool {
@@ -218,6 +243,11 @@ impl Chunk {
 
     pub(crate) fn factor(&self) -> i128 {
         self.factor
+    }
+
+    /// See [`ChunkParts::exponents`].
+    pub(crate) fn exponents(&self) -> Option<(u64, u64)> {
+        self.exponents
     }
 
     pub(crate) fn lane_max(&self) -> u64 {

@@ -44,6 +44,9 @@ impl Layout {
                 return Err(KernelError::declined(format!("device: {} group slots exceed {DEVICE_SLOTS_MAX}", program.keys.slots)));
             }
         };
+        if !program.float_sums.is_empty() {
+            return Err(KernelError::declined("device: sums of doubles"));
+        }
         let mut words = 0;
         let mut take = |count: u32| {
             let at = words;
@@ -109,6 +112,6 @@ impl Layout {
             };
             measures.push(slots.clone().zip(&counts[count]).map(decode).collect());
         }
-        Ok(Partial { combined: None, counts, measures })
+        Ok(Partial { combined: None, counts, measures, float_sums: Vec::new() })
     }
 }

@@ -188,6 +188,10 @@ impl Writer<'_> {
                     _ => return Err(KernelError::internal("widening that does not widen")),
                 }
             }
+            ValueOp::Select(taken, yes, no) => {
+                let (taken, yes, no) = (self.mask(taken)?, self.value(yes)?, self.value(no)?);
+                format!("select({no}, {yes}, {taken})")
+            }
         };
         self.line(&name, &expression);
         Ok(name)

@@ -3,9 +3,11 @@
 use super::evaluate::{Evaluator, Numbers, Rows};
 use super::loops::*;
 use super::packed::{Packed, Range};
-use crate::bind::{Combine, Mask, MaskId, Measure, Program};
-use crate::limits::BLOCK_ROWS;
+use crate::bind::{Combine, FloatSum, Mask, MaskId, Measure, Program, ValueOp};
+use crate::exact_float::{ExactFloatSum, FixedPoint};
+use crate::limits::{BLOCK_ROWS, MEASURE_ROWS};
 use crate::state::Partial;
+use crate::total_order::TotalOrder;
 
 /// One measure's running answers.
 enum Slots {
@@ -60,10 +62,84 @@ fn clamp(found: i128) -> i64 {
     found.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
 }
 
+/// One sum of doubles with its answers.
+struct FloatTotal {
+    sum: FloatSum,
+    masked: bool,
+    slots: FloatSlots,
+}
+
+enum FloatSlots {
+    /// Every exponent is known and near the others.
+    Fixed(FixedPoint, Vec<i128>),
+    Exact(Vec<ExactFloatSum>),
+}
+
+impl FloatTotal {
+    fn new(program: &Program<'_>, sum: FloatSum, slots: usize, masked: bool) -> Self {
+        let exponents = match program.values[sum.value.0].op {
+            ValueOp::Affine { column, .. } => program.chunks[column].exponents(),
+            _ => None,
+        };
+        let slots = match exponents.and_then(|exponents| FixedPoint::new(exponents, program.row_count)) {
+            Some(fixed) => FloatSlots::Fixed(fixed, vec![0; slots]),
+            None => FloatSlots::Exact(vec![ExactFloatSum::default(); slots]),
+        };
+        Self { sum, masked, slots }
+    }
+
+    fn grow(&mut self, slots: usize) {
+        match &mut self.slots {
+            FloatSlots::Fixed(_, sums) => sums.resize(slots, 0),
+            FloatSlots::Exact(sums) => sums.resize(slots, ExactFloatSum::default()),
+        }
+    }
+
+    /// Adds the doubles at some places to the slot of their code.
+    fn scatter(&mut self, codes: &[u32], places: &[i64], mask: Option<&[u8]>) {
+        for (row, (code, place)) in codes.iter().zip(places).enumerate() {
+            if mask.is_none_or(|mask| mask[row] == 1) {
+                let value = TotalOrder::at(*place).value();
+                match &mut self.slots {
+                    FloatSlots::Fixed(fixed, sums) => sums[*code as usize] += fixed.of(value),
+                    FloatSlots::Exact(sums) => sums[*code as usize].add(value),
+                }
+            }
+        }
+    }
+
+    /// Adds the doubles at some places to the one slot.
+    fn add_run(&mut self, places: &[i64], mask: Option<&[u8]>, doubles: &mut Vec<f64>) {
+        doubles.clear();
+        match mask {
+            None => doubles.extend(places.iter().map(|place| TotalOrder::at(*place).value())),
+            // Zeros change no sum.
+            Some(mask) => {
+                doubles.extend(places.iter().zip(mask).map(|(place, keep)| if *keep == 1 { TotalOrder::at(*place).value() } else { 0.0 }))
+            }
+        }
+        if let FloatSlots::Exact(sums) = &mut self.slots {
+            sums[0].add_all(doubles);
+        }
+    }
+
+    fn finish(self, slots: Option<usize>) -> Vec<ExactFloatSum> {
+        let mut sums = match self.slots {
+            FloatSlots::Fixed(fixed, sums) => sums.into_iter().map(|sum| fixed.sum(sum)).collect(),
+            FloatSlots::Exact(sums) => sums,
+        };
+        sums.truncate(slots.unwrap_or(usize::MAX));
+        sums
+    }
+}
+
 /// Everything a row group adds up to.
 pub(super) struct Totals {
     counts: Vec<Count>,
     totals: Vec<Total>,
+    float_totals: Vec<FloatTotal>,
+    /// Doubles of a run.
+    doubles: Vec<f64>,
     packed: Packed,
     /// What each field of `packed` adds to.
     targets: Vec<Target>,
@@ -139,19 +215,37 @@ impl Totals {
                 }
             }
         }
+        // A run goes by blocks whose exponents are looked at there and then.
+        let float_total = |sum: &FloatSum| {
+            let masked = settled(sum.mask).is_none();
+            if flush_rows > 0 {
+                FloatTotal::new(program, *sum, slots, masked)
+            } else {
+                FloatTotal { sum: *sum, masked, slots: FloatSlots::Exact(vec![ExactFloatSum::default(); slots]) }
+            }
+        };
+        let float_totals = program.float_sums.iter().map(float_total).collect();
         let (packed, taken) = Packed::new(&ranges, slots, flush_rows);
         for (candidate, range) in taken.iter().map(|candidate| candidates[*candidate]).zip(taken.iter().map(|taken| ranges[*taken])) {
             if let Target::Sum(position) = candidate {
                 totals[position].bias = Some(range.bias());
             }
         }
-        Self { counts, totals, packed, targets: taken.into_iter().map(|taken| candidates[taken]).collect() }
+        Self {
+            counts,
+            totals,
+            float_totals,
+            doubles: Vec::with_capacity(MEASURE_ROWS),
+            packed,
+            targets: taken.into_iter().map(|taken| candidates[taken]).collect(),
+        }
     }
 
     /// Makes room for slots that were found by hashing.
     pub(super) fn grow(&mut self, slots: usize) {
         self.counts.iter_mut().for_each(|count| count.slots.resize(slots, 0));
         self.totals.iter_mut().for_each(|total| total.grow(slots));
+        self.float_totals.iter_mut().for_each(|total| total.grow(slots));
         self.packed.grow(slots);
     }
 
@@ -172,6 +266,10 @@ impl Totals {
                 reduce(total.measure.combine, numbers, mask, fits)
             });
             total.combine_into(0, found);
+        }
+        for total in &mut self.float_totals {
+            let mask = total.masked.then(|| evaluator.mask(total.sum.mask, count));
+            total.add_run(evaluator.places(total.sum.value, count), mask, &mut self.doubles);
         }
     }
 
@@ -203,11 +301,15 @@ impl Totals {
                 Slots::Wide(answers) => scatter(combine, codes, numbers, mask, answers),
             });
         }
+        for total in &mut self.float_totals {
+            let mask = total.masked.then(|| evaluator.mask(total.sum.mask, count));
+            total.scatter(codes, evaluator.places(total.sum.value, count), mask);
+        }
     }
 
     /// Moves the packed sums to the totals.
     fn flush(&mut self) {
-        let Self { counts, totals, packed, targets } = self;
+        let Self { counts, totals, packed, targets, .. } = self;
         packed.flush(|field, slot, sum| match targets[field] {
             Target::Count(position) => counts[position].slots[slot] += sum,
             Target::Sum(position) => totals[position].combine_into(slot, i128::from(sum)),
@@ -238,7 +340,8 @@ impl Totals {
             count.slots.truncate(slots.unwrap_or(usize::MAX));
             count.slots
         });
-        Partial { combined, counts: counts.collect(), measures }
+        let float_sums = self.float_totals.into_iter().map(|total| total.finish(slots)).collect();
+        Partial { combined, counts: counts.collect(), measures, float_sums }
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::loops::*;
 use crate::bind::{Mask, MaskId, Program, Value, ValueId, ValueOp, Width};
-use crate::chunk::{LaneWidth, Lanes, Words};
+use crate::chunk::{LaneWidth, Lanes, Words, with_lanes};
 use crate::limits::BLOCK_ROWS;
 
 /// Which rows of the row group are looked at.
@@ -33,20 +33,30 @@ impl Rows<'_> {
     }
 }
 
+/// One thing that is computed for the rows of a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Value(usize),
+    Mask(usize),
+}
+
 /// What must be computed before some masks and values can be read, operands first.
 #[derive(Default, Clone)]
 pub(super) struct Steps {
     columns: Vec<usize>,
-    values: Vec<usize>,
-    masks: Vec<usize>,
+    steps: Vec<Step>,
 }
 
 impl Steps {
-    /// The steps for these roots. Raw lanes need no step of their own: they are read in place.
-    pub(super) fn new(program: &Program<'_>, masks: &[MaskId], values: &[ValueId], columns: &[usize]) -> Self {
+    /// The steps for these roots. Raw lanes among `values` need no step of their own: they are read in place. Those among `computed` are
+    /// copied out.
+    pub(super) fn new(program: &Program<'_>, masks: &[MaskId], values: &[ValueId], computed: &[ValueId], columns: &[usize]) -> Self {
         let mut steps = Self { columns: columns.to_vec(), ..Self::default() };
         for mask in masks {
             steps.add_mask(program, *mask);
+        }
+        for value in computed {
+            steps.add_value(program, *value);
         }
         for value in values {
             match raw_lane(&program.values[value.0]) {
@@ -54,10 +64,8 @@ impl Steps {
                 None => steps.add_value(program, *value),
             }
         }
-        for list in [&mut steps.columns, &mut steps.values, &mut steps.masks] {
-            list.sort_unstable();
-            list.dedup();
-        }
+        steps.columns.sort_unstable();
+        steps.columns.dedup();
         steps
     }
 
@@ -67,10 +75,9 @@ impl Steps {
     }
 
     fn add_mask(&mut self, program: &Program<'_>, mask: MaskId) {
-        if self.masks.contains(&mask.0) {
+        if self.steps.contains(&Step::Mask(mask.0)) {
             return;
         }
-        self.masks.push(mask.0);
         match &program.masks[mask.0] {
             Mask::Constant(_) | Mask::Valid { .. } => {}
             Mask::Range { column, .. } | Mask::Table { column, .. } | Mask::Member { column, .. } => self.columns.push(*column),
@@ -81,13 +88,13 @@ impl Steps {
             Mask::And(inputs) | Mask::Or(inputs) => inputs.iter().for_each(|input| self.add_mask(program, *input)),
             Mask::Not(input) => self.add_mask(program, *input),
         }
+        self.steps.push(Step::Mask(mask.0));
     }
 
     fn add_value(&mut self, program: &Program<'_>, value: ValueId) {
-        if self.values.contains(&value.0) {
+        if self.steps.contains(&Step::Value(value.0)) {
             return;
         }
-        self.values.push(value.0);
         match program.values[value.0].op {
             ValueOp::Constant(_) => {}
             ValueOp::Affine { column, .. } => self.columns.push(column),
@@ -96,7 +103,13 @@ impl Steps {
                 self.add_value(program, left);
                 self.add_value(program, right);
             }
+            ValueOp::Select(taken, yes, no) => {
+                self.add_mask(program, taken);
+                self.add_value(program, yes);
+                self.add_value(program, no);
+            }
         }
+        self.steps.push(Step::Value(value.0));
     }
 }
 
@@ -125,19 +138,6 @@ pub(super) enum Numbers<'s> {
     I64(&'s [i64]),
     I128(&'s [i128]),
 }
-
-/// Runs `$body` with `$lanes` as a slice of the lane type.
-macro_rules! with_lanes {
-    ($source:expr, $lanes:ident => $body:expr) => {
-        match $source {
-            Lanes::U8($lanes) => $body,
-            Lanes::U16($lanes) => $body,
-            Lanes::U32($lanes) => $body,
-            Lanes::U64($lanes) => $body,
-        }
-    };
-}
-pub(super) use with_lanes;
 
 /// The buffers of one run over one row group. Nothing is allocated a block.
 pub(super) struct Evaluator<'p> {
@@ -169,11 +169,11 @@ impl<'p> Evaluator<'p> {
                 self.gather(*column, start, picks);
             }
         }
-        for value in &steps.values {
-            self.compute_value(*value, rows);
-        }
-        for mask in &steps.masks {
-            self.compute_mask(*mask, rows);
+        for step in &steps.steps {
+            match *step {
+                Step::Value(value) => self.compute_value(value, rows),
+                Step::Mask(mask) => self.compute_mask(mask, rows),
+            }
         }
     }
 
@@ -213,6 +213,14 @@ impl<'p> Evaluator<'p> {
             Buffer::U32(values) => Numbers::U32(&values[..count]),
             Buffer::I64(values) => Numbers::I64(&values[..count]),
             Buffer::I128(values) => Numbers::I128(&values[..count]),
+        }
+    }
+
+    /// The places of doubles that were computed by [`Self::run`]: an `I64` value that is no raw lane.
+    pub(super) fn places(&self, value: ValueId, count: usize) -> &[i64] {
+        match &self.values[value.0] {
+            Buffer::I64(places) => &places[..count],
+            _ => unreachable!("places of doubles have 64 bits"),
         }
     }
 
@@ -259,6 +267,15 @@ impl<'p> Evaluator<'p> {
                 (Buffer::I64(input), Buffer::I128(out)) => widen_i128(&input[..count], out),
                 _ => unreachable!("widening widens"),
             },
+            ValueOp::Select(taken, yes, no) => {
+                let taken = &self.masks[taken.0][..count];
+                match (&inputs[yes.0], &inputs[no.0], out) {
+                    (Buffer::U32(yes), Buffer::U32(no), Buffer::U32(out)) => select(taken, &yes[..count], &no[..count], out),
+                    (Buffer::I64(yes), Buffer::I64(no), Buffer::I64(out)) => select(taken, &yes[..count], &no[..count], out),
+                    (Buffer::I128(yes), Buffer::I128(no), Buffer::I128(out)) => select(taken, &yes[..count], &no[..count], out),
+                    _ => unreachable!("both sides of a choice have its width"),
+                }
+            }
         }
     }
 

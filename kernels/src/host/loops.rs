@@ -245,6 +245,13 @@ vectorised! {
         }
     }
 
+    /// `yes` where `taken` is 1, else `no`
+    fn select [N: Number](taken: &[u8], yes: &[N], no: &[N], out: &mut [N]) {
+        for (((value, taken), yes), no) in out.iter_mut().zip(taken).zip(yes).zip(no) {
+            *value = if *taken == 1 { *yes } else { *no };
+        }
+    }
+
     fn widen_i64 [N: Number](input: &[N], out: &mut [i64]) {
         for (value, input) in out.iter_mut().zip(input) {
             *value = input.as_i64();

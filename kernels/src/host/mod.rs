@@ -14,11 +14,11 @@ mod packed;
 use std::ops::Range;
 
 use accumulate::Totals;
-use evaluate::{Evaluator, Rows, Steps, with_lanes, write_valid};
+use evaluate::{Evaluator, Rows, Steps, write_valid};
 use loops::{add_codes, add_nullable_codes, count_bytes, leave_out, pick};
 
 use crate::bind::{Mask, MaskId, Program, ValueId};
-use crate::chunk::Lanes;
+use crate::chunk::{Lanes, with_lanes};
 use crate::error::KernelError;
 use crate::group_index::GroupIndex;
 use crate::limits::{BLOCK_ROWS, DENSE_SLOTS_MAX, MEASURE_ROWS};
@@ -88,12 +88,15 @@ impl<'p> Run<'p> {
             _ => vec![program.filter],
         };
         conjuncts.sort_by_key(|mask| cost(program, *mask));
-        let conjuncts: Vec<(MaskId, Steps)> = conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[]))).collect();
-        let masks: Vec<MaskId> = program.counts.iter().copied().chain(program.measures.iter().map(|measure| measure.mask)).collect();
-        let masks: Vec<MaskId> = masks.into_iter().filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_))).collect();
+        let conjuncts: Vec<(MaskId, Steps)> =
+            conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[], &[]))).collect();
+        // Programs count the mask of every measure.
+        let masks = program.counts.iter().copied().filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_)));
+        let masks: Vec<MaskId> = masks.collect();
+        let computed: Vec<ValueId> = program.float_sums.iter().map(|sum| sum.value).collect();
         let values: Vec<ValueId> = program.measures.iter().map(|measure| measure.value).collect();
         let key_columns: Vec<usize> = program.keys.columns.iter().map(|key| key.column).collect();
-        let steps = Steps::new(program, &masks, &values, &key_columns);
+        let steps = Steps::new(program, &masks, &values, &computed, &key_columns);
         let filtered: Vec<usize> = conjuncts.iter().flat_map(|(_, steps)| steps.columns()).copied().collect();
         let totals = match strategy {
             Strategy::Single => Totals::new(program, 1, 0),

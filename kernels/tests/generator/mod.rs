@@ -2,7 +2,7 @@
 
 use bowshot_kernels::*;
 
-use crate::reference::Value;
+use crate::reference::{FLOAT_UNITS, Value};
 
 /// xorshift64*: small, seeded, the same on every machine.
 pub struct Random(u64);
@@ -29,8 +29,9 @@ impl Random {
 }
 
 pub fn column_type(random: &mut Random) -> ColumnType {
-    match random.below(9) {
+    match random.below(11) {
         0 => ColumnType::Boolean,
+        9 | 10 => ColumnType::Float64,
         1 | 2 => ColumnType::Int { bits: *random.pick(&[8, 16, 32, 64]), signed: random.chance(70) },
         3 | 4 => ColumnType::Decimal128 { precision: *random.pick(&[9, 15, 38]), scale: 2 },
         5 => ColumnType::Date32,
@@ -44,6 +45,7 @@ const TEXTS: [&str; 9] = ["", "a", "abc", "Abc", "ÄÖ", "東京", "ab%", "a lon
 pub fn value(random: &mut Random, column: ColumnType, mode: usize) -> Value {
     let (low, high) = match column {
         ColumnType::Boolean => return Value::Boolean(random.chance(40)),
+        ColumnType::Float64 => return Value::Float(TotalOrder::of(float(random, mode))),
         ColumnType::Utf8 if mode < 4 => return Value::Text((*random.pick(&TEXTS)).to_string()),
         ColumnType::Utf8 => {
             return Value::Text(format!("{}{}", random.pick(&TEXTS), random.below(700)));
@@ -70,6 +72,20 @@ pub fn value(random: &mut Random, column: ColumnType, mode: usize) -> Value {
     })
 }
 
+/// A whole multiple of a unit, in every mode.
+fn float(random: &mut Random, mode: usize) -> f64 {
+    let any = |random: &mut Random, bound: i64| (random.next() as i64 % bound) as f64;
+    match mode {
+        0 => any(random, 4),
+        1 => any(random, 100_000) / FLOAT_UNITS,
+        2 => any(random, 1 << 45) / FLOAT_UNITS,
+        3 => 1e9 + any(random, 1_000).abs(),
+        4 => any(random, 1 << 53),
+        // Too far apart for one fixed point.
+        _ => *random.pick(&[0.0, -0.0, 1.0 / FLOAT_UNITS, -3.0 / FLOAT_UNITS, 2f64.powi(97), -(2f64.powi(97))]),
+    }
+}
+
 fn literal(random: &mut Random, column: ColumnType) -> Literal {
     if random.chance(6) {
         return Literal::Null;
@@ -78,6 +94,7 @@ fn literal(random: &mut Random, column: ColumnType) -> Literal {
     match value(random, column, mode) {
         Value::Boolean(answer) => Literal::Boolean(answer),
         Value::Int(value) => Literal::Int(value),
+        Value::Float(value) => Literal::Float64(value),
         Value::Text(text) => Literal::Utf8(text),
         Value::Null => Literal::Null,
     }
@@ -98,6 +115,11 @@ fn integer(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
     if leaf {
         return Expr::Literal(if random.chance(5) { Literal::Null } else { Literal::Int(random.below(300) as i128 - 100) });
     }
+    if random.chance(20) {
+        let branches = (0..1 + random.below(3)).map(|_| (predicate(random, columns, 1), integer(random, columns, depth - 1))).collect();
+        let otherwise = random.chance(70).then(|| Box::new(integer(random, columns, depth - 1)));
+        return Expr::Case { branches, otherwise };
+    }
     let left = Box::new(integer(random, columns, depth - 1));
     match random.below(8) {
         0 => Expr::Rescale { input: left, power: random.below(4) as u8 },
@@ -113,7 +135,13 @@ fn integer(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
 fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
     if depth > 0 && random.chance(45) {
         let inputs = |random: &mut Random| (0..1 + random.below(3)).map(|_| predicate(random, columns, depth - 1)).collect();
-        return match random.below(6) {
+        return match random.below(7) {
+            6 => {
+                let branches =
+                    (0..1 + random.below(2)).map(|_| (predicate(random, columns, depth - 1), predicate(random, columns, depth - 1)));
+                let branches = branches.collect();
+                Expr::Case { branches, otherwise: random.chance(60).then(|| Box::new(predicate(random, columns, depth - 1))) }
+            }
             0 | 1 => Expr::And(inputs(random)),
             2 | 3 => Expr::Or(inputs(random)),
             4 => Expr::Not(Box::new(predicate(random, columns, depth - 1))),
@@ -130,7 +158,7 @@ fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr 
     match random.below(10) {
         0 => Expr::IsNull(input),
         1 => Expr::IsNotNull(input),
-        2 => {
+        2 if column_type != ColumnType::Float64 => {
             let items = *random.pick(&[1, 2, 3, 5, 9, 40]);
             let mut list: Vec<Literal> = (0..items).map(|_| literal(random, column_type)).collect();
             if random.chance(70) {
@@ -162,8 +190,26 @@ fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr 
     }
 }
 
+/// What is summed or searched for extremes.
+fn argument(random: &mut Random, columns: &[ColumnType]) -> Expr {
+    let floats: Vec<usize> = (0..columns.len()).filter(|column| columns[*column] == ColumnType::Float64).collect();
+    if floats.is_empty() || random.chance(40) {
+        return integer(random, columns, 2);
+    }
+    let column = Expr::Column(*random.pick(&floats));
+    if random.chance(75) {
+        return column;
+    }
+    let other = literal(random, ColumnType::Float64);
+    Expr::Case {
+        branches: vec![(predicate(random, columns, 1), column)],
+        otherwise: random.chance(60).then(|| Box::new(Expr::Literal(other))),
+    }
+}
+
 pub fn plan(random: &mut Random, columns: &[ColumnType]) -> AggregatePlan {
-    let keys = (0..random.below(4).min(2)).map(|_| random.below(columns.len())).collect();
+    let mut keys: Vec<usize> = (0..random.below(4).min(2)).map(|_| random.below(columns.len())).collect();
+    keys.retain(|key| columns[*key] != ColumnType::Float64);
     let aggregates = (0..1 + random.below(4))
         .map(|_| {
             let function = *random.pick(&[
@@ -178,7 +224,7 @@ pub fn plan(random: &mut Random, columns: &[ColumnType]) -> AggregatePlan {
                 AggregateFunction::CountStar => None,
                 AggregateFunction::Count if random.chance(50) => Some(Expr::Column(random.below(columns.len()))),
                 AggregateFunction::Count if random.chance(50) => Some(predicate(random, columns, 1)),
-                _ => Some(integer(random, columns, 2)),
+                _ => Some(argument(random, columns)),
             };
             let filter = random.chance(25).then(|| predicate(random, columns, 1));
             Aggregate { function, argument, filter }

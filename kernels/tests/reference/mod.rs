@@ -10,6 +10,7 @@ pub enum Value {
     Null,
     Boolean(bool),
     Int(i128),
+    Float(TotalOrder),
     Text(String),
 }
 
@@ -18,7 +19,12 @@ pub enum Value {
 pub enum Answer {
     Count(u64),
     Value(Option<i128>, u64),
+    /// The bits of a rounded sum of doubles.
+    FloatSum(Option<u64>, u64),
 }
+
+/// Doubles of the random tests are whole multiples of `1 / FLOAT_UNITS`, and their sums in these units fit 127 bits.
+pub const FLOAT_UNITS: f64 = 1_024.0;
 
 pub fn evaluate(expr: &Expr, row: &[Value]) -> Value {
     match expr {
@@ -52,6 +58,10 @@ pub fn evaluate(expr: &Expr, row: &[Value]) -> Value {
         },
         Expr::IsNull(input) => Value::Boolean(evaluate(input, row) == Value::Null),
         Expr::IsNotNull(input) => Value::Boolean(evaluate(input, row) != Value::Null),
+        Expr::Case { branches, otherwise } => {
+            let taken = branches.iter().find(|(condition, _)| evaluate(condition, row) == Value::Boolean(true)).map(|(_, value)| value);
+            taken.or(otherwise.as_deref()).map_or(Value::Null, |value| evaluate(value, row))
+        }
         Expr::Or(inputs) => any(&inputs.iter().map(|input| evaluate(input, row)).collect::<Vec<_>>()),
         Expr::And(inputs) => {
             let inverted: Vec<_> = inputs.iter().map(|input| negate_if(true, evaluate(input, row))).collect();
@@ -66,6 +76,7 @@ fn of_literal(literal: &Literal) -> Value {
         Literal::Null => Value::Null,
         Literal::Boolean(answer) => Value::Boolean(*answer),
         Literal::Int(value) => Value::Int(*value),
+        Literal::Float64(value) => Value::Float(*value),
         Literal::Utf8(text) => Value::Text(text.clone()),
     }
 }
@@ -92,6 +103,9 @@ fn compare(op: CompareOp, left: &Value, right: &Value) -> Value {
     if *left == Value::Null || *right == Value::Null {
         return Value::Null;
     }
+    let unsigned_zero =
+        |side: &Value| if *side == Value::Float(TotalOrder::of(-0.0)) { Value::Float(TotalOrder::of(0.0)) } else { side.clone() };
+    let (left, right) = (&unsigned_zero(left), &unsigned_zero(right));
     Value::Boolean(match op {
         CompareOp::Eq => left == right,
         CompareOp::NotEq => left != right,
@@ -120,6 +134,31 @@ pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Ve
         });
         answers.collect()
     };
+    // Sums of doubles run in units until the end.
+    let mut groups = run_in_units(plan, rows, empty);
+    for answers in groups.values_mut() {
+        for (answer, aggregate) in answers.iter_mut().zip(&plan.aggregates) {
+            let is_float = aggregate.argument.as_ref().is_some_and(|argument| holds_floats(plan, argument));
+            if let (Answer::Value(units, count), true, AggregateFunction::Sum) = (&answer, is_float, aggregate.function) {
+                *answer = Answer::FloatSum(units.map(|units| (units as f64 / FLOAT_UNITS).to_bits()), *count);
+            }
+        }
+    }
+    groups
+}
+
+fn holds_floats(plan: &AggregatePlan, expr: &Expr) -> bool {
+    match expr {
+        Expr::Column(column) => plan.columns[*column] == ColumnType::Float64,
+        Expr::Literal(literal) => matches!(literal, Literal::Float64(_)),
+        Expr::Case { branches, otherwise } => {
+            branches.iter().map(|(_, value)| value).chain(otherwise.as_deref()).any(|value| holds_floats(plan, value))
+        }
+        _ => false,
+    }
+}
+
+fn run_in_units(plan: &AggregatePlan, rows: &[Vec<Value>], empty: impl Fn() -> Vec<Answer>) -> BTreeMap<Vec<Value>, Vec<Answer>> {
     let is_true = |filter: &Option<Expr>, row: &[Value]| filter.as_ref().is_none_or(|filter| evaluate(filter, row) == Value::Boolean(true));
     let mut groups = BTreeMap::new();
     if plan.keys.is_empty() {
@@ -127,7 +166,7 @@ pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Ve
     }
     for row in rows.iter().filter(|row| is_true(&plan.filter, row)) {
         let key: Vec<Value> = plan.keys.iter().map(|key| row[*key].clone()).collect();
-        let answers = groups.entry(key).or_insert_with(empty);
+        let answers = groups.entry(key).or_insert_with(&empty);
         for (aggregate, answer) in plan.aggregates.iter().zip(answers) {
             if !is_true(&aggregate.filter, row) {
                 continue;
@@ -136,7 +175,13 @@ pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Ve
             match (answer, argument) {
                 (_, Some(Value::Null)) => {}
                 (Answer::Count(count), _) => *count += 1,
-                (Answer::Value(known, count), Some(Value::Int(value))) => {
+                (Answer::Value(known, count), Some(value)) => {
+                    let value = match (aggregate.function, value) {
+                        (_, Value::Int(value)) => value,
+                        (AggregateFunction::Sum, Value::Float(value)) => (value.value() * FLOAT_UNITS) as i128,
+                        (_, Value::Float(value)) => i128::from(value.place()),
+                        (_, other) => panic!("{other:?} in an aggregate"),
+                    };
                     *count += 1;
                     *known = Some(match (aggregate.function, *known) {
                         (_, None) => value,
