@@ -1,4 +1,4 @@
-"""compare_answers.py FOLDER REFERENCE: compares `<query>-<engine>-<mode>.arrow` with the reference engine's cold answer.
+"""compare_answers.py FOLDER REFERENCE: compares `<query>-<engine>-<mode>.arrow` with the reference engine's cold answer, or its hot one.
 
 Prints a JSON object of the differences by `<query>-<engine>-<mode>`; an empty one means that all agree.
 """
@@ -26,7 +26,7 @@ def main():
     for path in sorted(glob.glob(os.path.join(folder, "*.arrow"))):
         name = os.path.basename(path)[: -len(".arrow")]
         query = name.split("-")[0]
-        expected = os.path.join(folder, f"{query}-{reference}-cold.arrow")
+        expected = next(path for mode in ("cold", "hot") if os.path.exists(path := os.path.join(folder, f"{query}-{reference}-{mode}.arrow")))
         found = answers.difference(rows_of(path), rows_of(expected))
         if found:
             differences[name] = found

@@ -1,18 +1,20 @@
 //! Benchmarks that check their answers: Bowshot beside its peers on the same files, in one run.
 //!
-//! `run tpch --sf N --engines bowshot,datafusion,duckdb`
+//! `run tpch --sf N --engines bowshot,datafusion,duckdb` and `run hot --sf N --python .venv-peers/bin/python`
 //! 1. The data are generated once below `--data`, in the demo's layout: part k of 3 in the volume of node k.
 //! 2. Every engine starts. Engines take turns query by query, so that a machine whose speed drifts is unfair to none.
 //! 3. *cold*: the first run of a query in an engine that was just started. The files are in the system's page cache for all of them.
-//! 4. *hot*: the best of `--runs` further runs. DuckDB runs hot twice: over Parquet, and (`duckdb-memory`) over tables in its own format.
-//! 5. Every answer is compared with DuckDB's; a row with `ok = false` is a failure of the whole run.
+//! 4. *hot*: the best of `--runs` further runs. Peers named `…-memory`, and Hyper, Polars and chDB, have loaded the tables into their own
+//!    formats; Bowshot has the Parquet files and its column cache.
+//! 5. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
 
 mod engines;
 mod environment;
 mod report;
+mod suites;
 
 use clap::{Parser, Subcommand};
-use engines::{BowshotEngine, DataFusionEngine, DuckDbEngine, Engine};
+use engines::{BowshotEngine, DataFusionEngine, Engine, PeerEngine};
 use report::{Mode, Report, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -39,18 +41,18 @@ enum Command {
 #[derive(clap::Args)]
 struct RunArguments {
     /// The suite.
-    #[arg(value_parser = ["tpch"])]
+    #[arg(value_parser = ["tpch", "hot"])]
     suite: String,
     /// Scale factor.
     #[arg(long, default_value_t = 1.0)]
     sf: f64,
-    /// Engines, in the order in which they take turns.
-    #[arg(long, value_delimiter = ',', default_value = "bowshot,datafusion,duckdb")]
-    engines: Vec<String>,
-    /// Queries, such as q1,q6; all 22 when absent.
+    /// Engines: bowshot, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
+    #[arg(long, value_delimiter = ',')]
+    engines: Option<Vec<String>>,
+    /// Queries, such as q1,q6; all of the suite when absent.
     #[arg(long, value_delimiter = ',')]
     queries: Vec<String>,
-    /// Queries that are run hot too.
+    /// Queries of tpch that are run hot too.
     #[arg(long, value_delimiter = ',', default_value = "q1,q6")]
     hot: Vec<String>,
     /// Hot runs a query and engine; the best counts.
@@ -65,7 +67,7 @@ struct RunArguments {
     /// Bowshot's binary.
     #[arg(long, default_value = "target/release/bowshot")]
     bowshot: PathBuf,
-    /// Python with the peers' packages.
+    /// Python with the packages of benches/peers/requirements.txt; the clients' environment has DuckDB alone.
     #[arg(long, default_value = ".venv/bin/python")]
     python: PathBuf,
     /// Writes the rows as JSON.
@@ -80,50 +82,63 @@ fn main() -> Outcome<ExitCode> {
 }
 
 async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
+    let suite = suites::suite(&arguments.suite)?;
     let data = arguments.data.join(format!("tpch-sf{}", arguments.sf));
     std::fs::create_dir_all(&data)?;
     let answers = tempfile::tempdir()?;
     // Bowshot first: its workers generate the data that the others read.
     let bowshot = BowshotEngine::start(&arguments.bowshot, arguments.sf, &data, arguments.port_base).await?;
     let mut engines: Vec<Box<dyn Engine>> = vec![];
-    for name in &arguments.engines {
-        match name.as_str() {
-            "bowshot" => {}
-            "datafusion" => engines.push(Box::new(DataFusionEngine::start(&data).await?)),
-            "duckdb" => {
-                engines.push(Box::new(DuckDbEngine::start("duckdb", &arguments.python, &data, false)?));
-                engines.push(Box::new(DuckDbEngine::start("duckdb-memory", &arguments.python, &data, true)?));
-            }
-            other => return Err(format!("no engine '{other}': use bowshot, datafusion, duckdb").into()),
-        }
+    let defaults: &[&str] = if suite.cold {
+        &["bowshot", "datafusion", "duckdb"]
+    } else {
+        &["bowshot", "datafusion-memory", "duckdb-memory", "hyper", "polars", "chdb"]
+    };
+    let mut names = arguments.engines.clone().unwrap_or_else(|| defaults.iter().map(ToString::to_string).collect());
+    // DuckDB's hot runs are in its own format too.
+    if suite.cold && names.iter().any(|name| name == "duckdb") && !names.iter().any(|name| name == "duckdb-memory") {
+        names.push("duckdb-memory".into());
     }
-    if arguments.engines.iter().any(|name| name == "bowshot") {
+    for name in names.iter().filter(|name| *name != "bowshot") {
+        engines.push(match name.as_str() {
+            "datafusion" => Box::new(DataFusionEngine::start(&data, &suite.tables, false).await?),
+            "datafusion-memory" => Box::new(DataFusionEngine::start(&data, &suite.tables, true).await?),
+            name => Box::new(PeerEngine::start(name, &arguments.python, &data, &suite.tables)?),
+        });
+    }
+    if names.iter().any(|name| name == "bowshot") {
         engines.insert(0, Box::new(bowshot));
     }
-    let mut report = Report::new(&arguments.suite, arguments.sf, environment::describe());
-    for (number, sql) in bowshot_datasets::tpch::QUERIES.iter().enumerate() {
-        let query = format!("q{}", number + 1);
-        if !arguments.queries.is_empty() && !arguments.queries.contains(&query) {
+    let mut report = Report::new(&arguments.suite, arguments.sf, suite.reference, environment::describe());
+    for (query, sql) in &suite.queries {
+        if !arguments.queries.is_empty() && !arguments.queries.contains(query) {
             continue;
         }
-        for engine in engines.iter_mut().filter(|engine| engine.has_cold()) {
+        for engine in engines.iter_mut().filter(|engine| suite.cold && engine.has_cold()) {
             let run = engine.run(sql, &answers.path().join(format!("{query}-{}-cold.arrow", engine.name()))).await;
-            report.add(Row::new(&query, engine.name(), Mode::Cold, run));
+            report.add(Row::new(query, engine.name(), Mode::Cold, run));
         }
-        if !arguments.hot.contains(&query) {
+        if suite.cold && !arguments.hot.contains(query) {
             continue;
         }
-        let mut best: Vec<Option<engines::Run>> = vec![None; engines.len()];
-        for _ in 0..arguments.runs {
-            for (engine, best) in engines.iter_mut().zip(&mut best) {
-                let run = engine.run(sql, &answers.path().join(format!("{query}-{}-hot.arrow", engine.name()))).await?;
-                if best.as_ref().is_none_or(|best| run.seconds < best.seconds) {
-                    *best = Some(run);
+        // Engines take turns; the first round warms them. One that cannot answer is asked no more.
+        let mut best: Vec<Outcome<engines::Run>> = engines.iter().map(|_| Err("no hot run (--runs 0)".into())).collect();
+        let mut failed = vec![false; engines.len()];
+        for round in 0..arguments.runs + usize::from(!suite.cold) {
+            for ((engine, best), failed) in engines.iter_mut().zip(&mut best).zip(&mut failed).filter(|(_, failed)| !**failed) {
+                let run = engine.run(sql, &answers.path().join(format!("{query}-{}-hot.arrow", engine.name()))).await;
+                *failed = run.is_err();
+                let is_better = match (&run, &*best) {
+                    (Ok(run), Ok(best)) => run.seconds < best.seconds,
+                    _ => true,
+                };
+                if *failed || is_better && (suite.cold || round > 0) {
+                    *best = run;
                 }
             }
         }
         for (engine, best) in engines.iter().zip(best) {
-            report.add(Row::new(&query, engine.name(), Mode::Hot, best.ok_or_else(|| "no hot run (--runs 0)".into())));
+            report.add(Row::new(query, engine.name(), Mode::Hot, best));
         }
     }
     report.compare_answers(&arguments.python, answers.path())?;

@@ -1,4 +1,4 @@
-//! DataFusion alone, in this process, on all cores, with its defaults.
+//! DataFusion alone, in this process, on all cores, with its defaults: over the files, or over tables in memory.
 
 use super::{Engine, Run, write_answer};
 use crate::Outcome;
@@ -11,17 +11,18 @@ use std::time::Instant;
 
 /// A session over the files.
 pub struct DataFusionEngine {
+    in_memory: bool,
     context: SessionContext,
 }
 
 impl DataFusionEngine {
-    /// Registers each table over the folders of all nodes.
-    pub async fn start(data: &Path) -> Outcome<Self> {
+    /// Registers each table over the folders of all nodes; `in_memory` reads them first.
+    pub async fn start(data: &Path, tables: &[&str], in_memory: bool) -> Outcome<Self> {
         let mut config = SessionConfig::new();
         // As Bowshot reads literals: otherwise Q6 compares decimals with doubles.
         config.options_mut().sql_parser.parse_float_as_decimal = true;
         let context = SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().with_config(config).build());
-        for table in bowshot_datasets::tpch::TABLES {
+        for table in tables {
             let mut folders = vec![];
             for node in std::fs::read_dir(data)? {
                 let folder = node?.path().join(table);
@@ -34,15 +35,23 @@ impl DataFusionEngine {
                 }
             }
             let frame = context.read_parquet(folders, ParquetReadOptions::default()).await?;
-            context.register_table(table, frame.into_view())?;
+            if in_memory {
+                context.register_table(*table, frame.cache().await?.into_view())?;
+            } else {
+                context.register_table(*table, frame.into_view())?;
+            }
         }
-        Ok(Self { context })
+        Ok(Self { in_memory, context })
     }
 }
 
 impl Engine for DataFusionEngine {
     fn name(&self) -> &str {
-        "datafusion"
+        if self.in_memory { "datafusion-memory" } else { "datafusion" }
+    }
+
+    fn has_cold(&self) -> bool {
+        !self.in_memory
     }
 
     fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {

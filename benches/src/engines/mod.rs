@@ -2,11 +2,11 @@
 
 mod bowshot;
 mod datafusion;
-mod duckdb;
+mod peer;
 
 pub use bowshot::BowshotEngine;
 pub use datafusion::DataFusionEngine;
-pub use duckdb::DuckDbEngine;
+pub use peer::PeerEngine;
 
 use crate::Outcome;
 use arrow::datatypes::SchemaRef;

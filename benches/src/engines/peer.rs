@@ -1,4 +1,4 @@
-//! DuckDB through its Python package, in a process of its own that answers one line of JSON with another.
+//! Peers through their Python packages, each in a process of its own that answers one line of JSON with another.
 
 use super::{Engine, Run};
 use crate::Outcome;
@@ -10,9 +10,8 @@ use std::pin::Pin;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// The process and its pipes. It ends when its input closes.
-pub struct DuckDbEngine {
-    name: &'static str,
-    in_memory: bool,
+pub struct PeerEngine {
+    name: String,
     child: Child,
     input: Option<ChildStdin>,
     output: BufReader<ChildStdout>,
@@ -25,29 +24,34 @@ struct Answer {
     error: Option<String>,
 }
 
-impl DuckDbEngine {
-    /// Starts DuckDB over `data`; `in_memory` loads all tables into its own format first.
-    pub fn start(name: &'static str, python: &Path, data: &Path, in_memory: bool) -> Outcome<Self> {
+impl PeerEngine {
+    /// Starts a peer and lets it load what it loads. Names are those of `peers/peer.py`.
+    pub fn start(name: &str, python: &Path, data: &Path, tables: &[&str]) -> Outcome<Self> {
         let mut child = Command::new(python)
-            .arg("benches/peers/duckdb_peer.py")
+            .arg("benches/peers/peer.py")
+            .arg(name)
             .arg(data)
-            .arg(if in_memory { "memory" } else { "parquet" })
+            .args(tables)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .map_err(|error| format!("{} cannot start: {error}; ./check makes the environment", python.display()))?;
+            .map_err(|error| {
+                let environment =
+                    "make it with: python3 -m venv .venv-peers && .venv-peers/bin/pip install -r benches/peers/requirements.txt";
+                format!("{} cannot start: {error}; {environment}", python.display())
+            })?;
         let input = child.stdin.take();
-        let output = BufReader::new(child.stdout.take().ok_or("DuckDB's process has no output")?);
-        let mut engine = Self { name, in_memory, child, input, output };
+        let output = BufReader::new(child.stdout.take().ok_or("the peer's process has no output")?);
+        let mut engine = Self { name: name.to_string(), child, input, output };
         // The first line says that the tables are there.
-        engine.answer()?;
+        engine.answer().map_err(|error| format!("{name} cannot start: {error}"))?;
         Ok(engine)
     }
 
     fn answer(&mut self) -> Outcome<Answer> {
         let mut line = String::new();
         self.output.read_line(&mut line)?;
-        let answer: Answer = serde_json::from_str(&line).map_err(|error| format!("DuckDB's process said '{}': {error}", line.trim()))?;
+        let answer: Answer = serde_json::from_str(&line).map_err(|error| format!("{} said '{}': {error}", self.name, line.trim()))?;
         match answer.error {
             Some(error) => Err(error.into()),
             None => Ok(answer),
@@ -55,7 +59,7 @@ impl DuckDbEngine {
     }
 }
 
-impl Drop for DuckDbEngine {
+impl Drop for PeerEngine {
     fn drop(&mut self) {
         drop(self.input.take());
         // Its input is closed: it ends by itself; there is nothing to do about a failing wait.
@@ -63,19 +67,19 @@ impl Drop for DuckDbEngine {
     }
 }
 
-impl Engine for DuckDbEngine {
+impl Engine for PeerEngine {
     fn name(&self) -> &str {
-        self.name
+        &self.name
     }
 
     fn has_cold(&self) -> bool {
-        !self.in_memory
+        self.name == "duckdb"
     }
 
     fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
         Box::pin(async move {
             let request = serde_json::json!({ "sql": sql, "answer": answer });
-            let input = self.input.as_mut().ok_or("DuckDB's process has ended")?;
+            let input = self.input.as_mut().ok_or("the peer's process has ended")?;
             writeln!(input, "{request}")?;
             input.flush()?;
             let answer = self.answer()?;

@@ -1,0 +1,120 @@
+//! The suites: named queries over TPC-H's tables.
+
+use crate::Outcome;
+
+/// What a run asks.
+pub struct Suite {
+    /// Names and SQL texts, in the order in which they run.
+    pub queries: Vec<(String, String)>,
+    /// The tables that they read.
+    pub tables: Vec<&'static str>,
+    /// Whether first runs count.
+    pub cold: bool,
+    /// The engine whose answers are the reference.
+    pub reference: &'static str,
+}
+
+/// The suite of a name; `hot` are the queries of `tpch` that are run hot too.
+pub fn suite(name: &str) -> Outcome<Suite> {
+    match name {
+        "tpch" => {
+            let queries = bowshot_datasets::tpch::QUERIES.iter().enumerate();
+            let queries = queries.map(|(number, sql)| (format!("q{}", number + 1), sql.to_string())).collect();
+            Ok(Suite { queries, tables: bowshot_datasets::tpch::TABLES.to_vec(), cold: true, reference: "duckdb" })
+        }
+        "hot" => {
+            let queries = HOT.iter().map(|(name, sql)| (name.to_string(), sql.to_string())).collect();
+            Ok(Suite { queries, tables: vec!["lineitem", "orders"], cold: false, reference: "duckdb-memory" })
+        }
+        other => Err(format!("no suite '{other}': use tpch or hot").into()),
+    }
+}
+
+/// Aggregations of one table, in SQL that every peer reads: TPC-H's Q1 and Q6, the single-table parts of others, and what they leave
+/// out (many groups, functions as keys, doubles, strings, NULLs). Answers have few rows: what is measured is the aggregation.
+const HOT: [(&str, &str); 18] = [
+    (
+        "q1",
+        "SELECT l_returnflag, l_linestatus, sum(l_quantity) AS sum_qty, sum(l_extendedprice) AS sum_base_price, \
+         sum(l_extendedprice * (1 - l_discount)) AS sum_disc_price, sum(l_extendedprice * (1 - l_discount) * (1 + l_tax)) AS sum_charge, \
+         avg(l_quantity) AS avg_qty, avg(l_extendedprice) AS avg_price, avg(l_discount) AS avg_disc, count(*) AS count_order \
+         FROM lineitem WHERE l_shipdate <= DATE '1998-09-02' GROUP BY l_returnflag, l_linestatus ORDER BY l_returnflag, l_linestatus",
+    ),
+    (
+        "q6",
+        "SELECT sum(l_extendedprice * l_discount) AS revenue FROM lineitem WHERE l_shipdate >= DATE '1994-01-01' \
+         AND l_shipdate < DATE '1995-01-01' AND l_discount BETWEEN 0.05 AND 0.07 AND l_quantity < 24",
+    ),
+    (
+        "q12_part",
+        "SELECT l_shipmode, count(*) AS lines FROM lineitem WHERE l_shipmode IN ('MAIL', 'SHIP') AND l_commitdate < l_receiptdate \
+         AND l_shipdate < l_commitdate AND l_receiptdate >= DATE '1994-01-01' AND l_receiptdate < DATE '1995-01-01' \
+         GROUP BY l_shipmode ORDER BY l_shipmode",
+    ),
+    (
+        "q15_part",
+        "SELECT l_suppkey, sum(l_extendedprice * (1 - l_discount)) AS revenue FROM lineitem WHERE l_shipdate >= DATE '1996-01-01' \
+         AND l_shipdate < DATE '1996-04-01' GROUP BY l_suppkey ORDER BY revenue DESC, l_suppkey LIMIT 10",
+    ),
+    (
+        "q18_part",
+        "SELECT l_orderkey, sum(l_quantity) AS quantity FROM lineitem GROUP BY l_orderkey HAVING sum(l_quantity) > 300 \
+         ORDER BY quantity DESC, l_orderkey LIMIT 100",
+    ),
+    (
+        "q19_part",
+        "SELECT sum(l_extendedprice * (1 - l_discount)) AS revenue FROM lineitem WHERE (l_quantity BETWEEN 1 AND 11 \
+         AND l_shipmode = 'AIR' OR l_quantity BETWEEN 20 AND 30 AND l_shipmode = 'REG AIR') AND l_shipinstruct = 'DELIVER IN PERSON'",
+    ),
+    ("count_all", "SELECT count(*) AS lines, min(l_shipdate) AS first, max(l_shipdate) AS last FROM lineitem"),
+    ("filter_count", "SELECT count(*) AS lines FROM lineitem WHERE l_quantity > 40 AND l_returnflag <> 'N' AND l_tax < 0.03"),
+    (
+        "case_sums",
+        "SELECT l_shipmode, sum(CASE WHEN l_returnflag = 'R' THEN l_extendedprice ELSE 0 END) AS returned, \
+         sum(CASE WHEN l_discount > 0.05 THEN 1 ELSE 0 END) AS discounted FROM lineitem GROUP BY l_shipmode ORDER BY l_shipmode",
+    ),
+    (
+        "by_mode_year",
+        "SELECT l_shipmode, extract(year FROM l_shipdate) AS y, sum(l_extendedprice) AS price, avg(l_quantity) AS quantity FROM lineitem \
+         GROUP BY l_shipmode, extract(year FROM l_shipdate) ORDER BY l_shipmode, y",
+    ),
+    (
+        "groups_50",
+        "SELECT l_quantity, count(*) AS lines, sum(l_extendedprice) AS price FROM lineitem GROUP BY l_quantity ORDER BY l_quantity",
+    ),
+    (
+        "groups_2500",
+        "SELECT l_shipdate, count(*) AS lines, sum(l_quantity) AS quantity FROM lineitem GROUP BY l_shipdate \
+         ORDER BY quantity DESC, l_shipdate LIMIT 10",
+    ),
+    (
+        "groups_100k",
+        "SELECT l_suppkey, count(*) AS lines, sum(l_quantity) AS quantity FROM lineitem GROUP BY l_suppkey \
+         ORDER BY quantity DESC, l_suppkey LIMIT 10",
+    ),
+    (
+        "groups_2m",
+        "SELECT l_partkey, count(*) AS lines, sum(l_quantity) AS quantity FROM lineitem GROUP BY l_partkey \
+         ORDER BY quantity DESC, l_partkey LIMIT 10",
+    ),
+    (
+        "doubles",
+        "SELECT l_linestatus, sum(CAST(l_extendedprice AS DOUBLE PRECISION)) AS price, avg(CAST(l_discount AS DOUBLE PRECISION)) AS discount \
+         FROM lineitem GROUP BY l_linestatus ORDER BY l_linestatus",
+    ),
+    (
+        "nulls",
+        "SELECT count(*) AS lines, count(x) AS known, sum(x) AS total, min(x) AS least FROM (SELECT CASE WHEN l_linenumber > 3 \
+         THEN l_partkey END AS x FROM lineitem) AS some_null",
+    ),
+    (
+        "strings",
+        "SELECT l_shipinstruct, max(l_shipmode) AS last_mode, count(*) AS lines FROM lineitem WHERE l_shipmode LIKE '%AI%' \
+         GROUP BY l_shipinstruct ORDER BY l_shipinstruct",
+    ),
+    (
+        "order_priorities",
+        "SELECT o_orderpriority, o_orderstatus, count(*) AS orders, sum(o_totalprice) AS price FROM orders \
+         WHERE o_orderdate >= DATE '1995-01-01' GROUP BY o_orderpriority, o_orderstatus ORDER BY o_orderpriority, o_orderstatus",
+    ),
+];
