@@ -14,7 +14,16 @@ import time
 import pyarrow
 
 
-class DuckDb:
+class Peer:
+    def table(self, rows):
+        """What a query returned as an Arrow table."""
+        return rows
+
+    def close(self):
+        pass
+
+
+class DuckDb(Peer):
     """`form` is VIEW (over Parquet) or TABLE (its own format in memory)."""
 
     def __init__(self, files, form):
@@ -28,17 +37,15 @@ class DuckDb:
     def run(self, sql):
         return self.connection.sql(sql).to_arrow_table()
 
-    def table(self, rows):
-        return rows
 
-
-class Hyper:
+class Hyper(Peer):
     """A compiling engine. Its rows come as Python values, which costs little on the few rows of these answers."""
 
     def __init__(self, files):
         from tableauhyperapi import Connection, HyperProcess, Telemetry
 
-        parameters = {"log_config": "", "max_query_threads": str(os.cpu_count()), "hard_concurrent_query_thread_limit": str(os.cpu_count())}
+        # All cores are its default; it would write a log file.
+        parameters = {"log_config": ""}
         self.process = HyperProcess(telemetry=Telemetry.DO_NOT_SEND_USAGE_DATA_TO_TABLEAU, parameters=parameters)
         self.connection = Connection(self.process.endpoint)
         for table, paths in files.items():
@@ -49,6 +56,10 @@ class Hyper:
     def run(self, sql):
         return self.connection.execute_list_query(sql)
 
+    def close(self):
+        self.connection.close()
+        self.process.close()
+
     def table(self, rows):
         from tableauhyperapi import Date
 
@@ -57,7 +68,7 @@ class Hyper:
         return pyarrow.table([pyarrow.array(list(column)) for column in columns], names=[f"c{i}" for i in range(len(columns))])
 
 
-class Polars:
+class Polars(Peer):
     def __init__(self, files):
         import polars
 
@@ -70,7 +81,7 @@ class Polars:
         return rows.to_arrow()
 
 
-class ChDb:
+class ChDb(Peer):
     def __init__(self, files):
         from chdb import session
 
@@ -82,9 +93,6 @@ class ChDb:
     def run(self, sql):
         answer = self.session.query(sql, "ArrowStream")
         return pyarrow.ipc.open_stream(answer.bytes()).read_all()
-
-    def table(self, rows):
-        return rows
 
 
 def start(engine, files):
@@ -127,6 +135,7 @@ def main():
             say({"seconds": seconds, "rows": table.num_rows})
         except Exception as error:  # the benchmark prints it beside the query
             say({"error": f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"})
+    peer.close()
 
 
 if __name__ == "__main__":

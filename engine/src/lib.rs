@@ -32,6 +32,7 @@ pub mod statement;
 pub mod system;
 pub mod worker;
 
+pub use bowshot_kernels::{AdapterReport, adapters, machine};
 pub use config::{BowshotOptions, CoordinatorConfig, KernelChoice, QueryConfig, StorageConfig, WorkerConfig};
 pub use coordinator::Coordinator;
 pub use coordinator::membership::{NodeInfo, NodeState};

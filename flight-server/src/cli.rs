@@ -3,6 +3,7 @@
 mod children;
 mod demo;
 mod demo_cluster;
+mod doctor;
 mod listen;
 mod server;
 mod settings;
@@ -45,6 +46,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Show or check the settings.
     Config(ConfigArguments),
+    /// Say what this machine brings to a worker: cores, memory and how fast it is read, cards and why they are not used.
+    Doctor,
     /// Hash a password for auth.users; it is read from standard input.
     HashPassword,
     /// Write one part of TPC-H; what `worker --generate-tpch` runs in a process of its own.
@@ -103,6 +106,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
                 ConfigCommand::Check => settings::check(&layers)?,
             }
         }
+        Command::Doctor => doctor::run(&layers(Flags::default())?.config()?),
         Command::HashPassword => settings::hash_password()?,
         Command::GenerateTpch(generate) => worker::generate(&generate)?,
     }

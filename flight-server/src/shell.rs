@@ -11,6 +11,7 @@ mod table;
 
 pub use client::{Client, ConnectOptions};
 pub use execution::{Execution, Look};
+pub use figures::bytes;
 pub use standard_output::StandardOutput;
 
 use crate::cli;

@@ -1,10 +1,17 @@
-//! Groups by key, numbered in order of first sight: the keys flat in one vector, an open-addressing table over them.
+//! Groups by key, numbered in order of first sight: the keys flat in one vector, and over them an array that single keys near each
+//! other address directly, or an open-addressing table.
 
 use crate::chunk::{Chunk, StringTable};
 use crate::error::Decline;
 use crate::limits::GROUPS_MAX;
 
 const EMPTY: u32 = u32::MAX;
+
+/// Keys that are addressed directly, however few there are among them: 16 MiB.
+const DIRECT_KEYS_FREE: usize = 1 << 22;
+
+/// Positions a group that direct addressing may take beyond that.
+const DIRECT_SPREAD_MAX: usize = 16;
 
 /// The mark of NULL among key values. Chunks never hold it: the encoder declines it.
 pub(crate) const NULL_KEY: i128 = i128::MIN;
@@ -15,13 +22,28 @@ pub(crate) struct GroupIndex {
     width: usize,
     keys: Vec<i128>,
     len: usize,
-    /// Power-of-two table of group numbers, at most half full.
-    slots: Vec<u32>,
+    finder: Finder,
+}
+
+/// How a key finds its group.
+#[derive(Debug, Clone)]
+enum Finder {
+    /// Single keys near each other: the group of key `first + position`, and that of NULL.
+    Direct { first: i128, groups: Vec<u32>, null: u32 },
+    /// Any keys: a power-of-two table of group numbers, at most half full.
+    Hashed { slots: Vec<u32> },
+}
+
+impl Finder {
+    fn hashed() -> Self {
+        Self::Hashed { slots: vec![EMPTY; 64] }
+    }
 }
 
 impl GroupIndex {
     pub(crate) fn new(width: usize) -> Self {
-        Self { width, keys: Vec::new(), len: 0, slots: vec![EMPTY; 64] }
+        let finder = if width == 1 { Finder::Direct { first: 0, groups: Vec::new(), null: EMPTY } } else { Finder::hashed() };
+        Self { width, keys: Vec::new(), len: 0, finder }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -32,41 +54,107 @@ impl GroupIndex {
         &self.keys[group * self.width..(group + 1) * self.width]
     }
 
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        let finder = match &self.finder {
+            Finder::Direct { groups, .. } => groups.capacity(),
+            Finder::Hashed { slots } => slots.capacity(),
+        };
+        self.keys.capacity() * size_of::<i128>() + finder * size_of::<u32>()
+    }
+
     /// The number of the group with this key, new or known.
     #[inline]
     pub(crate) fn group_of(&mut self, key: &[i128]) -> Result<u32, Decline> {
-        let mask = self.slots.len() - 1;
-        let mut slot = hash_of(key) as usize & mask;
-        loop {
-            match self.slots[slot] {
-                EMPTY => return self.insert(key, slot),
-                group if self.key(group as usize) == key => return Ok(group),
-                _ => slot = (slot + 1) & mask,
+        match &mut self.finder {
+            Finder::Direct { first, groups, null } => {
+                let position = usize::try_from(key[0].wrapping_sub(*first)).unwrap_or(usize::MAX);
+                match if key[0] == NULL_KEY { Some(&*null) } else { groups.get(position) } {
+                    Some(group) if *group != EMPTY => Ok(*group),
+                    _ => self.insert_direct(key[0]),
+                }
+            }
+            Finder::Hashed { slots } => {
+                let mask = slots.len() - 1;
+                let mut slot = hash_of(key) as usize & mask;
+                loop {
+                    match slots[slot] {
+                        EMPTY => return self.insert_hashed(key, slot),
+                        group if self.keys[group as usize * self.width..][..self.width] == *key => return Ok(group),
+                        _ => slot = (slot + 1) & mask,
+                    }
+                }
             }
         }
     }
 
-    fn insert(&mut self, key: &[i128], slot: usize) -> Result<u32, Decline> {
+    fn push(&mut self, key: &[i128]) -> Result<u32, Decline> {
         if self.len >= GROUPS_MAX {
             return Err(Decline::new(format!("more than {GROUPS_MAX} groups")));
         }
-        let group = self.len as u32;
         self.keys.extend_from_slice(key);
         self.len += 1;
-        self.slots[slot] = group;
-        if self.len * 2 > self.slots.len() {
-            let mask = self.slots.len() * 2 - 1;
-            let mut slots = vec![EMPTY; mask + 1];
-            for group in 0..self.len {
-                let mut slot = hash_of(self.key(group)) as usize & mask;
-                while slots[slot] != EMPTY {
-                    slot = (slot + 1) & mask;
+        Ok(self.len as u32 - 1)
+    }
+
+    #[cold]
+    fn insert_direct(&mut self, key: i128) -> Result<u32, Decline> {
+        let span_max = (self.len * DIRECT_SPREAD_MAX).max(DIRECT_KEYS_FREE) as i128;
+        let Finder::Direct { first, groups, null } = &mut self.finder else { return self.group_of(&[key]) };
+        if key == NULL_KEY {
+            *null = self.len as u32;
+            return self.push(&[key]);
+        }
+        if groups.is_empty() {
+            *first = key;
+        }
+        let (low, high) = (key.min(*first), key.max(first.saturating_add(groups.len() as i128 - 1)));
+        match high.checked_sub(low) {
+            Some(span) if span < span_max => {
+                if low < *first {
+                    // Keys that come in descending order would move everything each time.
+                    let room = ((*first - low) as usize).max(groups.len()).min((span_max - 1 - (high - *first)) as usize);
+                    groups.splice(0..0, std::iter::repeat_n(EMPTY, room));
+                    *first -= room as i128;
                 }
-                slots[slot] = group as u32;
+                let position = (key - *first) as usize;
+                if position >= groups.len() {
+                    groups.resize(position + 1, EMPTY);
+                }
+                groups[position] = self.len as u32;
+                self.push(&[key])
             }
-            self.slots = slots;
+            _ => {
+                self.rehash(self.len.max(32) * 4);
+                self.group_of(&[key])
+            }
+        }
+    }
+
+    fn insert_hashed(&mut self, key: &[i128], slot: usize) -> Result<u32, Decline> {
+        let group = self.push(key)?;
+        if let Finder::Hashed { slots } = &mut self.finder {
+            slots[slot] = group;
+            if self.len * 2 > slots.len() {
+                let doubled = slots.len() * 2;
+                self.rehash(doubled);
+            }
         }
         Ok(group)
+    }
+
+    /// A table of at least `size` slots for the keys so far.
+    fn rehash(&mut self, size: usize) {
+        let mask = size.next_power_of_two() - 1;
+        let mut slots = vec![EMPTY; mask + 1];
+        for group in 0..self.len {
+            let mut slot = hash_of(self.key(group)) as usize & mask;
+            while slots[slot] != EMPTY {
+                slot = (slot + 1) & mask;
+            }
+            slots[slot] = group as u32;
+        }
+        self.finder = Finder::Hashed { slots };
     }
 }
 
@@ -93,6 +181,14 @@ pub(crate) enum KeyValues {
 impl KeyValues {
     pub(crate) fn strings() -> Self {
         Self::Strings(StringTable::new(GROUPS_MAX))
+    }
+
+    /// Bytes held.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Integers => 0,
+            Self::Strings(table) => table.memory_bytes(),
+        }
     }
 
     /// The key value of every lane of a string chunk that is in `wanted`; empty for integers.

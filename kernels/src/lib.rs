@@ -26,6 +26,7 @@ mod group_index;
 mod host;
 mod kernels;
 pub mod limits;
+pub mod machine;
 mod plan;
 mod simd;
 mod state;
@@ -33,7 +34,7 @@ mod total_order;
 
 pub use cache::{ChunkCache, ChunkColumn, ChunkKey};
 pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
-pub use device::{DevicePolicy, DeviceReport};
+pub use device::{AdapterReport, DevicePolicy, DeviceReport, adapters};
 pub use error::{Decline, KernelError};
 pub use exact_float::ExactFloatSum;
 pub use expr::{ArithmeticOp, ColumnType, CompareOp, Expr, Literal};

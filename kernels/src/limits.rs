@@ -13,15 +13,18 @@ pub const CHUNK_ROWS_MAX: usize = 1 << 30;
 /// Distinct strings of one chunk. Above it a dictionary saves little, and predicates on it cost more than on rows.
 pub const DICTIONARY_VALUES_MAX: usize = 1_000_000;
 
+/// Distinct strings of one chunk up to which codes are numbered in the strings' order, which makes a range of strings a range of codes.
+pub const SORTED_DICTIONARY_VALUES_MAX: usize = 65_536;
+
 /// Bytes of all distinct strings of one chunk or one state: Arrow's `StringArray` has 31-bit offsets.
 pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
 
-/// Group slots that are addressed directly by the mixed-radix code of the key lanes, where a row group has as many rows; above it
-/// groups are hashed.
-pub const DENSE_SLOTS_MAX: usize = 1_048_576;
+/// Group slots that are addressed directly by the mixed-radix code of the key lanes, where a row group has a quarter as many rows; above
+/// it groups are hashed.
+pub const DENSE_SLOTS_MAX: usize = 1 << 22;
 
-/// Groups one state may hold.
-pub const GROUPS_MAX: usize = 1_048_576;
+/// Groups one state may hold; the caller bounds their memory before that.
+pub const GROUPS_MAX: usize = 1 << 22;
 
 /// Group slots of a device kernel; above it the host kernel answers.
 pub const DEVICE_SLOTS_MAX: usize = 1_024;

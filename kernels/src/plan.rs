@@ -13,9 +13,9 @@ pub enum AggregateFunction {
     Count,
     /// SUM(x): exact in `i128` over integers, as an [`crate::ExactFloatSum`] over doubles.
     Sum,
-    /// MIN(x) over integers, or doubles without NaN.
+    /// MIN(x) over integers, doubles without NaN, or a string column.
     Min,
-    /// MAX(x) over integers, or doubles without NaN.
+    /// MAX(x) over integers, doubles without NaN, or a string column.
     Max,
 }
 
@@ -131,6 +131,9 @@ pub(crate) fn check(plan: &AggregatePlan) -> Result<(), Decline> {
             }
             (function, Some(argument)) => {
                 let kind = checker.check(argument, 0)?;
+                if kind == Kind::Text && function != AggregateFunction::Sum && matches!(argument, Expr::Column(_)) {
+                    continue;
+                }
                 if !kind.fits(Kind::Integer) && kind != Kind::Float {
                     let kind = if kind == Kind::Text { "Utf8" } else { "Boolean" };
                     return Err(Decline::new(format!("{} over {kind}", name_of(function))));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, StringArray,
+    Array, ArrayRef, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int8Array, Int16Array, Int32Array, Int64Array, StringArray,
     UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 
@@ -33,6 +33,14 @@ enum Holds {
     Nothing,
     Value(Combine),
     FloatSum,
+    Text(Combine),
+}
+
+/// Where a slot of a row group belongs.
+#[derive(Clone, Copy)]
+struct Found {
+    slot: u32,
+    group: u32,
 }
 
 /// One aggregate's running answer for every group.
@@ -45,32 +53,53 @@ struct Column {
     values: Vec<i128>,
     /// Empty unless sums of doubles are held.
     float_sums: Vec<ExactFloatSum>,
+    /// Extremes; empty unless strings are held.
+    texts: Vec<Option<Box<str>>>,
     /// No sum can exceed this: the greatest magnitude a row could have, times rows, over all row groups.
     magnitude: u128,
 }
 
 impl Column {
     fn new(plan: &AggregatePlan, aggregate: &Aggregate) -> Self {
-        let is_float = aggregate.argument.as_ref().is_some_and(|argument| kind_of(&plan.columns, argument) == Kind::Float);
+        let kind = aggregate.argument.as_ref().map_or(Kind::Null, |argument| kind_of(&plan.columns, argument));
+        let extreme = |combine| if kind == Kind::Text { Holds::Text(combine) } else { Holds::Value(combine) };
         let holds = match aggregate.function {
             AggregateFunction::CountStar | AggregateFunction::Count => Holds::Nothing,
-            AggregateFunction::Sum if is_float => Holds::FloatSum,
+            AggregateFunction::Sum if kind == Kind::Float => Holds::FloatSum,
             AggregateFunction::Sum => Holds::Value(Combine::Sum),
-            AggregateFunction::Min => Holds::Value(Combine::Min),
-            AggregateFunction::Max => Holds::Value(Combine::Max),
+            AggregateFunction::Min => extreme(Combine::Min),
+            AggregateFunction::Max => extreme(Combine::Max),
         };
-        Self { holds, counts: Vec::new(), values: Vec::new(), float_sums: Vec::new(), magnitude: 0 }
+        Self { holds, counts: Vec::new(), values: Vec::new(), float_sums: Vec::new(), texts: Vec::new(), magnitude: 0 }
     }
 
     fn grow(&mut self, groups: usize) {
+        if groups == self.counts.len() {
+            return;
+        }
         self.counts.resize(groups, 0);
         match self.holds {
             Holds::Nothing => {}
             Holds::Value(_) => self.values.resize(groups, 0),
             Holds::FloatSum => self.float_sums.resize(groups, ExactFloatSum::default()),
+            Holds::Text(_) => self.texts.resize(groups, None),
         }
     }
 
+    /// Takes a string if it is nearer the extreme that is held.
+    fn offer(&mut self, group: usize, text: &str) {
+        let known = &mut self.texts[group];
+        let is_better = match (known.as_deref(), self.holds) {
+            (None, _) => true,
+            (Some(known), Holds::Text(Combine::Min)) => text < known,
+            (Some(known), _) => text > known,
+        };
+        if is_better {
+            *known = Some(text.into());
+        }
+    }
+
+    #[inline]
     fn add(&mut self, group: usize, count: u64, value: i128) {
         let first = self.counts[group] == 0;
         self.counts[group] += count;
@@ -88,6 +117,42 @@ impl Column {
             Combine::Min => known.min(value),
             Combine::Max => known.max(value),
         };
+    }
+
+    /// Adds what a row group gave.
+    fn absorb(&mut self, program: &Program<'_>, output: &Output, partial: &Partial, found: &[Found]) -> Result<(), KernelError> {
+        let (Output::Count(count) | Output::Value { count, .. } | Output::FloatSum { count, .. } | Output::Text { count, .. }) = *output;
+        let counts = &partial.counts[count];
+        match *output {
+            Output::Count(_) => found.iter().for_each(|Found { slot, group }| self.counts[*group as usize] += counts[*slot as usize]),
+            Output::Value { combine, measure, base, factor, .. } => {
+                let measure = measure.map(|measure| &partial.measures[measure]);
+                for Found { slot, group } in found {
+                    let count = counts[*slot as usize];
+                    if count > 0 {
+                        let raw = measure.map_or(0, |measure| measure[*slot as usize]);
+                        let base = if combine == Combine::Sum { base.wrapping_mul(i128::from(count)) } else { base };
+                        // Steps may wrap, the outcome does not: it is inside the admitted magnitude.
+                        self.add(*group as usize, count, base.wrapping_add(factor.wrapping_mul(raw)));
+                    }
+                }
+            }
+            Output::FloatSum { sum, .. } => {
+                for Found { slot, group } in found {
+                    self.counts[*group as usize] += counts[*slot as usize];
+                    self.float_sums[*group as usize].merge(&partial.float_sums[sum][*slot as usize]);
+                }
+            }
+            Output::Text { measure, column, .. } => {
+                for Found { slot, group } in found.iter().filter(|found| counts[found.slot as usize] > 0) {
+                    let code = partial.measures[measure][*slot as usize];
+                    let dictionary = program.chunks[column].dictionary().filter(|strings| (0..strings.len() as i128).contains(&code));
+                    let strings = dictionary.ok_or_else(|| KernelError::internal(format!("a string with the code {code}")))?;
+                    self.offer(*group as usize, strings.value(code as usize));
+                }
+            }
+        }
+        Ok(())
     }
 
     fn raise(&mut self, magnitude: u128) -> Result<(), KernelError> {
@@ -133,13 +198,22 @@ impl PartialState {
         self.index.len()
     }
 
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let texts = |column: &Column| column.texts.iter().flatten().map(|text| text.len()).sum::<usize>();
+        let columns = self.columns.iter().map(|column| {
+            column.counts.capacity() * size_of::<u64>()
+                + column.values.capacity() * size_of::<i128>()
+                + column.float_sums.capacity() * size_of::<ExactFloatSum>()
+                + column.texts.capacity() * size_of::<Option<Box<str>>>()
+                + texts(column)
+        });
+        self.index.bytes() + self.key_values.iter().map(KeyValues::bytes).sum::<usize>() + columns.sum::<usize>()
+    }
+
     fn group(&mut self, key: &[i128]) -> Result<usize, KernelError> {
         let group = self.index.group_of(key)? as usize;
-        for column in &mut self.columns {
-            if column.counts.len() <= group {
-                column.grow(group + 1);
-            }
-        }
+        self.columns.iter_mut().for_each(|column| column.grow(self.index.len()));
         Ok(group)
     }
 
@@ -170,6 +244,7 @@ impl PartialState {
             translations.push(values.translate(&program.chunks[key.column], wanted)?);
         }
         let mut key_values = vec![0; program.keys.columns.len()];
+        let mut found = Vec::with_capacity(slots.len());
         for (slot, combined) in slots {
             for ((key, translation), value) in program.keys.columns.iter().zip(&translations).zip(&mut key_values) {
                 let code = key.code_of(combined);
@@ -182,14 +257,12 @@ impl PartialState {
                     translation[code as usize]
                 };
             }
-            let group = self.group(&key_values)?;
-            for (column, output) in self.columns.iter_mut().zip(&program.outputs) {
-                let (count, value) = resolve(output, partial, slot);
-                column.add(group, count, value);
-                if let Output::FloatSum { sum, .. } = output {
-                    column.float_sums[group].merge(&partial.float_sums[*sum][slot]);
-                }
-            }
+            found.push(Found { slot: slot as u32, group: self.index.group_of(&key_values)? });
+        }
+        // Column by column: each is one plain loop.
+        for (column, output) in self.columns.iter_mut().zip(&program.outputs) {
+            column.grow(self.index.len());
+            column.absorb(program, output, partial, &found)?;
         }
         Ok(())
     }
@@ -224,6 +297,9 @@ impl PartialState {
                 if let (Some(ours), Some(theirs)) = (column.float_sums.get_mut(group), their_column.float_sums.get(theirs)) {
                     ours.merge(theirs);
                 }
+                if let Some(Some(text)) = their_column.texts.get(theirs) {
+                    column.offer(group, text);
+                }
             }
         }
         Ok(())
@@ -247,23 +323,10 @@ impl PartialState {
                 Holds::Nothing => AggregateColumn::Count(column.counts),
                 Holds::Value(_) => AggregateColumn::Value { values: column.values, counts: column.counts },
                 Holds::FloatSum => AggregateColumn::FloatSum { sums: column.float_sums, counts: column.counts },
+                Holds::Text(_) => AggregateColumn::Text(StringArray::from_iter(column.texts)),
             })
             .collect();
         Ok(GroupedResult { group_count, keys, aggregates })
-    }
-}
-
-/// Count and value of one aggregate in one slot.
-fn resolve(output: &Output, partial: &Partial, slot: usize) -> (u64, i128) {
-    match *output {
-        Output::Count(count) | Output::FloatSum { count, .. } => (partial.counts[count][slot], 0),
-        Output::Value { combine, count, measure, base, factor, .. } => {
-            let count = partial.counts[count][slot];
-            let raw = measure.map_or(0, |measure| partial.measures[measure][slot]);
-            let base = if combine == Combine::Sum { base.wrapping_mul(i128::from(count)) } else { base };
-            // Steps may wrap, the outcome does not: it is inside the admitted magnitude.
-            (count, if count == 0 { 0 } else { base.wrapping_add(factor.wrapping_mul(raw)) })
-        }
     }
 }
 
@@ -279,7 +342,7 @@ pub struct GroupedResult {
 }
 
 /// One aggregate's answers, one a group.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum AggregateColumn {
     /// COUNT.
     Count(Vec<u64>),
@@ -290,6 +353,8 @@ pub enum AggregateColumn {
         /// Inputs that were not NULL; 0 means the answer is SQL NULL.
         counts: Vec<u64>,
     },
+    /// MIN or MAX of strings; NULL where there was none.
+    Text(StringArray),
     /// SUM of doubles.
     FloatSum {
         /// The sums, not rounded yet.

@@ -193,6 +193,7 @@ fn answers(plan: &AggregatePlan, result: &GroupedResult) -> BTreeMap<Vec<Value>,
         let answers = result.aggregates.iter().map(|aggregate| match aggregate {
             AggregateColumn::Count(counts) => Answer::Count(counts[group]),
             AggregateColumn::Value { values, counts } => Answer::Value((counts[group] > 0).then_some(values[group]), counts[group]),
+            AggregateColumn::Text(texts) => Answer::Text(texts.is_valid(group).then(|| texts.value(group).to_string())),
             AggregateColumn::FloatSum { sums, counts } => {
                 Answer::FloatSum((counts[group] > 0).then(|| sums[group].value().to_bits()), counts[group])
             }

@@ -10,10 +10,12 @@ use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
+use bowshot_kernels::limits::GROUPS_MAX;
 use bowshot_kernels::{AggregateColumn, Decline, ExactFloatSum, Executor, GroupedResult, Kernel, KernelError, PartialState, TotalOrder};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
+use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
@@ -37,8 +39,9 @@ pub const DECLINED_METRIC: &str = "bowshot_declined";
 pub const REASON_LABEL: &str = "reason";
 /// Bytes read from files or taken from the column cache; the name DataFusion's scan uses.
 const BYTES_SCANNED_METRIC: &str = "bytes_scanned";
-/// Rows a group in the first row group below which kernels leave the rest to DataFusion: merging groups would cost more than rows save.
-const GROUP_ROWS_MIN: usize = 8;
+/// Rows a group, as the first row group lets expect, below which kernels leave the rest to DataFusion: merging groups would cost more
+/// than rows save.
+const GROUP_ROWS_MIN: usize = 2;
 /// Groups that are merged in no time, however few their rows.
 const GROUPS_FREE: usize = 10_000;
 /// Integers up to this magnitude are exact in a Float64.
@@ -204,17 +207,28 @@ impl PartitionRun {
         let store = self.context.runtime_env().object_store(&scan.object_store_url)?;
         let bytes_scanned = MetricBuilder::new(&self.metrics).counter(BYTES_SCANNED_METRIC, self.partition);
         let mut state = self.planned.kernel.new_state();
+        let reservation = MemoryConsumer::new("HotAggregate").register(&self.context.runtime_env().memory_pool);
         let (mut rows, mut row_groups) = (0, 0);
         let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
         for file in files {
             let reader =
                 FileReader::open(&self.runtime, store.clone(), scan.object_store_url.as_str(), file, &self.planned.columns).await?;
             let pruned = ParquetFileMetrics::new(self.partition, file.object_meta.location.as_ref(), &self.metrics);
-            for row_group in reader.row_groups(self.planned.predicate.as_deref(), &pruned) {
+            let of_file = reader.row_groups(self.planned.predicate.as_deref(), &pruned);
+            let rows_in_all = of_file.iter().map(|row_group| reader.row_count(*row_group)).sum::<usize>() * files.len();
+            for row_group in of_file {
                 let groups = state.group_count();
-                if row_groups == 1 && groups > GROUPS_FREE && rows / groups < GROUP_ROWS_MIN {
-                    let reason = format!("{groups} groups in the first {rows} rows: fewer than {GROUP_ROWS_MIN} rows a group");
-                    return Err(ReadError::Declined(Decline::new(reason)));
+                if row_groups == 1 && groups > GROUPS_FREE {
+                    let expected = expected_groups(rows, groups, rows_in_all);
+                    if expected > GROUPS_MAX {
+                        let reason = format!("{groups} groups in the first {rows} rows let expect more than {GROUPS_MAX} in all");
+                        return Err(ReadError::Declined(Decline::new(reason)));
+                    }
+                    if rows_in_all / expected.max(1) < GROUP_ROWS_MIN {
+                        let reason =
+                            format!("{groups} groups in the first {rows} rows let expect fewer than {GROUP_ROWS_MIN} rows a group in all");
+                        return Err(ReadError::Declined(Decline::new(reason)));
+                    }
                 }
                 row_groups += 1;
                 let read = reader.read(row_group).await?;
@@ -227,6 +241,10 @@ impl PartitionRun {
                     Ok(state)
                 });
                 state = run.await.map_err(panicked)??;
+                // DataFusion's own operator spills.
+                if let Err(error) = reservation.try_resize(state.bytes()) {
+                    return Err(ReadError::Declined(Decline::new(format!("{} groups: {error}", state.group_count()))));
+                }
             }
         }
         let result = state.finish()?;
@@ -252,6 +270,10 @@ impl PartitionRun {
                     let counts: Vec<i128> = counts(&result, at)?.iter().map(|&count| count.into()).collect();
                     let array = integers(&counts, &vec![1; counts.len()], &wanted(0, &columns))?;
                     columns.push(array);
+                }
+                StateShape::Value(at) if matches!(result.aggregates[at], AggregateColumn::Text(_)) => {
+                    let AggregateColumn::Text(texts) = &result.aggregates[at] else { continue };
+                    columns.push(arrow::compute::cast(texts, &wanted(0, &columns))?);
                 }
                 StateShape::Value(at) => {
                     let (values, counts) = values(&result, at)?;
@@ -290,6 +312,18 @@ impl PartitionRun {
     }
 }
 
+/// Groups that `rows` rows have if `sampled_rows` of them have `sampled_groups` and keys come up evenly: of `D` possible keys `n` rows
+/// meet `D * (1 - e^(-n / D))`.
+fn expected_groups(sampled_rows: usize, sampled_groups: usize, rows: usize) -> usize {
+    let met = |keys: f64, rows: usize| -keys * (-(rows as f64) / keys).exp_m1();
+    let (mut low, mut high) = (sampled_groups.max(1) as f64, 1e15);
+    while high / low > 1.01 {
+        let middle = (low * high).sqrt();
+        if met(middle, sampled_rows) < sampled_groups as f64 { low = middle } else { high = middle }
+    }
+    met(low, rows.max(sampled_rows)) as usize
+}
+
 /// An integer sum as the partial state of an exact average.
 fn exact_state(total: i128) -> Vec<u8> {
     let mut sum = ExactFloatSum::default();
@@ -301,6 +335,7 @@ fn counts(result: &GroupedResult, at: usize) -> Result<&[u64], ReadError> {
     match &result.aggregates[at] {
         AggregateColumn::Count(counts) => Ok(counts),
         AggregateColumn::Value { counts, .. } | AggregateColumn::FloatSum { counts, .. } => Ok(counts),
+        AggregateColumn::Text(_) => Err(DataFusionError::Internal("a kernel returned strings for a count".into()).into()),
     }
 }
 
@@ -345,4 +380,22 @@ fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayR
         }
         other => return Err(DataFusionError::Internal(format!("a kernel has no state of type {other}")).into()),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expected_groups;
+
+    #[test]
+    fn groups_are_foreseen_from_a_sample() {
+        // Two million keys, met evenly.
+        let foreseen = expected_groups(1_000_000, 786_939, 10_000_000);
+        assert!((1_900_000..2_100_000).contains(&foreseen), "{foreseen}");
+        // All groups there are were met.
+        let foreseen = expected_groups(1_000_000, 1_000, 50_000_000);
+        assert!((1_000..1_020).contains(&foreseen), "{foreseen}");
+        // Every row its own group.
+        let foreseen = expected_groups(1_000_000, 1_000_000, 10_000_000);
+        assert!(foreseen > 9_000_000, "{foreseen}");
+    }
 }

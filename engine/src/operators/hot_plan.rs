@@ -199,7 +199,12 @@ fn add_aggregate(
         }
         "min" | "max" => {
             let kind = if name == "min" { AggregateFunction::Min } else { AggregateFunction::Max };
-            add(kind, Some(number(&name.to_uppercase(), argument, input, schema)?.0));
+            let data_type = argument.data_type(schema).map_err(|error| Decline::new(error.to_string()))?;
+            let argument = match column_type(&data_type) {
+                Ok(ColumnType::Utf8) => Expr::Column(input.translator.key(argument, &input.bindings, schema)?),
+                _ => number(&name.to_uppercase(), argument, input, schema)?.0,
+            };
+            add(kind, Some(argument));
             Ok(StateShape::Value(at))
         }
         "avg" => {

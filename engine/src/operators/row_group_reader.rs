@@ -317,9 +317,14 @@ impl FileReader {
         plan.row_group_indexes().filter(|group| in_range(&groups[*group])).collect()
     }
 
+    /// Rows of a row group.
+    pub fn row_count(&self, row_group: usize) -> usize {
+        self.metadata.metadata().row_group(row_group).num_rows().max(0) as usize
+    }
+
     /// The chunks of a row group. Queries that miss the same chunks wait for the first of them.
     pub async fn read(&self, row_group: usize) -> Result<ReadRowGroup, ReadError> {
-        let row_count = self.metadata.metadata().row_group(row_group).num_rows().max(0) as usize;
+        let row_count = self.row_count(row_group);
         let cache = self.runtime.kernels.cache();
         let keys: Vec<ChunkKey> = self.columns.iter().map(|column| self.key(row_group, column.id())).collect();
         let mut chunks: Vec<Option<Arc<Chunk>>> = keys.iter().map(|key| cache.get(key)).collect();

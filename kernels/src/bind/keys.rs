@@ -47,6 +47,11 @@ impl GroupKeys {
 impl KeyColumn {
     /// This column's code within a combined code.
     pub(crate) fn code_of(&self, combined: u128) -> u64 {
-        (combined / self.stride % self.radix) as u64
+        // Divisions of 128 bits cost more than all else that is done for a group.
+        match (u64::try_from(combined), u64::try_from(self.stride), u64::try_from(self.radix)) {
+            (Ok(combined), Ok(1), Ok(radix)) if combined < radix => combined,
+            (Ok(combined), Ok(stride), Ok(radix)) => combined / stride % radix,
+            _ => (combined / self.stride % self.radix) as u64,
+        }
     }
 }

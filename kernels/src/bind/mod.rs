@@ -19,6 +19,7 @@ pub(crate) use keys::GroupKeys;
 use crate::chunk::Chunk;
 use crate::error::{Decline, KernelError};
 use crate::expr::Expr;
+use crate::limits::SORTED_DICTIONARY_VALUES_MAX;
 use crate::plan::{Aggregate, AggregateFunction, AggregatePlan, Kind, kind_of};
 use crate::total_order::TotalOrder;
 use arena::Arena;
@@ -56,6 +57,8 @@ pub(crate) enum Output {
     Value { combine: Combine, count: usize, measure: Option<usize>, base: i128, factor: i128, magnitude: u128 },
     /// The sum at this position of [`Program::float_sums`].
     FloatSum { count: usize, sum: usize },
+    /// The string whose code in the chunk of this column is the measure.
+    Text { count: usize, measure: usize, column: usize },
 }
 
 /// A plan bound to one row group.
@@ -155,6 +158,16 @@ impl Binder<'_> {
         let Some(argument) = &aggregate.argument else {
             return Err(KernelError::internal("aggregate without an argument"));
         };
+        if let (Kind::Text, Expr::Column(column)) = (kind_of(&self.plan.columns, argument), argument) {
+            if !self.chunks[*column].has_sorted_dictionary() {
+                return Err(KernelError::declined(format!("MIN or MAX over more than {SORTED_DICTIONARY_VALUES_MAX} distinct strings")));
+            }
+            let known = self.valid(*column);
+            let mask = self.arena.and(vec![filter, known]);
+            let (count, value) = (measures.count(mask), self.lane(*column));
+            let measure = position_or_push(&mut measures.measures, Measure { combine, value, mask });
+            return Ok(Output::Text { count, measure, column: *column });
+        }
         let lowered = self.value(argument)?;
         let mask = self.arena.and(vec![filter, lowered.known]);
         let count = measures.count(mask);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanBufferBuilder};
-use arrow::buffer::NullBuffer;
+use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer};
 use arrow::datatypes::*;
 
 use super::integers::{Division, Frame, Native, frame_of, gcd, pack_values, range_of, rest_of};
@@ -11,7 +11,7 @@ use super::{Chunk, ChunkParts, LaneWidth, StringTable, Words};
 use crate::error::{Decline, KernelError};
 use crate::exact_float::{Exponents, exponent_range};
 use crate::expr::ColumnType;
-use crate::limits::{CHUNK_ROWS_MAX, DICTIONARY_VALUES_MAX};
+use crate::limits::{CHUNK_ROWS_MAX, DICTIONARY_VALUES_MAX, SORTED_DICTIONARY_VALUES_MAX};
 use crate::total_order::TotalOrder;
 
 /// Offsets looked at before the divisor is verified over all of them.
@@ -159,9 +159,20 @@ impl ChunkEncoder {
                 let lane_max = self.strings.len().saturating_sub(1) as u64;
                 let frame = Frame { base: 0, factor: 1, lane_max, lane_width: LaneWidth::fitting(lane_max) };
                 let mut lanes = Words::zeroed(self.row_count * frame.lane_width.bytes());
-                // Codes of NULL rows are 0 already.
-                pack_values(&self.codes, None, &frame, &mut lanes, 0);
-                dictionary = Some(self.strings.into_array());
+                let (strings, mut codes) = (self.strings, self.codes);
+                dictionary = Some(if strings.len() <= SORTED_DICTIONARY_VALUES_MAX {
+                    let (sorted, places) = strings.into_sorted_array();
+                    // There is no place where every row is NULL.
+                    codes.iter_mut().for_each(|code| *code = places.get(*code as usize).copied().unwrap_or(0));
+                    sorted
+                } else {
+                    strings.into_array()
+                });
+                let nulls = validity.as_ref().map(|validity: &Words| {
+                    let bits = BooleanBuffer::new(Buffer::from_slice_ref(validity.as_slice::<u8>()), 0, self.row_count);
+                    NullBuffer::new(bits)
+                });
+                pack_values(&codes, nulls.as_ref(), &frame, &mut lanes, 0);
                 (frame, lanes)
             }
             ColumnType::Boolean => self.booleans(),

@@ -13,6 +13,7 @@ pub use encode::ChunkEncoder;
 pub(crate) use strings::{StringTable, fold};
 
 use crate::expr::ColumnType;
+use crate::limits::SORTED_DICTIONARY_VALUES_MAX;
 
 /// Memory in 16-byte words, so that lanes of every width are aligned and padded with zeros to 16 bytes.
 #[derive(Debug, Clone)]
@@ -201,6 +202,11 @@ impl Chunk {
     /// Distinct strings; `None` for integers, whose distinct values are not counted.
     pub fn distinct_count(&self) -> Option<usize> {
         self.dictionary.as_ref().map(Array::len)
+    }
+
+    /// Whether codes are in the order of their strings.
+    pub(crate) fn has_sorted_dictionary(&self) -> bool {
+        self.dictionary.as_ref().is_some_and(|strings| strings.len() <= SORTED_DICTIONARY_VALUES_MAX)
     }
 
     /// The distinct strings by code; `None` for integers.

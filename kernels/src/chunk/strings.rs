@@ -29,6 +29,11 @@ impl StringTable {
         self.offsets.len() - 1
     }
 
+    /// Bytes held.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + (self.offsets.capacity() + self.slots.capacity()) * size_of::<u32>()
+    }
+
     fn bytes_of(&self, code: u32) -> &[u8] {
         let code = code as usize;
         &self.bytes[self.offsets[code] as usize..self.offsets[code + 1] as usize]
@@ -83,6 +88,17 @@ impl StringTable {
             slots[slot] = code;
         }
         self.slots = slots;
+    }
+
+    /// All strings in ascending order of their bytes, and for each code its place among them.
+    pub(crate) fn into_sorted_array(self) -> (StringArray, Vec<u32>) {
+        let mut codes: Vec<u32> = (0..self.len() as u32).collect();
+        codes.sort_unstable_by_key(|code| self.bytes_of(*code));
+        let mut places = vec![0; codes.len()];
+        for (place, code) in codes.iter().enumerate() {
+            places[*code as usize] = place as u32;
+        }
+        (StringArray::from_iter_values(codes.iter().map(|code| self.get(*code))), places)
     }
 
     /// All strings by code.

@@ -10,7 +10,7 @@ use wgpu::*;
 use super::copies::{ChunkCopies, RecentlyUsed};
 use super::layout::Layout;
 use super::wgsl::{self, Shader};
-use super::{DevicePolicy, DeviceReport};
+use super::{AdapterReport, DevicePolicy, DeviceReport};
 use crate::bind::Program;
 use crate::chunk::Chunk;
 use crate::error::KernelError;
@@ -19,6 +19,46 @@ use crate::state::Partial;
 
 /// The storage bindings before the columns.
 const FIXED_BINDINGS: u32 = 3;
+
+/// The adapters of this machine, the one that would be used first.
+pub fn adapters() -> Vec<AdapterReport> {
+    found().iter().map(report_of).collect()
+}
+
+fn found() -> Vec<Adapter> {
+    let backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
+    let mut descriptor = InstanceDescriptor::new_without_display_handle();
+    descriptor.backends = backends;
+    let mut adapters = pollster::block_on(Instance::new(descriptor).enumerate_adapters(backends));
+    adapters.sort_by_key(|adapter| rank(adapter.get_info().device_type).0);
+    adapters
+}
+
+fn rank(device_type: DeviceType) -> (u8, &'static str) {
+    match device_type {
+        DeviceType::DiscreteGpu => (0, "discrete"),
+        DeviceType::IntegratedGpu => (1, "integrated"),
+        DeviceType::VirtualGpu => (2, "virtual"),
+        DeviceType::Other => (3, "other"),
+        DeviceType::Cpu => (4, "software"),
+    }
+}
+
+fn report_of(adapter: &Adapter) -> AdapterReport {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    AdapterReport {
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        backend: format!("{:?}", info.backend),
+        kind: rank(info.device_type).1,
+        binding_bytes_max: limits.max_storage_buffer_binding_size,
+        workgroup_memory_bytes: limits.max_compute_workgroup_storage_size,
+        has_doubles: features.contains(Features::SHADER_F64),
+        has_wide_integers: features.contains(Features::SHADER_INT64),
+        has_timestamps: features.contains(Features::TIMESTAMP_QUERY),
+        is_hardware: info.device_type != DeviceType::Cpu,
+        name: info.name,
+    }
+}
 
 pub(super) struct Gpu {
     device: Device,
@@ -37,30 +77,12 @@ impl Gpu {
     /// Opens the best adapter that the policy allows; the error is the reason for a report.
     pub(super) fn open(policy: DevicePolicy, copy_budget_bytes: u64) -> Result<Self, DeviceReport> {
         let unavailable = |reason: String| DeviceReport { reason: Some(reason), ..DeviceReport::default() };
-        let mut descriptor = InstanceDescriptor::new_without_display_handle();
-        descriptor.backends = Backends::VULKAN | Backends::METAL | Backends::DX12;
-        let instance = Instance::new(descriptor);
-        let adapters = pollster::block_on(instance.enumerate_adapters(Backends::VULKAN | Backends::METAL | Backends::DX12));
-        let rank = |adapter: &Adapter| match adapter.get_info().device_type {
-            DeviceType::DiscreteGpu => 0,
-            DeviceType::IntegratedGpu => 1,
-            DeviceType::VirtualGpu => 2,
-            DeviceType::Other => 3,
-            DeviceType::Cpu => 4,
-        };
-        let Some(adapter) = adapters.into_iter().min_by_key(rank) else {
+        let Some(adapter) = found().into_iter().next() else {
             return Err(unavailable("no adapter was found".into()));
         };
-        let info = adapter.get_info();
-        let software = info.device_type == DeviceType::Cpu;
-        let mut report = DeviceReport {
-            available: false,
-            driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
-            backend: format!("{:?}", info.backend),
-            software,
-            reason: None,
-            name: info.name,
-        };
+        let AdapterReport { name, driver, backend, is_hardware, .. } = report_of(&adapter);
+        let software = !is_hardware;
+        let mut report = DeviceReport { available: false, name, driver, backend, software, reason: None };
         if software && policy == DevicePolicy::Hardware {
             let name = report.name.split_whitespace().next().unwrap_or("unnamed").to_string();
             report.reason = Some(format!("only a software adapter ({name}) was found"));

@@ -18,6 +18,7 @@ use crate::bind::Program;
 use crate::error::KernelError;
 use crate::state::Partial;
 use gpu::Gpu;
+pub use gpu::adapters;
 
 /// Which devices may run kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -45,6 +46,31 @@ pub struct DeviceReport {
     pub software: bool,
     /// Why it is not available.
     pub reason: Option<String>,
+}
+
+/// One adapter of this machine, used or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AdapterReport {
+    /// Its name.
+    pub name: String,
+    /// The driver's name and version.
+    pub driver: String,
+    /// Vulkan, Metal or DX12.
+    pub backend: String,
+    /// Discrete, integrated, virtual, other or software.
+    pub kind: &'static str,
+    /// Bytes of one storage binding: a chunk must fit.
+    pub binding_bytes_max: u64,
+    /// Bytes of workgroup memory, where small groups are added up.
+    pub workgroup_memory_bytes: u32,
+    /// Whether it computes with doubles.
+    pub has_doubles: bool,
+    /// Whether it computes with 64-bit integers.
+    pub has_wide_integers: bool,
+    /// Whether it tells how long a kernel ran.
+    pub has_timestamps: bool,
+    /// Whether workers may use it without being told to.
+    pub is_hardware: bool,
 }
 
 /// Times a lost device is opened again.

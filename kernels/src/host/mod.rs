@@ -28,6 +28,9 @@ use crate::state::Partial;
 /// Rows between two flushes of packed sums, for each slot: a flush is then a small part of the work.
 const FLUSH_ROWS_A_SLOT: usize = 16;
 
+/// Slots a row that direct addressing may have.
+const SLOTS_A_ROW: usize = 4;
+
 /// Slots that cost next to nothing, however few the rows.
 const SMALL_SLOTS: usize = 1_024;
 
@@ -46,8 +49,9 @@ enum Strategy {
 pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
     let strategy = match usize::try_from(program.keys.slots) {
         _ if program.keys.columns.is_empty() => Strategy::Single,
-        // Slots beyond the rows would cost more to clear and to read than the rows themselves.
-        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= program.row_count.max(SMALL_SLOTS) => Strategy::Direct { slots },
+        // Slots far beyond the rows would cost more to clear and to read than the rows themselves. Slots come out in the order of
+        // their keys, which is worth a few more: groups are then merged in the order in which they lie in memory.
+        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= (program.row_count * SLOTS_A_ROW).max(SMALL_SLOTS) => Strategy::Direct { slots },
         _ => Strategy::Hash,
     };
     let mut run = Run::new(program, strategy);

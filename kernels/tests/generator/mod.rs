@@ -224,6 +224,9 @@ pub fn plan(random: &mut Random, columns: &[ColumnType]) -> AggregatePlan {
                 AggregateFunction::CountStar => None,
                 AggregateFunction::Count if random.chance(50) => Some(Expr::Column(random.below(columns.len()))),
                 AggregateFunction::Count if random.chance(50) => Some(predicate(random, columns, 1)),
+                AggregateFunction::Min | AggregateFunction::Max if columns.contains(&ColumnType::Utf8) && random.chance(40) => {
+                    columns.iter().position(|column| *column == ColumnType::Utf8).map(Expr::Column)
+                }
                 _ => Some(argument(random, columns)),
             };
             let filter = random.chance(25).then(|| predicate(random, columns, 1));

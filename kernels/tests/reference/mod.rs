@@ -19,6 +19,8 @@ pub enum Value {
 pub enum Answer {
     Count(u64),
     Value(Option<i128>, u64),
+    /// An extreme among strings.
+    Text(Option<String>),
     /// The bits of a rounded sum of doubles.
     FloatSum(Option<u64>, u64),
 }
@@ -139,6 +141,11 @@ pub fn run(plan: &AggregatePlan, rows: &[Vec<Value>]) -> BTreeMap<Vec<Value>, Ve
     for answers in groups.values_mut() {
         for (answer, aggregate) in answers.iter_mut().zip(&plan.aggregates) {
             let is_float = aggregate.argument.as_ref().is_some_and(|argument| holds_floats(plan, argument));
+            if matches!(&aggregate.argument, Some(Expr::Column(column)) if plan.columns[*column] == ColumnType::Utf8)
+                && *answer == Answer::Value(None, 0)
+            {
+                *answer = Answer::Text(None);
+            }
             if let (Answer::Value(units, count), true, AggregateFunction::Sum) = (&answer, is_float, aggregate.function) {
                 *answer = Answer::FloatSum(units.map(|units| (units as f64 / FLOAT_UNITS).to_bits()), *count);
             }
@@ -175,6 +182,12 @@ fn run_in_units(plan: &AggregatePlan, rows: &[Vec<Value>], empty: impl Fn() -> V
             match (answer, argument) {
                 (_, Some(Value::Null)) => {}
                 (Answer::Count(count), _) => *count += 1,
+                (answer @ Answer::Value(None, 0), Some(Value::Text(text))) => *answer = Answer::Text(Some(text)),
+                (Answer::Text(Some(known)), Some(Value::Text(text))) => {
+                    if (text < *known) == (aggregate.function == AggregateFunction::Min) {
+                        *known = text;
+                    }
+                }
                 (Answer::Value(known, count), Some(value)) => {
                     let value = match (aggregate.function, value) {
                         (_, Value::Int(value)) => value,
