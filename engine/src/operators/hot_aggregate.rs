@@ -232,7 +232,7 @@ impl PartitionRun {
                 }
                 row_groups += 1;
                 let read = reader.read(row_group).await?;
-                bytes_scanned.add((read.bytes_read + read.bytes_cached) as usize);
+                bytes_scanned.add((read.bytes.read + read.bytes.cached) as usize);
                 rows += read.rows.row_count;
                 let kernel = self.planned.kernel.clone();
                 // A row group is milliseconds of work: off the async threads, so that streams and keepalive go on.

@@ -250,14 +250,21 @@ impl FileColumn {
     }
 }
 
-/// Chunks of one row group and where they came from.
+/// Chunks of one row group.
 pub struct ReadRowGroup {
     /// For the kernel.
     pub rows: RowGroup,
-    /// Bytes of Parquet pages that were read.
-    pub bytes_read: u64,
-    /// Bytes of chunks that were in the cache.
-    pub bytes_cached: u64,
+    /// Where they came from.
+    pub bytes: Bytes,
+}
+
+/// Bytes by where they came from.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes {
+    /// Of Parquet pages that were read.
+    pub read: u64,
+    /// Of chunks that were in the cache, or in another query's hands.
+    pub cached: u64,
 }
 
 impl FileReader {
@@ -328,32 +335,36 @@ impl FileReader {
         let cache = self.runtime.kernels.cache();
         let keys: Vec<ChunkKey> = self.columns.iter().map(|column| self.key(row_group, column.id())).collect();
         let mut chunks: Vec<Option<Arc<Chunk>>> = keys.iter().map(|key| cache.get(key)).collect();
-        let bytes_cached = chunks.iter().flatten().map(|chunk| chunk.bytes() as u64).sum();
-        let mut bytes_read = 0;
+        let mut bytes = Bytes { read: 0, cached: chunks.iter().flatten().map(|chunk| chunk.bytes() as u64).sum() };
         if chunks.iter().any(Option::is_none) {
             let flight = self.runtime.flight(&self.identity, row_group);
             let mut flown = flight.lock().await;
-            bytes_read = self.load(row_group, row_count, &mut flown, &mut chunks).await?;
+            // What nobody holds any more is of no use, and others may be many.
+            flown.retain(|_, chunk| chunk.strong_count() > 0);
+            self.load(row_group, row_count, &mut flown, &mut chunks, &mut bytes).await?;
         }
-        Ok(ReadRowGroup { rows: RowGroup { row_count, chunks: chunks.into_iter().flatten().collect() }, bytes_read, bytes_cached })
+        Ok(ReadRowGroup { rows: RowGroup { row_count, chunks: chunks.into_iter().flatten().collect() }, bytes })
     }
 
     fn key(&self, row_group: usize, column: ChunkColumn) -> ChunkKey {
         ChunkKey { file: self.identity.clone(), row_group: row_group as u32, column }
     }
 
-    /// Fills in what is missing, and tells the bytes that were read for it.
+    /// Fills in what is missing, and counts the bytes.
     async fn load(
         &self,
         row_group: usize,
         row_count: usize,
         flown: &mut Flown,
         chunks: &mut [Option<Arc<Chunk>>],
-    ) -> Result<u64, ReadError> {
+        bytes: &mut Bytes,
+    ) -> Result<(), ReadError> {
         let cache = self.runtime.kernels.cache();
         // A query before this one may have brought it, and may still hold it where the cache has no room.
-        let find = |flown: &Flown, column: ChunkColumn| {
-            flown.get(&column).and_then(Weak::upgrade).or_else(|| cache.get(&self.key(row_group, column)))
+        let mut find = |flown: &Flown, column: ChunkColumn| {
+            let found = flown.get(&column).and_then(Weak::upgrade).or_else(|| cache.get(&self.key(row_group, column)));
+            bytes.cached += found.as_ref().map_or(0, |chunk| chunk.bytes() as u64);
+            found
         };
         let missing = self.columns.iter().zip(chunks.iter_mut()).filter(|(_, chunk)| chunk.is_none());
         let mut wanted: Vec<StoredInFile> = Vec::new();
@@ -375,7 +386,7 @@ impl FileReader {
             is_missing
         });
         let group = self.metadata.metadata().row_group(row_group);
-        let bytes_read = wanted.iter().map(|stored| group.column(stored.index).compressed_size().max(0) as u64).sum();
+        bytes.read += wanted.iter().map(|stored| group.column(stored.index).compressed_size().max(0) as u64).sum::<u64>();
         let mut keep = |column: ChunkColumn, chunk: Chunk| {
             self.runtime.encoded.fetch_add(1, Ordering::Relaxed);
             let chunk = cache.insert(self.key(row_group, column), chunk);
@@ -402,7 +413,7 @@ impl FileReader {
                 }
             });
         }
-        Ok(bytes_read)
+        Ok(())
     }
 
     /// Decodes columns together and narrows them batch by batch. They are in file order, as the decoder returns them.
