@@ -23,7 +23,7 @@ pub(crate) struct Partial {
     pub counts: Vec<Vec<u64>>,
     /// `measures[i][slot]` for [`Program::measures`]; meaningless where the mask never held.
     pub measures: Vec<Vec<i128>>,
-    /// `float_sums[i][slot]` for [`Program::float_sums`].
+    /// `float_sums[i][slot]` for [`Program::float_sums`]; meaningless where the mask never held.
     pub float_sums: Vec<Vec<ExactFloatSum>>,
 }
 
@@ -138,7 +138,8 @@ impl Column {
                 }
             }
             Output::FloatSum { sum, .. } => {
-                for Found { slot, group } in found {
+                // Where nothing counted, the sum is of whatever was there.
+                for Found { slot, group } in found.iter().filter(|found| counts[found.slot as usize] > 0) {
                     self.counts[*group as usize] += counts[*slot as usize];
                     self.float_sums[*group as usize].merge(&partial.float_sums[sum][*slot as usize]);
                 }

@@ -275,3 +275,31 @@ fn a_state_belongs_to_its_plan_and_a_row_group_to_its_columns() {
     sum.accumulate(Executor::Host, &RowGroup { row_count: 2, chunks }, &mut sum.new_state()).unwrap();
     assert_eq!((sum.clone().plan().aggregates.len(), sum.new_state().group_count()), (1, 1));
 }
+
+#[test]
+fn a_condition_that_statistics_settle_takes_no_double() {
+    // In the first row group no row has flag 1, in the second every row has.
+    let flag = Expr::Compare { op: CompareOp::Eq, left: Box::new(Expr::Column(0)), right: Box::new(Expr::Literal(Literal::Int(1))) };
+    let taken = Expr::Case { branches: vec![(flag.clone(), Expr::Column(1))], otherwise: None };
+    let sums = [
+        aggregate(AggregateFunction::Sum, Some(taken)),
+        Aggregate { function: AggregateFunction::Sum, argument: Some(Expr::Column(1)), filter: Some(flag) },
+    ];
+    for keys in [vec![], vec![2]] {
+        let plan = AggregatePlan { columns: vec![INT, ColumnType::Float64, INT], filter: None, keys, aggregates: sums.to_vec() };
+        let kernel = kernels().plan(plan).unwrap();
+        let mut state = kernel.new_state();
+        for (flag, double) in [(5, 0.1), (1, 0.25), (7, 0.3)] {
+            let chunks = vec![
+                chunk(INT, Int64Array::from(vec![flag; 3])),
+                chunk(ColumnType::Float64, Float64Array::from(vec![double; 3])),
+                chunk(INT, Int64Array::from(vec![4; 3])),
+            ];
+            kernel.accumulate(Executor::Host, &RowGroup { row_count: 3, chunks }, &mut state).unwrap();
+        }
+        for answer in state.finish().unwrap().aggregates {
+            let AggregateColumn::FloatSum { sums, counts } = answer else { panic!("sums of doubles") };
+            assert_eq!((sums[0].value(), counts[0]), (0.75, 3));
+        }
+    }
+}

@@ -129,3 +129,28 @@ fn foreign_bytes_are_refused() {
         assert!(ExactFloatSum::from_bytes(bytes).is_err(), "{bytes:?}");
     }
 }
+
+#[test]
+fn blocks_add_up_like_their_values_one_by_one() {
+    let mut random = Random(99);
+    for case in 0..20_000 {
+        let rows = [31, 32, 100, 256, 257, 512][case % 6];
+        // Exponents of a block span up to 60 bits: on both sides of what its fast path holds. Most values may be zeros.
+        let span = (case / 6 % 61) as i32;
+        let zeros_in_ten = case / 366 % 11;
+        let values: Vec<f64> = (0..rows)
+            .map(|_| {
+                let mantissa = (random.next() >> 11) as f64 / 9_007_199_254_740_992.0 + 1.0;
+                let signed = if random.next().is_multiple_of(2) { mantissa } else { -mantissa };
+                let scaled = signed * 2f64.powi((random.next() % (span as u64 + 1)) as i32 - 20);
+                if random.next() % 10 < zeros_in_ten as u64 { 0.0f64.copysign(signed) } else { scaled }
+            })
+            .collect();
+        let (mut block, mut each) = (ExactFloatSum::default(), ExactFloatSum::default());
+        block.add_all(&values);
+        values.iter().for_each(|value| each.add(*value));
+        assert_eq!(block, each, "case {case}: {} beside {}", block.value(), each.value());
+        block.remove_all(&values);
+        assert_eq!(block, ExactFloatSum::default(), "case {case}");
+    }
+}
