@@ -303,3 +303,24 @@ fn a_condition_that_statistics_settle_takes_no_double() {
         }
     }
 }
+
+#[test]
+fn grouped_sums_of_a_narrow_band_beyond_64_bits_are_exact() {
+    // -3 * x + key lies near -2^64 - 2^63: far out, but in a band that needs few bits.
+    let wide = ColumnType::Decimal128 { precision: 38, scale: 0 };
+    let arithmetic = |op, left, right| Expr::Arithmetic { op, left: Box::new(left), right: Box::new(right), result: wide };
+    let product = arithmetic(ArithmeticOp::Mul, Expr::Column(0), Expr::Literal(Literal::Int(-3)));
+    let sum = aggregate(AggregateFunction::Sum, Some(arithmetic(ArithmeticOp::Add, product, Expr::Column(1))));
+    let plan = AggregatePlan { columns: vec![INT, INT], filter: None, keys: vec![1], aggregates: vec![sum] };
+    let rows = 5_000;
+    let chunks = vec![
+        chunk(INT, Int64Array::from_iter_values((0..rows).map(|row| i64::MAX - row))),
+        chunk(INT, Int64Array::from_iter_values((0..rows).map(|row| row % 3))),
+    ];
+    let result = run(plan, chunks).unwrap();
+    let AggregateColumn::Value { values, .. } = &result.aggregates[0] else { panic!("a sum is a value") };
+    for (key, value) in result.keys[0].as_primitive::<Int64Type>().values().iter().zip(values) {
+        let of_group = (0..rows).filter(|row| row % 3 == *key);
+        assert_eq!(*value, of_group.map(|row| -3 * i128::from(i64::MAX - row) + i128::from(*key)).sum::<i128>(), "group {key}");
+    }
+}

@@ -31,8 +31,10 @@ impl Range {
         self.least.clamp(i128::from(i64::MIN), 0) as i64
     }
 
-    /// Bits that hold the sum of `rows` numbers less their bias; `None` above 64.
+    /// Bits that hold the sum of `rows` numbers less their bias; `None` above 64, and where the bias itself does not fit.
     fn bits(self, rows: usize) -> Option<u32> {
+        // The bias has 64 bits.
+        i64::try_from(self.least.min(0)).ok()?;
         let greatest = self.greatest.checked_sub(self.least.min(0))?;
         let sum = u64::try_from(greatest).ok()?.checked_mul(rows as u64)?;
         Some((u64::BITS - sum.leading_zeros()).max(1))
