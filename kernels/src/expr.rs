@@ -2,7 +2,7 @@
 
 use crate::total_order::TotalOrder;
 
-/// The type of a column. Everything but strings is an integer inside a kernel.
+/// The type of a column. Everything but strings is an integer inside a kernel, doubles by their place in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ColumnType {
     /// SQL BOOLEAN; lanes are 0 and 1.

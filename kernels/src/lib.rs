@@ -11,7 +11,7 @@
 //!    What cannot be proven exact is declined.
 //! 5. An [`Executor`] runs it: the host kernel in vectorised blocks, or the device kernel as one fused WGSL shader.
 //! 6. The row group's groups join a [`PartialState`] under their real key values. States merge in any order to the same bits.
-//! 7. [`PartialState::finish`] gives Arrow keys and exact `i128` answers as a [`GroupedResult`].
+//! 7. [`PartialState::finish`] gives Arrow keys and exact answers as a [`GroupedResult`].
 //!
 //! This crate knows Arrow and wgpu. It must not know SQL text, DataFusion, files or the network.
 
