@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import random
 import re
 import signal
 import socket
@@ -25,11 +26,19 @@ END_SECONDS = 12
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
+# Below the range from which the system hands out ports by itself (32768 and up): no connection of another process takes
+# one of these between its choice and its use.
+PORTS = range(12_000, 28_000)
+_ports = iter(random.sample(PORTS, len(PORTS)))
+
+
 def free_port():
-    """A port that nobody listens on now. Another process may take it before it is used; then the server says so."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on now, and that this process never chose before."""
+    for port in _ports:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port left in {PORTS}")
 
 
 def wait_until(what, seconds, condition):
