@@ -84,7 +84,8 @@ pub struct WorkerConfig {
     pub volumes: BTreeMap<String, PathBuf>,
     /// Extra buckets of this node; those of the coordinator arrive at registration.
     pub storage: Vec<StorageConfig>,
-    /// Memory pool of query operators, in bytes; beyond it they spill. 0 takes half of the machine's memory.
+    /// Memory of query operators, in bytes; beyond it they take what the column cache holds unpinned, then spill. 0 takes half of the
+    /// machine's memory.
     pub memory_bytes: u64,
     /// Budget of the column cache, in bytes. 0 takes a quarter of the machine's memory.
     pub cache_bytes: u64,
@@ -165,6 +166,8 @@ datafusion::common::extensions_options! {
         pub kernel: KernelChoice, default = KernelChoice::Auto
         /// Deadline of a query in milliseconds; 0 takes the coordinator's setting.
         pub query_timeout_ms: u64, default = 0
+        /// What scans do with the column cache: CACHE TABLE and UNCACHE TABLE set it for themselves.
+        pub cache_action: CacheAction, default = CacheAction::None
     }
 }
 
@@ -212,12 +215,53 @@ impl std::fmt::Display for KernelChoice {
     }
 }
 
-impl datafusion::config::ConfigField for KernelChoice {
-    fn visit<V: datafusion::config::Visit>(&self, v: &mut V, key: &str, description: &'static str) {
-        v.some(key, self, description)
-    }
-    fn set(&mut self, _: &str, value: &str) -> datafusion::common::Result<()> {
-        *self = value.parse()?;
-        Ok(())
+/// What scans do with the column cache. Not a setting of sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CacheAction {
+    /// They read.
+    #[default]
+    None,
+    /// They load and pin the columns they read, and return no rows.
+    Pin,
+    /// They drop the columns they read, and return no rows.
+    Drop,
+}
+
+impl std::str::FromStr for CacheAction {
+    type Err = datafusion::common::DataFusionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "none" => Ok(Self::None),
+            "pin" => Ok(Self::Pin),
+            "drop" => Ok(Self::Drop),
+            other => Err(datafusion::common::DataFusionError::Configuration(format!("there is no cache action '{other}'"))),
+        }
     }
 }
+
+impl std::fmt::Display for CacheAction {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Pin => "pin",
+            Self::Drop => "drop",
+        })
+    }
+}
+
+/// Settings whose values are words.
+macro_rules! word_setting {
+    ($name:ty) => {
+        impl datafusion::config::ConfigField for $name {
+            fn visit<V: datafusion::config::Visit>(&self, v: &mut V, key: &str, description: &'static str) {
+                v.some(key, self, description)
+            }
+            fn set(&mut self, _: &str, value: &str) -> datafusion::common::Result<()> {
+                *self = value.parse()?;
+                Ok(())
+            }
+        }
+    };
+}
+word_setting!(KernelChoice);
+word_setting!(CacheAction);

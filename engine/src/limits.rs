@@ -50,10 +50,17 @@ pub const QUERIES_REMEMBERED: usize = 1_000;
 /// Batches between the query and a slow client before the query is held back.
 pub const RESULT_QUEUE_BATCHES: usize = 4;
 
+/// How long the reports of a query's tasks may take to arrive after its last row.
+pub const TASK_REPORTS_WAIT: Duration = Duration::from_secs(5);
+
 /// How often a worker touches its task cache so that tasks of ended queries are dropped.
 pub const TASK_CACHE_TICK: Duration = Duration::from_millis(400);
 /// Footers that a worker keeps parsed.
 pub const FOOTERS_CACHED: u64 = 4_096;
+/// Files whose last opened version a worker knows: chunks of the one before leave the cache when a new one is opened.
+pub const VERSIONS_KEPT: u64 = 65_536;
+/// Columns of files that a worker lists as cached, the largest first: a heartbeat with them stays near a megabyte.
+pub const CACHED_COLUMNS_LISTED: usize = 10_000;
 /// Row groups whose loads are remembered, so that queries that need one at the same time load it once.
 pub const FLIGHTS_KEPT: u64 = 16_384;
 /// Expressions over columns that a worker knows by number, under which their chunks are cached.

@@ -7,7 +7,8 @@ use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::{plain_schema, plain_type};
-use crate::statement::{diagnosis, external_table, guard, rewrite};
+use crate::statement::own::{self, OwnStatement};
+use crate::statement::{cache_table, diagnosis, external_table, guard, rewrite};
 use crate::{limits, system};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
@@ -42,7 +43,8 @@ pub struct Prepared {
     snapshot: Arc<Snapshot>,
     schema: SchemaRef,
     parameters: Schema,
-    refresh: Option<TableReference>,
+    /// Set where it is none of DataFusion's; the plan says nothing then.
+    own: Option<OwnStatement>,
 }
 
 impl Prepared {
@@ -104,6 +106,9 @@ const SETTABLE: [&str; 6] = [
     "datafusion.optimizer.",
 ];
 
+/// Set for single statements alone.
+const CACHE_ACTION: &str = "bowshot.cache_action";
+
 impl Session {
     pub(crate) fn new(coordinator: Coordinator, user: &str) -> Self {
         let config = planner::session_config(&coordinator.inner.config.default_schema);
@@ -130,17 +135,13 @@ impl Session {
         guard::check(sql)?;
         let snapshot = self.inner.coordinator.inner.snapshot();
         let state = self.state(snapshot.clone()).await?;
-        if let Some(refresh) = refresh_target(sql)? {
-            return Ok(Prepared {
-                sql: sql.into(),
-                kind: StatementKind::Command,
-                plan: Arc::new(LogicalPlan::default()),
-                state,
-                snapshot,
-                schema: Arc::new(Schema::empty()),
-                parameters: Schema::empty(),
-                refresh: Some(refresh),
-            });
+        if let Some(own) = own::parse(sql)? {
+            let (kind, schema) = match own {
+                OwnStatement::Refresh(_) => (StatementKind::Command, Arc::new(Schema::empty())),
+                OwnStatement::Cache { .. } => (StatementKind::Query, cache_table::schema()),
+            };
+            let (plan, parameters) = (Arc::new(LogicalPlan::default()), Schema::empty());
+            return Ok(Prepared { sql: sql.into(), kind, plan, state, snapshot, schema, parameters, own: Some(own) });
         }
         let plan = rewrite::plan_statement(&state, sql).await.map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
         let parameters = parameter_schema(&plan)?;
@@ -156,15 +157,12 @@ impl Session {
             plan => plain_schema(plan.schema().as_arrow()),
         };
         let kind = if command { StatementKind::Command } else { StatementKind::Query };
-        Ok(Prepared { sql: sql.into(), kind, plan: Arc::new(plan), state, snapshot, schema, parameters, refresh: None })
+        Ok(Prepared { sql: sql.into(), kind, plan: Arc::new(plan), state, snapshot, schema, parameters, own: None })
     }
 
     /// Runs a prepared statement with the values of its parameters in order.
     pub async fn execute(&self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
         let inner = self.inner.coordinator.inner.clone();
-        if let Some(table) = &prepared.refresh {
-            return self.refresh_table(table).await;
-        }
         // A plan holds the catalog it was made from: after a change it is made again.
         if inner.snapshot().version != prepared.snapshot.version && prepared.kind == StatementKind::Query {
             let fresh = Box::pin(self.prepare(&prepared.sql)).await?;
@@ -185,6 +183,16 @@ impl Session {
         let wanted = prepared.parameters.fields().len();
         if parameters.len() != wanted {
             return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", parameters.len())));
+        }
+        match &prepared.own {
+            Some(OwnStatement::Refresh(table)) => return self.refresh_table(table).await,
+            Some(OwnStatement::Cache { action, table, columns }) => {
+                let (schema, name) = self.resolve(table)?;
+                let snapshot = prepared.snapshot.clone();
+                let statement = cache_table::Statement { sql: &prepared.sql, user: &self.inner.user, state: &prepared.state, snapshot };
+                return cache_table::run(inner, statement, (&schema, &name), columns, *action).await;
+            }
+            None => {}
         }
         let mut plan = prepared.plan.as_ref().clone();
         if wanted > 0 {
@@ -270,6 +278,7 @@ impl Session {
         if !SETTABLE.iter().any(|prefix| name.starts_with(prefix))
             || name == "datafusion.optimizer.enable_round_robin_repartition"
             || name == "datafusion.optimizer.repartition_file_scans"
+            || name == CACHE_ACTION
         {
             return Err(Error::user(format!("'{name}' is not a setting of a session; system.settings lists those that are")));
         }
@@ -462,7 +471,7 @@ fn settable_values(config: &SessionConfig) -> BTreeMap<String, String> {
         own.into_iter().map(|entry| (format!("{}.{}", BowshotOptions::PREFIX, entry.key.trim_start_matches("bowshot.")), entry.value));
     let others = options.entries().into_iter().map(|entry| (entry.key, entry.value));
     own.chain(others)
-        .filter(|(name, _)| SETTABLE.iter().any(|prefix| name.starts_with(prefix)))
+        .filter(|(name, _)| SETTABLE.iter().any(|prefix| name.starts_with(prefix)) && name != CACHE_ACTION)
         .map(|(name, value)| (name, value.unwrap_or_default()))
         .collect()
 }
@@ -472,21 +481,6 @@ fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Resu
         return Err(Error::user(format!("schema {name} is the default schema of new sessions (coordinator.default_schema) and stays")));
     }
     inner.change_catalog(|store| store.drop_schema(name)).map(|_| ())
-}
-
-/// `REFRESH TABLE name`, which the parser does not know.
-fn refresh_target(sql: &str) -> Result<Option<TableReference>> {
-    let text = sql.trim().trim_end_matches(';').trim();
-    let mut words = text.split_whitespace();
-    if !(words.next().is_some_and(|word| word.eq_ignore_ascii_case("refresh"))
-        && words.next().is_some_and(|word| word.eq_ignore_ascii_case("table")))
-    {
-        return Ok(None);
-    }
-    match (words.next(), words.next()) {
-        (Some(name), None) => Ok(Some(TableReference::from(name))),
-        _ => Err(Error::user("write REFRESH TABLE <schema>.<table>")),
-    }
 }
 
 /// `$1…$n` in ordinal order; a gap or a parameter without a type in sight is text.

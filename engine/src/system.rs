@@ -1,8 +1,10 @@
-//! The engine's own tables: `system.nodes`, `files`, `queries`, `tasks`, `settings`. Rows are taken when a statement is planned.
+//! The engine's own tables: `system.cache`, `files`, `nodes`, `queries`, `settings`, `tasks`. Rows are taken when a statement is planned.
 
+use crate::catalog::Table;
+use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
 use crate::coordinator::registry::QueryState;
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
+use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
@@ -16,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Names of the system tables.
-pub const NAMES: [&str; 5] = ["files", "nodes", "queries", "settings", "tasks"];
+pub const NAMES: [&str; 6] = ["cache", "files", "nodes", "queries", "settings", "tasks"];
 
 type Rows = Arc<dyn Fn() -> Vec<ArrayRef> + Send + Sync>;
 
@@ -82,6 +84,19 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("last_heartbeat_ms"),
     ];
     add("nodes", fields, Arc::new(move || node_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("node_id"),
+        text("table_schema"),
+        text("table_name"),
+        text("path"),
+        text("column_name"),
+        Field::new("computed", DataType::Boolean, true),
+        count("row_groups"),
+        count("pinned_row_groups"),
+        count("bytes"),
+    ];
+    add("cache", fields, Arc::new(move || cache_rows(&of)));
     let of = coordinator.clone();
     let fields = vec![
         text("table_schema"),
@@ -151,6 +166,38 @@ fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&nodes, |node| node.cpu_threads as u64),
         counts(&nodes, |node| node.file_count as u64),
         counts(&nodes, |node| node.heartbeat_age_ms),
+    ]
+}
+
+/// A column of a file in a node's cache, once for each table that the file belongs to.
+fn cache_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let snapshot = coordinator.inner.snapshot();
+    let mut tables: BTreeMap<String, Vec<&Table>> = BTreeMap::new();
+    for table in snapshot.schemas.values().flat_map(|tables| tables.values()) {
+        for file in &table.files {
+            tables.entry(format!("{}/{}", file.store_url.trim_end_matches('/'), file.path)).or_default().push(table);
+        }
+    }
+    let cached = coordinator.inner.membership.cached_columns();
+    let mut rows: Vec<(&str, Option<&Table>, &CachedColumn)> = vec![];
+    for (node, columns) in &cached {
+        for column in columns.iter() {
+            match tables.get(&column.file) {
+                Some(tables) => rows.extend(tables.iter().map(|table| (node.as_str(), Some(*table), column))),
+                None => rows.push((node, None, column)),
+            }
+        }
+    }
+    vec![
+        strings(&rows, |(node, _, _)| node.to_string()),
+        Arc::new(rows.iter().map(|(_, table, _)| table.map(|table| table.schema_name.clone())).collect::<StringArray>()),
+        Arc::new(rows.iter().map(|(_, table, _)| table.map(|table| table.name.clone())).collect::<StringArray>()),
+        strings(&rows, |(_, _, column)| column.file.clone()),
+        strings(&rows, |(_, _, column)| column.column.clone()),
+        Arc::new(rows.iter().map(|(_, _, column)| Some(column.computed)).collect::<BooleanArray>()),
+        counts(&rows, |(_, _, column)| column.row_groups),
+        counts(&rows, |(_, _, column)| column.pinned_row_groups),
+        counts(&rows, |(_, _, column)| column.bytes),
     ]
 }
 

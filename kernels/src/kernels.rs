@@ -4,28 +4,38 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::bind::{self, Program};
-use crate::cache::ChunkCache;
+use crate::cache::{ChunkCache, MemoryAccount, Unaccounted};
 use crate::chunk::Chunk;
-use crate::device::{DevicePolicy, DeviceReport, Devices};
+use crate::device::{DeviceFaults, DevicePolicy, DeviceReport, Devices};
 use crate::error::{Decline, KernelError};
 use crate::host;
 use crate::plan::{self, AggregatePlan};
 use crate::state::PartialState;
 
 /// How much memory kernels may keep, and which devices they may use.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct KernelsConfig {
     /// Bytes of encoded chunks kept in host memory. Default 1 GiB; 0 keeps none.
     pub host_cache_bytes: u64,
+    /// Who lends the memory of those chunks. Default [`Unaccounted`].
+    pub host_memory: Arc<dyn MemoryAccount>,
     /// Bytes of chunk copies kept in device memory, and the most one row group may take there. Default 1 GiB.
     pub device_cache_bytes: u64,
     /// Which devices may run kernels. Default [`DevicePolicy::Hardware`].
     pub device: DevicePolicy,
+    /// Failures on purpose. Default none.
+    pub device_faults: DeviceFaults,
 }
 
 impl Default for KernelsConfig {
     fn default() -> Self {
-        Self { host_cache_bytes: 1 << 30, device_cache_bytes: 1 << 30, device: DevicePolicy::Hardware }
+        Self {
+            host_cache_bytes: 1 << 30,
+            host_memory: Arc::new(Unaccounted),
+            device_cache_bytes: 1 << 30,
+            device: DevicePolicy::Hardware,
+            device_faults: DeviceFaults::default(),
+        }
     }
 }
 
@@ -72,8 +82,8 @@ impl Kernels {
     /// Never fails: without a device the host kernels remain. The device is looked for on first need.
     pub fn open(config: KernelsConfig) -> Self {
         let inner = Inner {
-            cache: ChunkCache::new(config.host_cache_bytes),
-            devices: Devices::new(config.device, config.device_cache_bytes),
+            cache: ChunkCache::new(config.host_cache_bytes, config.host_memory),
+            devices: Devices::new(config.device, config.device_cache_bytes, config.device_faults),
             tally: Tally::default(),
         };
         Self { inner: Arc::new(inner) }

@@ -32,9 +32,9 @@ mod simd;
 mod state;
 mod total_order;
 
-pub use cache::{ChunkCache, ChunkColumn, ChunkKey};
+pub use cache::{CachedChunk, ChunkCache, ChunkColumn, ChunkKey, MemoryAccount, Unaccounted};
 pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
-pub use device::{AdapterReport, DevicePolicy, DeviceReport, adapters};
+pub use device::{AdapterReport, DeviceFaults, DevicePolicy, DeviceReport, adapters};
 pub use error::{Decline, KernelError};
 pub use exact_float::ExactFloatSum;
 pub use expr::{ArithmeticOp, ColumnType, CompareOp, Expr, Literal};

@@ -41,6 +41,15 @@ pub const MEMBER_TABLE_LANES_MAX: u64 = 65_536;
 /// Lanes of an integer column up to which a function of it is evaluated lane by lane instead of row by row.
 pub const DOMAIN_LANES_MAX: u64 = 65_536;
 
+/// The part of the cached bytes that chunks take which were not used again yet: one of this many parts.
+pub const SMALL_SHARE: u64 = 10;
+
+/// Uses of a cached chunk that are counted: each lets it pass eviction once.
+pub const USES_MAX: u8 = 3;
+
+/// The part of the cache that pinned chunks may take, as a fraction: the rest serves what nobody pinned.
+pub const PINNED_SHARE: (u64, u64) = (3, 4);
+
 /// Compiled device pipelines kept; the least recently used goes first.
 pub const PIPELINES_MAX: usize = 64;
 

@@ -144,6 +144,21 @@ def test_a_panic_in_one_worker_is_an_error(tmp_path, expected, fault):
         assert all(worker.running() for worker in running.workers.values()), "a panic ended a worker"
 
 
+@pytest.mark.parametrize("fault", ["device-allocation-3", "device-shader-1", "device-loss-2"])
+def test_a_failing_device_is_one_part_on_the_host_with_its_reason(tmp_path, expected, fault):
+    with numbers(tmp_path, faults={"node-2": [fault]}) as running:
+        pid = running.workers["node-2"].pid
+        assert running.rows(SHAPES["aggregate"], kernel="device") == expected["aggregate"]
+        tasks = "SELECT node_id, device, reason FROM system.tasks WHERE kernel_rows > 0 AND query_id = (SELECT max(query_id) FROM system.tasks)"
+        found = {node: (device, reason) for node, device, reason in running.rows(tasks)}
+        assert found["node-1"] == found["node-3"] == ("device", "")
+        assert "device" in found["node-2"][1], f"no reason for what ran elsewhere: {found}"
+        # One failure is no reason to give the device up, let alone the process.
+        assert running.rows(SHAPES["aggregate"], kernel="device") == expected["aggregate"]
+        assert set(running.rows(tasks)) == {(node, "device", "") for node in ("node-1", "node-2", "node-3")}
+        assert running.workers["node-2"].pid == pid and running.workers["node-2"].running()
+
+
 # Each keeps the workers busy for minutes: inside a fragment, and between a fragment and the client.
 ENDLESS = {
     "aggregate": "SELECT count(*) FROM numbers a JOIN numbers b ON a.small = b.small WHERE a.id + b.id <> 5",

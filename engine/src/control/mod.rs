@@ -15,7 +15,7 @@ pub const REGISTER: &str = "bowshot.register";
 /// Action type of [`Heartbeat`].
 pub const HEARTBEAT: &str = "bowshot.heartbeat";
 /// Version of this protocol: both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 /// Metadata key of the shared secret on every call between nodes.
 pub const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
 
@@ -62,6 +62,8 @@ pub struct Heartbeat {
     pub inventory: Option<Vec<VolumeFile>>,
     /// Bytes in the column cache.
     pub cached_bytes: u64,
+    /// What is in it, only when it is not what the last heartbeat said.
+    pub cached_columns: Option<Vec<CachedColumn>>,
     /// Card the kernels found, or why none (probing ends after registration).
     pub device: String,
     /// Unix milliseconds when the volumes were last listed.
@@ -79,6 +81,23 @@ pub struct HeartbeatAnswer {
     pub acknowledged_epoch: u64,
     /// Files (`volume/path`) whose content checksum is wanted, because another node reports a file of the same name.
     pub wanted_checksums: Vec<String>,
+}
+
+/// A column of a file in a worker's column cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachedColumn {
+    /// URL of the file: `node://volume/path` or `s3://bucket/path`.
+    pub file: String,
+    /// Name of the column, or the expression.
+    pub column: String,
+    /// Whether it is an expression over columns.
+    pub computed: bool,
+    /// Row groups that are there.
+    pub row_groups: u64,
+    /// Those of them that stay until UNCACHE TABLE.
+    pub pinned_row_groups: u64,
+    /// Bytes of memory.
+    pub bytes: u64,
 }
 
 /// A Parquet file of a volume, with the facts of its footer.

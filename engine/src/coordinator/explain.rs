@@ -5,17 +5,15 @@ use super::observer::{QueryObserver, TaskRecord};
 use super::query::{PlannedQuery, QueryStream, plan_physical, run_to_end};
 use crate::error::{Result, from_datafusion};
 use crate::fragment::placement::Placement;
+use crate::limits;
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::physical_plan::display::DisplayableExecutionPlan;
 use datafusion_distributed::{DistributedExec, DistributedMetricsFormat, display_plan_ascii, explain_analyze};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use uuid::Uuid;
-
-/// How long the workers' operator metrics may take to arrive after the last row.
-const METRICS_WAIT: Duration = Duration::from_secs(5);
 
 /// Columns of both statements.
 pub fn schema() -> SchemaRef {
@@ -53,7 +51,7 @@ pub(crate) async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, v
     let plan = match run.plan.is::<DistributedExec>() {
         true => {
             let format = if verbose { DistributedMetricsFormat::PerTask } else { DistributedMetricsFormat::Aggregated };
-            match tokio::time::timeout(METRICS_WAIT, explain_analyze(run.plan.clone(), format)).await {
+            match tokio::time::timeout(limits::TASK_REPORTS_WAIT, explain_analyze(run.plan.clone(), format)).await {
                 Ok(text) => text.map_err(|error| from_datafusion(&error).with_query(query_id))?,
                 Err(_) => "the workers' metrics did not arrive".into(),
             }

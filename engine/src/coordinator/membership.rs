@@ -1,6 +1,6 @@
 //! Which nodes are there, how long ago each was heard, and what their volumes hold.
 
-use crate::control::{Heartbeat, HeartbeatAnswer, Register, UnreadableFile, VolumeFile};
+use crate::control::{CachedColumn, Heartbeat, HeartbeatAnswer, Register, UnreadableFile, VolumeFile};
 use crate::error::{Error, Result};
 use crate::limits;
 use parking_lot::RwLock;
@@ -85,6 +85,7 @@ struct Node {
     tripped_until: Option<Instant>,
     device: String,
     cached_bytes: u64,
+    cached_columns: Arc<Vec<CachedColumn>>,
     epoch: u64,
     listed_at_ms: u64,
     files: Arc<BTreeMap<String, VolumeFile>>,
@@ -137,6 +138,7 @@ impl Membership {
             tripped_until: None,
             device: register.device.clone(),
             cached_bytes: 0,
+            cached_columns: Arc::default(),
             epoch: 0,
             listed_at_ms: 0,
             files: Arc::default(),
@@ -155,6 +157,9 @@ impl Membership {
         };
         node.heard = Instant::now();
         node.cached_bytes = beat.cached_bytes;
+        if let Some(columns) = beat.cached_columns {
+            node.cached_columns = Arc::new(columns);
+        }
         node.device = beat.device;
         if let Some(files) = beat.inventory {
             node.files = Arc::new(files.into_iter().map(|file| (format!("{}/{}", file.volume, file.path), file)).collect());
@@ -197,6 +202,14 @@ impl Membership {
             .filter(|node| node.state(now) != NodeState::Dead)
             .map(|node| (node.register.node_id.clone(), (node.state(now), node.files.clone())))
             .collect()
+    }
+
+    /// What is in the column cache of every node that is not dead, as of its last heartbeat, by node id.
+    pub fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>> {
+        let now = Instant::now();
+        let nodes = self.nodes.read();
+        let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
+        alive.map(|node| (node.register.node_id.clone(), node.cached_columns.clone())).collect()
     }
 
     /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.

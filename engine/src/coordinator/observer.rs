@@ -1,6 +1,7 @@
 //! What a query did, task by task: the one source of the figures in EXPLAIN ANALYZE, the footer, `system.tasks` and the metrics.
 
 use crate::fragment::transport::{BYTES_MOVED_METRIC, FROM_FRAGMENT_LABEL, FROM_TASK_LABEL};
+use crate::operators::cache_columns::{CACHED_BYTES_METRIC, CACHED_CHUNKS_METRIC, COLUMN_LABEL};
 use crate::operators::hot_aggregate::{DECLINED_METRIC, EXECUTOR_LABEL, KERNEL_ROWS_METRIC, REASON_LABEL};
 use crate::operators::panic_guard::{ELAPSED_METRIC, ROWS_METRIC};
 use datafusion::physical_plan::metrics::MetricValue;
@@ -93,6 +94,18 @@ struct Task {
     device_rows: u64,
     host_rows: u64,
     declined: BTreeSet<String>,
+    cached: BTreeMap<String, CachedByTask>,
+}
+
+/// What CACHE TABLE or UNCACHE TABLE did with a column.
+#[derive(Debug, Clone, Default)]
+pub struct CachedByTask {
+    /// Chunks that were pinned or dropped.
+    pub chunks: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Why there are not more.
+    pub reason: Option<String>,
 }
 
 /// Bytes on one edge of the plan, still counting while the stream runs.
@@ -174,6 +187,11 @@ impl QueryObserver {
                 "bytes_scanned" => task.bytes_scanned += count,
                 KERNEL_ROWS_METRIC if label(EXECUTOR_LABEL).as_deref() == Some("device") => task.device_rows += count,
                 KERNEL_ROWS_METRIC => task.host_rows += count,
+                CACHED_CHUNKS_METRIC => task.cached.entry(label(COLUMN_LABEL).unwrap_or_default()).or_default().chunks += count,
+                CACHED_BYTES_METRIC => task.cached.entry(label(COLUMN_LABEL).unwrap_or_default()).or_default().bytes += count,
+                DECLINED_METRIC if label(COLUMN_LABEL).is_some() => {
+                    task.cached.entry(label(COLUMN_LABEL).unwrap_or_default()).or_default().reason = label(REASON_LABEL);
+                }
                 DECLINED_METRIC => drop(task.declined.insert(label(REASON_LABEL).unwrap_or_default())),
                 BYTES_MOVED_METRIC => {
                     let number = |name| label(name).and_then(|text| text.parse::<usize>().ok());
@@ -246,6 +264,20 @@ impl QueryObserver {
             }
         }
         records.into_values().collect()
+    }
+
+    /// What CACHE TABLE or UNCACHE TABLE did, by node and column.
+    pub fn cached(&self) -> BTreeMap<(String, String), CachedByTask> {
+        let mut all: BTreeMap<(String, String), CachedByTask> = BTreeMap::new();
+        for task in self.inner.lock().tasks.values() {
+            for (column, part) in &task.cached {
+                let whole = all.entry((task.node_id.clone(), column.clone())).or_default();
+                whole.chunks += part.chunks;
+                whole.bytes += part.bytes;
+                whole.reason = whole.reason.take().or_else(|| part.reason.clone());
+            }
+        }
+        all
     }
 
     /// The figures so far.

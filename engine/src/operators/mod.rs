@@ -1,6 +1,7 @@
 //! Physical operators of our own. Each replaces a node in place: same topology, same schema, same partitioning. And aggregates of our
 //! own, under DataFusion's names.
 
+pub mod cache_columns;
 pub mod exact_aggregates;
 pub mod hot_aggregate;
 pub mod hot_plan;

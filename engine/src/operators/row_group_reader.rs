@@ -6,6 +6,7 @@
 
 use super::translate::{ColumnSource, column_type};
 use crate::catalog::footer::row_group_offset;
+use crate::control::CachedColumn;
 use crate::limits;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -40,6 +41,8 @@ pub struct KernelRuntime {
     /// Executors and column cache.
     pub kernels: Kernels,
     footers: Cache<Arc<str>, ArrowReaderMetadata>,
+    /// The version of each file that was opened last.
+    versions: Cache<String, Arc<str>>,
     /// One for each row group that was loaded of late.
     flights: Cache<(Arc<str>, usize), Arc<Mutex<Flown>>>,
     computations: Cache<Arc<Computation>, u64>,
@@ -62,6 +65,7 @@ impl KernelRuntime {
         Self {
             kernels,
             footers: Cache::new(limits::FOOTERS_CACHED),
+            versions: Cache::new(limits::VERSIONS_KEPT),
             flights: Cache::new(limits::FLIGHTS_KEPT),
             computations: Cache::new(limits::COMPUTATIONS_KEPT),
             encoded: Arc::default(),
@@ -71,6 +75,39 @@ impl KernelRuntime {
     /// Chunks that were encoded or computed so far.
     pub fn chunks_encoded(&self) -> u64 {
         self.encoded.load(Ordering::Relaxed)
+    }
+
+    /// Whatever the cache holds, by file and column, the largest first and as many as a heartbeat carries.
+    pub fn cached_columns(&self) -> Vec<CachedColumn> {
+        let mut columns: HashMap<(Arc<str>, ChunkColumn), CachedColumn> = HashMap::new();
+        for chunk in self.kernels.cache().entries() {
+            let column = columns.entry((chunk.key.file, chunk.key.column)).or_default();
+            column.row_groups += 1;
+            column.pinned_row_groups += u64::from(chunk.pinned);
+            column.bytes += chunk.bytes;
+        }
+        let mut largest: Vec<_> = columns.into_iter().collect();
+        largest.sort_by(|((file, column), a), ((other_file, other), b)| {
+            b.bytes.cmp(&a.bytes).then_with(|| (file, column).cmp(&(other_file, other)))
+        });
+        largest.truncate(limits::CACHED_COLUMNS_LISTED);
+        let computations: HashMap<u64, Arc<Computation>> =
+            self.computations.iter().map(|(computation, id)| (id, (*computation).clone())).collect();
+        let named = largest.into_iter().map(|((file, column), mut cached)| {
+            (cached.column, cached.computed) = match column {
+                ChunkColumn::Stored(index) => {
+                    let name =
+                        self.footers.get(&file).and_then(|footer| Some(footer.schema().fields().get(index as usize)?.name().clone()));
+                    (name.unwrap_or_else(|| format!("column {index}")), false)
+                }
+                ChunkColumn::Computed(id) => {
+                    (computations.get(&id).map_or_else(|| "an expression".into(), |computation| computation.0.to_string()), true)
+                }
+            };
+            cached.file = path_of(&file).to_string();
+            cached
+        });
+        named.collect()
     }
 
     /// The lock of those who load chunks of a row group.
@@ -279,6 +316,11 @@ impl FileReader {
         let meta = &planned.object_meta;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         let identity: Arc<str> = format!("{store_url}{}@{}:{version}", meta.location, meta.size).into();
+        if let Some(before) = runtime.versions.get(path_of(&identity)).filter(|before| *before != identity) {
+            // Nobody asks for chunks of a version that was replaced: they would hold memory, pinned ones for good.
+            runtime.kernels.cache().remove(&before, None);
+        }
+        runtime.versions.insert(path_of(&identity).to_string(), identity.clone());
         let metadata = match runtime.footers.get(&identity) {
             Some(metadata) => metadata,
             None => {
@@ -344,6 +386,34 @@ impl FileReader {
             self.load(row_group, row_count, &mut flown, &mut chunks, &mut bytes).await?;
         }
         Ok(ReadRowGroup { rows: RowGroup { row_count, chunks: chunks.into_iter().flatten().collect() }, bytes })
+    }
+
+    /// Loads the chunks of a row group and pins them. Returns their bytes.
+    pub async fn pin(&self, row_group: usize) -> Result<u64, ReadError> {
+        let read = self.read(row_group).await?;
+        let mut bytes = 0;
+        for (column, chunk) in self.columns.iter().zip(&read.rows.chunks) {
+            self.runtime.kernels.cache().pin(self.key(row_group, column.id()), chunk).map_err(ReadError::Declined)?;
+            bytes += chunk.bytes() as u64;
+        }
+        Ok(bytes)
+    }
+
+    /// Drops these columns of the file from the cache; with `all`, whatever was computed from them too. Returns columns, chunks and bytes.
+    pub fn drop_cached(&self, columns: &[String], all: bool) -> Vec<(String, usize, u64)> {
+        let cache = self.runtime.kernels.cache();
+        let indices = columns.iter().filter_map(|name| Some((name, self.metadata.schema().index_of(name).ok()?)));
+        let mut dropped: Vec<(String, usize, u64)> = indices
+            .map(|(name, index)| {
+                let (chunks, bytes) = cache.remove(&self.identity, Some(ChunkColumn::Stored(index as u32)));
+                (name.clone(), chunks, bytes)
+            })
+            .collect();
+        if all {
+            let (chunks, bytes) = cache.remove(&self.identity, None);
+            dropped.extend((chunks > 0).then(|| ("(computed)".to_string(), chunks, bytes)));
+        }
+        dropped
     }
 
     fn key(&self, row_group: usize, column: ChunkColumn) -> ChunkKey {
@@ -434,6 +504,11 @@ impl FileReader {
         }
         encoders.into_iter().map(|encoder| encoder.finish().map_err(ReadError::from)).collect()
     }
+}
+
+/// The file of an identity, without its version.
+fn path_of(identity: &str) -> &str {
+    identity.rsplit_once('@').map_or(identity, |(path, _)| path)
 }
 
 /// Asks the decoder for string columns as dictionaries: their pages mostly are, and chunks hold codes anyway.

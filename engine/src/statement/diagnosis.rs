@@ -36,7 +36,8 @@ fn shortened(text: &str) -> String {
     }
 }
 
-fn missing_table(missing: &str, snapshot: &Snapshot) -> String {
+/// What to say of a table that is not there.
+pub fn missing_table(missing: &str, snapshot: &Snapshot) -> String {
     let last = |name: &str| name.rsplit('.').next().unwrap_or_default().to_string();
     let wanted = last(missing);
     let stored = snapshot.schemas.iter().flat_map(|(schema, tables)| tables.keys().map(move |name| format!("{schema}.{name}")));

@@ -3,9 +3,12 @@
 //! - `panic-in-scan`: every scan panics on its second batch.
 //! - `panic-in-head`: the fragment's head operator panics on its first batch.
 //! - `slow-scan`: every batch of a scan takes 200 ms.
+//! - `device-allocation-N`, `device-shader-N`, `device-loss-N`: the device's Nth buffer finds no memory, its Nth shader does not compile, or
+//!   it is lost in its Nth dispatch.
 
 use crate::error::Error;
 use crate::operators::in_place::{InPlace, InPlaceExec};
+use bowshot_kernels::DeviceFaults;
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -16,15 +19,35 @@ use futures::StreamExt;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Starts the names of faults of the device.
+const ON_DEVICE: &str = "device-";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     PanicAtBatch(usize),
     Slow(Duration),
 }
 
+/// The named faults that are about the device.
+pub fn of_device(names: &[String]) -> Result<DeviceFaults, Error> {
+    let mut faults = DeviceFaults::default();
+    for name in names.iter().filter(|name| name.starts_with(ON_DEVICE)) {
+        let unknown = || Error::user(format!("worker.faults names the unknown fault '{name}'"));
+        let (kind, call) = name[ON_DEVICE.len()..].split_once('-').ok_or_else(unknown)?;
+        let call = Some(call.parse().map_err(|_| unknown())?);
+        match kind {
+            "allocation" => faults.allocation = call,
+            "shader" => faults.shader = call,
+            "loss" => faults.loss = call,
+            _ => return Err(unknown()),
+        }
+    }
+    Ok(faults)
+}
+
 /// Wraps the nodes that the named faults are about.
 pub fn inject(faults: &[String], mut plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    for name in faults {
+    for name in faults.iter().filter(|name| !name.starts_with(ON_DEVICE)) {
         let wrap = |node: Arc<dyn ExecutionPlan>, fault: Fault| InPlaceExec::over(node, Arc::new(fault));
         let on_scans = |plan: Arc<dyn ExecutionPlan>, fault| {
             let wrapped = plan.transform_up(|node| {

@@ -2,6 +2,7 @@
 
 pub mod fault;
 pub mod inventory;
+pub mod memory;
 pub mod plan_check;
 pub mod registration;
 pub mod service;
@@ -12,11 +13,9 @@ use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::operators::row_group_reader::KernelRuntime;
 use bowshot_kernels::{DevicePolicy, Kernels, KernelsConfig};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use std::future::Future;
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 
@@ -48,9 +47,9 @@ impl WorkerNode {
             stores.add_bucket(storage)?;
         }
         let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 2 };
-        // Names the five largest consumers when memory runs out.
-        let pool = TrackConsumersPool::new(FairSpillPool::new(memory_bytes as usize), NonZeroUsize::new(5).unwrap_or(NonZeroUsize::MIN));
-        let mut builder = RuntimeEnvBuilder::new().with_memory_pool(Arc::new(pool)).with_object_store_registry(stores.clone());
+        let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
+        let memory = Arc::new(memory::NodeMemory::new(memory_bytes, cache_bytes));
+        let mut builder = RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).with_object_store_registry(stores.clone());
         if let Some(folder) = &config.spill_dir {
             builder = builder.with_temp_file_path(folder);
         }
@@ -61,8 +60,11 @@ impl WorkerNode {
             "software" => DevicePolicy::AllowSoftware,
             other => return Err(Error::user(format!("worker.kernel_device cannot be '{other}': use off, hardware or software"))),
         };
-        let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
-        let kernels = Kernels::open(KernelsConfig { host_cache_bytes: cache_bytes, device, ..Default::default() });
+        let host_memory = memory.cache_account();
+        let device_faults = fault::of_device(&config.faults)?;
+        let kernels =
+            Kernels::open(KernelsConfig { host_cache_bytes: cache_bytes, host_memory, device, device_faults, ..Default::default() });
+        memory.share_with(kernels.clone());
         let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
         Ok(Self { config, runtime, stores, kernels: KernelRuntime::new(kernels), channels })
     }

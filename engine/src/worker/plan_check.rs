@@ -1,10 +1,10 @@
 //! What a worker checks of every plan before it runs, and how it rewrites it.
 
 use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
-use crate::config::{BowshotOptions, KernelChoice};
+use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{panic_guard, yielding};
+use crate::operators::{cache_columns, panic_guard, yielding};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -18,10 +18,14 @@ use std::sync::Arc;
 /// Checks and rewrites one task's plan.
 pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<WorkerPlanRewriteEventResponse> {
     check(node, &event.plan)?;
-    let choice = event.session_config.options().extensions.get::<BowshotOptions>().map_or(KernelChoice::Auto, |options| options.kernel);
-    let plan = event.plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
+    let options = event.session_config.options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+    let plan = match options.cache_action {
+        CacheAction::None => event.plan,
+        action => cache_columns::over_scans(event.plan, &node.kernels, action)?,
+    };
+    let plan = plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
         Some(aggregate) if *aggregate.mode() == AggregateMode::Partial => {
-            let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), choice);
+            let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), options.kernel);
             Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))
         }
         _ => Ok(Transformed::no(plan)),

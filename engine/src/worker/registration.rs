@@ -71,6 +71,7 @@ async fn beat(
     wanted: &mut HashSet<String>,
 ) -> Result<Inventory> {
     let mut acknowledged = 0;
+    let mut told_columns = None;
     loop {
         let asked = wanted.clone();
         let listing = tokio::task::spawn_blocking(move || {
@@ -79,12 +80,14 @@ async fn beat(
         });
         inventory = listing.await.map_err(|error| Error::bug(format!("listing the volumes failed: {error}")))?;
         let changed = acknowledged != inventory.epoch();
+        let cached_columns = node.kernels.cached_columns();
         let heartbeat = Heartbeat {
             node_id: node.config.node_id.clone(),
             incarnation: incarnation.to_string(),
             inventory_epoch: inventory.epoch(),
             inventory: changed.then(|| inventory.files().to_vec()),
             cached_bytes: node.kernels.kernels.cache().bytes(),
+            cached_columns: (told_columns.as_ref() != Some(&cached_columns)).then(|| cached_columns.clone()),
             device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
             unreadable: inventory.unreadable().to_vec(),
@@ -93,6 +96,7 @@ async fn beat(
             Ok(answer) if answer.register_again => return Ok(inventory),
             Ok(answer) => {
                 acknowledged = answer.acknowledged_epoch;
+                told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
             }
             Err(error) => {

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 use wgpu::*;
 
 use super::copies::{ChunkCopies, RecentlyUsed};
+use super::faults::Faults;
 use super::layout::Layout;
 use super::wgsl::{self, Shader};
 use super::{AdapterReport, DevicePolicy, DeviceReport};
@@ -71,11 +72,12 @@ pub(super) struct Gpu {
     lost: Arc<Mutex<Option<String>>>,
     copy_budget_bytes: u64,
     in_flight_bytes: AtomicU64,
+    faults: Arc<Faults>,
 }
 
 impl Gpu {
     /// Opens the best adapter that the policy allows; the error is the reason for a report.
-    pub(super) fn open(policy: DevicePolicy, copy_budget_bytes: u64) -> Result<Self, DeviceReport> {
+    pub(super) fn open(policy: DevicePolicy, copy_budget_bytes: u64, faults: Arc<Faults>) -> Result<Self, DeviceReport> {
         let unavailable = |reason: String| DeviceReport { reason: Some(reason), ..DeviceReport::default() };
         let Some(adapter) = found().into_iter().next() else {
             return Err(unavailable("no adapter was found".into()));
@@ -123,6 +125,7 @@ impl Gpu {
             lost,
             copy_budget_bytes,
             in_flight_bytes: AtomicU64::new(0),
+            faults,
         })
     }
 
@@ -132,7 +135,6 @@ impl Gpu {
     }
 
     /// Destroys the device, as a driver reset would.
-    #[cfg(test)]
     pub(super) fn destroy(&self) {
         self.device.destroy();
         let _ = self.device.poll(PollType::Poll);
@@ -191,21 +193,14 @@ impl Gpu {
 
     fn dispatch(&self, program: &Program<'_>, layout: &Layout, shader: &Shader) -> Result<Vec<u32>, KernelError> {
         let (pipeline, bind_group_layout) = self.pipeline(shader);
+        if self.faults.loses_device() {
+            self.destroy();
+        }
         let total_bytes = u64::from(layout.words()) * 4;
         let parameters = self.filled(&[bytemuck::cast_slice(&shader.parameters)])?;
         let tables = self.filled(&[bytemuck::cast_slice(&shader.tables)])?;
-        let totals = self.device.create_buffer(&BufferDescriptor {
-            label: Some("totals"),
-            size: total_bytes,
-            usage: BufferUsages::STORAGE | BufferUsages::COPY_SRC,
-            mapped_at_creation: false,
-        });
-        let readback = self.device.create_buffer(&BufferDescriptor {
-            label: Some("readback"),
-            size: total_bytes,
-            usage: BufferUsages::MAP_READ | BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let totals = self.buffer("totals", total_bytes, BufferUsages::STORAGE | BufferUsages::COPY_SRC, false);
+        let readback = self.buffer("readback", total_bytes, BufferUsages::MAP_READ | BufferUsages::COPY_DST, false);
         let mut buffers = vec![parameters, totals.clone(), tables];
         for column in &shader.columns {
             buffers.push(self.copy_of(&program.chunks[*column])?);
@@ -250,15 +245,16 @@ impl Gpu {
         Ok(bytemuck::pod_collect_to_vec(&view))
     }
 
+    fn buffer(&self, label: &str, size: u64, usage: BufferUsages, mapped_at_creation: bool) -> Buffer {
+        // No device has that much: it refuses, and the buffer is as invalid as one that memory ran out for.
+        let size = if self.faults.fails_allocation() { 1 << 62 } else { size };
+        self.device.create_buffer(&BufferDescriptor { label: Some(label), size, usage, mapped_at_creation })
+    }
+
     /// A storage buffer that starts with these bytes, each part a multiple of 4 long.
     fn filled(&self, parts: &[&[u8]]) -> Result<Buffer, KernelError> {
         let bytes: usize = parts.iter().map(|part| part.len()).sum();
-        let buffer = self.device.create_buffer(&BufferDescriptor {
-            label: None,
-            size: bytes.max(16) as u64,
-            usage: BufferUsages::STORAGE,
-            mapped_at_creation: true,
-        });
+        let buffer = self.buffer("column", bytes.max(16) as u64, BufferUsages::STORAGE, true);
         {
             let mut view = buffer.get_mapped_range_mut(..).map_err(|error| KernelError::device(error.to_string()))?;
             let mut start = 0;
@@ -306,7 +302,7 @@ impl Gpu {
         });
         let module = self.device.create_shader_module(ShaderModuleDescriptor {
             label: Some("hot aggregation"),
-            source: ShaderSource::Wgsl(shader.source.as_str().into()),
+            source: ShaderSource::Wgsl(if self.faults.fails_shader() { "no shader".into() } else { shader.source.as_str().into() }),
         });
         let pipeline = self.device.create_compute_pipeline(&ComputePipelineDescriptor {
             label: Some("hot aggregation"),

@@ -4,6 +4,7 @@
 //! host kernel has the rest of the process.
 
 mod copies;
+mod faults;
 mod gpu;
 mod layout;
 #[cfg(test)]
@@ -17,6 +18,8 @@ use parking_lot::Mutex;
 use crate::bind::Program;
 use crate::error::KernelError;
 use crate::state::Partial;
+pub use faults::DeviceFaults;
+use faults::Faults;
 use gpu::Gpu;
 pub use gpu::adapters;
 
@@ -86,12 +89,13 @@ enum State {
 pub(crate) struct Devices {
     policy: DevicePolicy,
     cache_bytes: u64,
+    faults: Arc<Faults>,
     state: Mutex<(State, u32)>,
 }
 
 impl Devices {
-    pub(crate) fn new(policy: DevicePolicy, cache_bytes: u64) -> Self {
-        Self { policy, cache_bytes, state: Mutex::new((State::Unopened, 0)) }
+    pub(crate) fn new(policy: DevicePolicy, cache_bytes: u64, faults: DeviceFaults) -> Self {
+        Self { policy, cache_bytes, faults: Arc::new(Faults::new(faults)), state: Mutex::new((State::Unopened, 0)) }
     }
 
     pub(crate) fn report(&self) -> DeviceReport {
@@ -127,7 +131,7 @@ impl Devices {
                     let reason = Some("devices are switched off".into());
                     State::Unavailable(DeviceReport { reason, ..DeviceReport::default() })
                 }
-                policy => match Gpu::open(policy, self.cache_bytes) {
+                policy => match Gpu::open(policy, self.cache_bytes, Arc::clone(&self.faults)) {
                     Ok(gpu) => State::Open(Arc::new(gpu)),
                     Err(report) => State::Unavailable(report),
                 },

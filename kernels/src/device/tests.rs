@@ -81,7 +81,7 @@ fn literals_do_not_change_the_shader() {
 
 #[test]
 fn a_lost_device_is_opened_once_more_and_then_given_up() {
-    let devices = Devices::new(DevicePolicy::AllowSoftware, 1 << 26);
+    let devices = Devices::new(DevicePolicy::AllowSoftware, 1 << 26, DeviceFaults::default());
     if !devices.report().available {
         println!("no adapter here: {:?}", devices.report());
         return;
