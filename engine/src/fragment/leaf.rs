@@ -78,6 +78,10 @@ fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUp
     }
     let partitions = event.session_config.target_partitions().max(2);
     let variants = files.into_iter().map(|files| {
+        if files.is_empty() {
+            // A scan of no file would still ask for its store, and a node need not have every volume.
+            return nothing(event.plan, partitions);
+        }
         let mut variant = scan.clone();
         variant.file_groups = split_by_row_groups(&files, partitions);
         DataSourceExec::from_data_source(variant) as Arc<dyn ExecutionPlan>
@@ -121,9 +125,13 @@ fn ranged(file: &CatalogFile, version: i64, first: u64, last: u64) -> Partitione
     planned
 }
 
+/// A leaf of no rows in the place of `leaf`.
+fn nothing(leaf: &Arc<dyn ExecutionPlan>, partitions: usize) -> Arc<dyn ExecutionPlan> {
+    Arc::new(EmptyExec::new(leaf.schema()).with_partitions(partitions))
+}
+
 fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
-    let partitions = event.plan.output_partitioning().partition_count();
-    let nothing = Arc::new(EmptyExec::new(event.plan.schema()).with_partitions(partitions)) as Arc<dyn ExecutionPlan>;
+    let nothing = nothing(event.plan, event.plan.output_partitioning().partition_count());
     let variants = (0..event.task_count).map(|task| if task == 0 { Arc::clone(event.plan) } else { nothing.clone() });
     Ok(ScaleUpLeafNodeEventResponse::new(Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?)))
 }

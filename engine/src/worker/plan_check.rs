@@ -12,6 +12,7 @@ use datafusion::datasource::physical_plan::{FileScanConfig, ParquetSource};
 use datafusion::datasource::sink::DataSinkExec;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_distributed::{WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse};
 use std::sync::Arc;
 
@@ -24,7 +25,10 @@ pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<Worke
         action => cache_columns::over_scans(event.plan, &node.kernels, action)?,
     };
     let plan = plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
-        Some(aggregate) if *aggregate.mode() == AggregateMode::Partial => {
+        // Over no rows there is nothing for a kernel to do, nor to decline.
+        Some(aggregate)
+            if *aggregate.mode() == AggregateMode::Partial && !aggregate.input().exists(|node| Ok(node.is::<EmptyExec>()))? =>
+        {
             let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), options.kernel);
             Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))
         }

@@ -1,0 +1,49 @@
+"""Nodes need not have the same volumes: a table lies where its files are, and other nodes have no part in reading it."""
+
+import cluster
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+ROWS = 10_000
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("volumes")
+    for volume, factor in (("cold", 1), ("warm", 2)):
+        target = folder / volume / "numbers" / "part.parquet"
+        target.parent.mkdir(parents=True)
+        table = pyarrow.table({"id": list(range(ROWS)), "value": [number * factor for number in range(ROWS)]})
+        pyarrow.parquet.write_table(table, target, row_group_size=3_000)
+    nodes = [
+        cluster.Node("node-1", {"cold": folder / "cold"}),
+        cluster.Node("node-2", {"warm": folder / "warm"}),
+        cluster.Node("node-3", {"empty": folder / "empty"}),
+    ]
+    with cluster.Cluster(folder / "cluster", nodes) as three:
+        three.create_table("cold", "node://*/cold/numbers/")
+        three.create_table("warm", "node://*/warm/numbers/")
+        yield three
+
+
+@pytest.mark.parametrize("kernel", ["host", "device", "off"])
+def test_tables_of_different_volumes(running, kernel):
+    total = sum(range(ROWS))
+    assert running.rows("SELECT sum(value), count(*) FROM cold", kernel=kernel) == [(total, ROWS)]
+    assert running.rows("SELECT sum(value), max(id) FROM warm WHERE id >= 5000", kernel=kernel) == [(2 * sum(range(5_000, ROWS)), ROWS - 1)]
+    assert running.rows("SELECT id, value FROM warm WHERE id > 9997 ORDER BY id", kernel=kernel) == [(9_998, 19_996), (9_999, 19_998)]
+    groups = running.rows("SELECT id % 3, count(*) FROM cold GROUP BY id % 3 ORDER BY 1", kernel=kernel)
+    assert groups == [(0, 3_334), (1, 3_333), (2, 3_333)]
+
+
+def test_a_join_of_tables_of_different_volumes(running):
+    assert running.rows("SELECT sum(w.value - c.value) FROM cold c JOIN warm w ON c.id = w.id") == [(sum(range(ROWS)),)]
+    both = running.rows("SELECT count(*), sum(value) FROM (SELECT value FROM cold UNION ALL SELECT value FROM warm) AS both")
+    assert both == [(2 * ROWS, 3 * sum(range(ROWS)))]
+
+
+def test_a_task_without_files_is_no_declined_kernel(running):
+    running.rows("SELECT sum(value) FROM cold", kernel="host")
+    tasks = "SELECT node_id, device, reason FROM system.tasks WHERE query_id = (SELECT max(query_id) FROM system.tasks)"
+    assert sorted(running.rows(tasks)) == [("node-1", "host", ""), ("node-2", "-", ""), ("node-3", "-", "")]
