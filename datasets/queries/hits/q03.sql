@@ -1,0 +1,1 @@
+SELECT avg(userid) AS mean FROM hits
