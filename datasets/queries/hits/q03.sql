@@ -1,1 +1,1 @@
-SELECT avg(userid) AS mean FROM hits
+SELECT avg(CAST(userid AS DOUBLE PRECISION)) AS mean FROM hits

@@ -1,7 +1,8 @@
 //! ClickBench's 43 queries over the table.
 //!
 //! They differ from ClickBench's text where answers could not be compared or would be empty: rows that tie under ORDER BY … LIMIT are
-//! ordered by the rest of their columns, and as ten million rows are a tenth of ClickBench's, HAVING and OFFSET ask for a tenth.
+//! ordered by the rest of their columns; as ten million rows are a tenth of ClickBench's, HAVING and OFFSET ask for a tenth; and Q3 averages
+//! user identifiers as doubles, since their sum is beyond 64 bits and one peer's would wrap around.
 
 /// The queries in order, numbered as ClickBench does: `QUERIES[0]` is Q0. Each is one statement that names its columns.
 pub const QUERIES: [&str; 43] = [
