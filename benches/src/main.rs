@@ -54,7 +54,7 @@ struct RunArguments {
     /// Scale factor of tpch and hot.
     #[arg(long, default_value_t = 1.0)]
     sf: f64,
-    /// Rows of the table of hits (10000000 when absent) or of sweep (4000000).
+    /// Rows of the table of hits (10000000 when absent) or of sweep (2097152).
     #[arg(long)]
     rows: Option<usize>,
     /// Engines: bowshot, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
