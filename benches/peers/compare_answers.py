@@ -26,8 +26,9 @@ def main():
     for path in sorted(glob.glob(os.path.join(folder, "*.arrow"))):
         name = os.path.basename(path)[: -len(".arrow")]
         query = name.split("-")[0]
-        expected = next(path for mode in ("cold", "hot") if os.path.exists(path := os.path.join(folder, f"{query}-{reference}-{mode}.arrow")))
-        found = answers.difference(rows_of(path), rows_of(expected))
+        references = [os.path.join(folder, f"{query}-{reference}-{mode}.arrow") for mode in ("cold", "hot")]
+        expected = next(filter(os.path.exists, references), None)
+        found = answers.difference(rows_of(path), rows_of(expected)) if expected else f"not compared: {reference} gave no answer"
         if found:
             differences[name] = found
     print(json.dumps(differences))

@@ -61,9 +61,17 @@ class Hyper(Peer):
         self.process.close()
 
     def table(self, rows):
-        from tableauhyperapi import Date
+        from tableauhyperapi import Date, Timestamp
 
-        plain = [[value.to_date() if isinstance(value, Date) else value for value in row] for row in rows]
+        def plain_value(value):
+            match value:
+                case Date():
+                    return value.to_date()
+                case Timestamp():
+                    return value.to_datetime()
+            return value
+
+        plain = [[plain_value(value) for value in row] for row in rows]
         columns = list(zip(*plain))
         return pyarrow.table([pyarrow.array(list(column)) for column in columns], names=[f"c{i}" for i in range(len(columns))])
 
@@ -93,6 +101,11 @@ class ChDb(Peer):
     def run(self, sql):
         answer = self.session.query(sql, "ArrowStream")
         return pyarrow.ipc.open_stream(answer.bytes()).read_all()
+
+    def table(self, rows):
+        # The files' times have no time zone; it reads them as times of its own, which is UTC.
+        plain = [pyarrow.timestamp(field.type.unit) if pyarrow.types.is_timestamp(field.type) else field.type for field in rows.schema]
+        return rows.cast(pyarrow.schema(list(zip(rows.schema.names, plain))))
 
 
 def start(engine, files):

@@ -1,6 +1,12 @@
 //! Benchmarks that check their answers: Bowshot beside its peers on the same files, in one run.
 //!
-//! `run tpch --sf N --engines bowshot,datafusion,duckdb` and `run hot --sf N --python .venv-peers/bin/python`
+//! | command | queries |
+//! |---|---|
+//! | `run tpch --sf N --engines bowshot,datafusion,duckdb` | TPC-H's 22, cold and hot |
+//! | `run hot --sf N --python .venv-peers/bin/python` | aggregations of one table of TPC-H, hot |
+//! | `run hits --rows N --python .venv-peers/bin/python` | ClickBench's 43, hot |
+//! | `run sweep --rows N --python .venv-peers/bin/python` | one aggregation at every number of groups, hot |
+//!
 //! 1. The data are generated once below `--data`, in the demo's layout: part k of 3 in the volume of node k.
 //! 2. Every engine starts. Engines take turns query by query, so that a machine whose speed drifts is unfair to none.
 //! 3. *cold*: the first run of a query in an engine that was just started. The files are in the system's page cache for all of them.
@@ -8,9 +14,11 @@
 //!    formats; Bowshot has the Parquet files and its column cache.
 //! 5. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
 
+mod data_set;
 mod engines;
 mod environment;
 mod report;
+mod steps;
 mod suites;
 
 use clap::{Parser, Subcommand};
@@ -41,11 +49,14 @@ enum Command {
 #[derive(clap::Args)]
 struct RunArguments {
     /// The suite.
-    #[arg(value_parser = ["tpch", "hot"])]
+    #[arg(value_parser = suites::SUITES)]
     suite: String,
-    /// Scale factor.
+    /// Scale factor of tpch and hot.
     #[arg(long, default_value_t = 1.0)]
     sf: f64,
+    /// Rows of the table of hits (10000000 when absent) or of sweep (2097152).
+    #[arg(long)]
+    rows: Option<usize>,
     /// Engines: bowshot, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
     #[arg(long, value_delimiter = ',')]
     engines: Option<Vec<String>>,
@@ -82,12 +93,13 @@ fn main() -> Outcome<ExitCode> {
 }
 
 async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
-    let suite = suites::suite(&arguments.suite)?;
-    let data = arguments.data.join(format!("tpch-sf{}", arguments.sf));
+    let suite = suites::suite(&arguments.suite, arguments.sf, arguments.rows)?;
+    let data = arguments.data.join(suite.data.folder());
     std::fs::create_dir_all(&data)?;
+    suite.data.write(&data)?;
     let answers = tempfile::tempdir()?;
-    // Bowshot first: its workers generate the data that the others read.
-    let bowshot = BowshotEngine::start(&arguments.bowshot, arguments.sf, &data, arguments.port_base).await?;
+    // Bowshot first: its workers generate the TPC-H tables that the others read.
+    let bowshot = BowshotEngine::start(&arguments.bowshot, &suite.data, &data, arguments.port_base).await?;
     let mut engines: Vec<Box<dyn Engine>> = vec![];
     let defaults: &[&str] = if suite.cold {
         &["bowshot", "datafusion", "duckdb"]
@@ -109,7 +121,7 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
     if names.iter().any(|name| name == "bowshot") {
         engines.insert(0, Box::new(bowshot));
     }
-    let mut report = Report::new(&arguments.suite, arguments.sf, suite.reference, environment::describe());
+    let mut report = Report::new(&arguments.suite, suite.data.size(), suite.reference, environment::describe());
     for (query, sql) in &suite.queries {
         if !arguments.queries.is_empty() && !arguments.queries.contains(query) {
             continue;
@@ -142,7 +154,7 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
         }
     }
     report.compare_answers(&arguments.python, answers.path())?;
-    report.print();
+    report.print(suite.steps.as_ref());
     if let Some(path) = &arguments.json {
         report.write_json(path)?;
     }

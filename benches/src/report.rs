@@ -2,6 +2,7 @@
 
 use crate::Outcome;
 use crate::engines::Run;
+use crate::steps::Steps;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -54,16 +55,16 @@ impl Row {
 /// All rows of a run.
 pub struct Report {
     suite: String,
-    scale: f64,
+    size: String,
     reference: &'static str,
     environment: Vec<(String, String)>,
     rows: Vec<Row>,
 }
 
 impl Report {
-    /// An empty report; `reference` is the engine whose answers are right.
-    pub fn new(suite: &str, scale: f64, reference: &'static str, environment: Vec<(String, String)>) -> Self {
-        Self { suite: suite.into(), scale, reference, environment, rows: vec![] }
+    /// An empty report; `size` is that of the data, `reference` the engine whose answers are right.
+    pub fn new(suite: &str, size: String, reference: &'static str, environment: Vec<(String, String)>) -> Self {
+        Self { suite: suite.into(), size, reference, environment, rows: vec![] }
     }
 
     /// Adds a row and shows it.
@@ -111,32 +112,40 @@ impl Report {
         self.rows.iter().find(|row| (row.query.as_str(), row.engine.as_str(), row.mode) == (query, engine, mode))?.seconds
     }
 
-    /// A table a mode, with ratios against Bowshot: above 1 Bowshot is faster.
-    pub fn print(&self) {
-        println!("## {} at scale factor {}\n", self.suite, self.scale);
+    /// A table a mode, with ratios against Bowshot: above 1 Bowshot is faster. Then, if the suite has them, its steps.
+    pub fn print(&self, steps: Option<&Steps>) {
+        println!("## {} {}\n", self.suite, self.size);
         for (name, value) in &self.environment {
             println!("- {name}: {value}");
         }
         for mode in [Mode::Cold, Mode::Hot] {
             self.print_mode(mode);
         }
+        if let Some(steps) = steps {
+            let engines = self.distinct(Mode::Hot, |row| &row.engine);
+            println!("\n{}", steps.table(&engines, |query, engine| self.seconds(query, engine, Mode::Hot)));
+        }
+        let (answered, failed): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(|row| row.seconds.is_some());
+        let wrong = answered.iter().filter(|row| !row.ok).count();
+        println!("\n{} answers, {wrong} wrong; {} without an answer", answered.len(), failed.len());
         for row in self.rows.iter().filter(|row| !row.ok) {
             println!("\nNOT OK {} {} {}: {}", row.query, row.mode.name(), row.engine, row.problem.as_deref().unwrap_or_default());
         }
     }
 
-    fn print_mode(&self, mode: Mode) {
-        let rows: Vec<&Row> = self.rows.iter().filter(|row| row.mode == mode).collect();
-        let mut engines: Vec<&str> = vec![];
-        let mut queries: Vec<&str> = vec![];
-        for row in &rows {
-            if !engines.contains(&row.engine.as_str()) {
-                engines.push(&row.engine);
-            }
-            if !queries.contains(&row.query.as_str()) {
-                queries.push(&row.query);
+    /// What the rows of a mode name, in their order, each once.
+    fn distinct(&self, mode: Mode, name: fn(&Row) -> &str) -> Vec<&str> {
+        let mut names: Vec<&str> = vec![];
+        for row in self.rows.iter().filter(|row| row.mode == mode) {
+            if !names.contains(&name(row)) {
+                names.push(name(row));
             }
         }
+        names
+    }
+
+    fn print_mode(&self, mode: Mode) {
+        let (engines, queries) = (self.distinct(mode, |row| &row.engine), self.distinct(mode, |row| &row.query));
         if queries.is_empty() {
             return;
         }

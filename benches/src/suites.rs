@@ -1,9 +1,22 @@
-//! The suites: named queries over TPC-H's tables.
+//! The suites: named queries, and the data set that they read.
 
 use crate::Outcome;
+use crate::data_set::DataSet;
+use crate::steps::Steps;
+use bowshot_datasets::{hits, sweep, tpch};
+
+/// Names of the suites.
+pub const SUITES: [&str; 4] = ["tpch", "hot", "hits", "sweep"];
+
+/// Enough rows for hundreds of thousands of groups, few enough for all peers in 16 GB at once.
+const HITS_ROWS: usize = 10_000_000;
+/// The largest key has as many groups as there are rows. With two million, all engines together take about three minutes on two cores;
+/// more rows show more groups.
+const SWEEP_ROWS: usize = 1 << 21;
 
 /// What a run asks.
 pub struct Suite {
+    pub data: DataSet,
     /// Names and SQL texts, in the order in which they run.
     pub queries: Vec<(String, String)>,
     /// The tables that they read.
@@ -12,22 +25,51 @@ pub struct Suite {
     pub cold: bool,
     /// The engine whose answers are the reference.
     pub reference: &'static str,
+    /// Queries whose times are compared with each other.
+    pub steps: Option<Steps>,
 }
 
-/// The suite of a name; `hot` are the queries of `tpch` that are run hot too.
-pub fn suite(name: &str) -> Outcome<Suite> {
+/// The suite of a name over TPC-H at `scale`, or over a table of `rows` rows.
+pub fn suite(name: &str, scale: f64, rows: Option<usize>) -> Outcome<Suite> {
     match name {
         "tpch" => {
-            let queries = bowshot_datasets::tpch::QUERIES.iter().enumerate();
+            let queries = tpch::QUERIES.iter().enumerate();
             let queries = queries.map(|(number, sql)| (format!("q{}", number + 1), sql.to_string())).collect();
-            Ok(Suite { queries, tables: bowshot_datasets::tpch::TABLES.to_vec(), cold: true, reference: "duckdb" })
+            let tables = tpch::TABLES.to_vec();
+            Ok(Suite { data: DataSet::Tpch { scale }, queries, tables, cold: true, reference: "duckdb", steps: None })
         }
         "hot" => {
             let queries = HOT.iter().map(|(name, sql)| (name.to_string(), sql.to_string())).collect();
-            Ok(Suite { queries, tables: vec!["lineitem", "orders"], cold: false, reference: "duckdb-memory" })
+            Ok(hot(DataSet::Tpch { scale }, queries, vec!["lineitem", "orders"]))
         }
-        other => Err(format!("no suite '{other}': use tpch or hot").into()),
+        "hits" => {
+            let queries = hits::QUERIES.iter().enumerate();
+            let queries = queries.map(|(number, sql)| (format!("q{number}"), sql.to_string())).collect();
+            Ok(hot(DataSet::Hits { rows: rows.unwrap_or(HITS_ROWS) }, queries, vec![hits::TABLE]))
+        }
+        "sweep" => {
+            let rows = rows.unwrap_or(SWEEP_ROWS);
+            let keys = sweep::keys(rows);
+            let queries = keys.iter().map(|key| (key.column(), grouped_by(&key.column()))).collect();
+            let dense = keys.iter().filter(|key| key.form == sweep::Form::Dense);
+            let steps = Steps { queries: dense.map(sweep::Key::column).collect(), rows };
+            Ok(Suite { steps: Some(steps), ..hot(DataSet::Sweep { rows }, queries, vec![sweep::TABLE]) })
+        }
+        other => Err(format!("no suite '{other}': use {}", SUITES.join(", ")).into()),
     }
+}
+
+/// A suite in which only hot runs count, beside peers with their tables in memory.
+fn hot(data: DataSet, queries: Vec<(String, String)>, tables: Vec<&'static str>) -> Suite {
+    Suite { data, queries, tables, cold: false, reference: "duckdb-memory", steps: None }
+}
+
+/// Ten of the groups, so that the answer costs nothing beside the groups.
+fn grouped_by(key: &str) -> String {
+    format!(
+        "SELECT {key}, count(*) AS hits, sum(quantity) AS total, sum(amount) AS money FROM sweep GROUP BY {key} \
+         ORDER BY total DESC, {key} LIMIT 10"
+    )
 }
 
 /// Aggregations of one table, in SQL that every peer reads: TPC-H's Q1 and Q6, the single-table parts of others, and what they leave

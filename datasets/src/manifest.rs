@@ -16,7 +16,7 @@ pub const GENERATOR_VERSION: u32 = 1;
 pub struct Manifest {
     pub generator_version: u32,
     pub table: String,
-    /// TPC-H scale factor; 1 is about 1 GB of raw data.
+    /// How large the whole table is: TPC-H's scale factor (1 is about 1 GB of raw data), elsewhere the rows of all parts.
     pub scale: f64,
     /// Counted from 1.
     pub part: usize,

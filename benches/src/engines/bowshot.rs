@@ -2,6 +2,7 @@
 
 use super::{Engine, Run, write_answer};
 use crate::Outcome;
+use crate::data_set::{DataSet, NODES};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use futures::TryStreamExt;
 use std::future::Future;
@@ -21,10 +22,11 @@ pub struct BowshotEngine {
 }
 
 impl BowshotEngine {
-    /// Starts the cluster over `data` and waits until its tables are there.
-    pub async fn start(binary: &Path, scale: f64, data: &Path, port_base: u16) -> Outcome<Self> {
+    /// Starts the cluster over `data`, waits until its tables are there, and registers those of the data set that the demo does not know.
+    pub async fn start(binary: &Path, data_set: &DataSet, data: &Path, port_base: u16) -> Outcome<Self> {
+        let (scale, workers) = (data_set.demo_scale().to_string(), NODES.to_string());
         let mut child = Command::new(binary)
-            .args(["demo", "--no-query", "--scale", &scale.to_string(), "--port-base", &port_base.to_string(), "--data"])
+            .args(["demo", "--no-query", "--workers", &workers, "--scale", &scale, "--port-base", &port_base.to_string(), "--data"])
             .arg(data)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -36,7 +38,11 @@ impl BowshotEngine {
                 return Err(format!("the cluster ended with {status}; its logs are below {}", data.join("logs").display()).into());
             }
             if let Ok(client) = Self::connect(port_base).await {
-                return Ok(Self { child, client });
+                let mut engine = Self { child, client };
+                for sql in data_set.registrations() {
+                    collect(&mut engine.client, &sql).await.map_err(|error| format!("{sql}: {error}"))?;
+                }
+                return Ok(engine);
             }
             if Instant::now() > deadline {
                 return Err("the cluster was not ready in time".into());

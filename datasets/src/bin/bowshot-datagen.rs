@@ -1,8 +1,8 @@
-//! Writes data sets as Parquet files: `bowshot-datagen tpch --scale 1 --out DIR`, `bowshot-datagen edge-cases --out DIR`.
+//! Writes data sets as Parquet files: `bowshot-datagen tpch --scale 1 --out DIR`, `bowshot-datagen hits --rows 1000000 --out DIR`,
+//! `bowshot-datagen sweep --rows 1000000 --out DIR`, `bowshot-datagen edge-cases --out DIR`.
 
-use bowshot_datasets::tpch::{Options, ParquetCompression};
-use bowshot_datasets::{Result, WrittenFile, edge_cases, tpch};
-use clap::{Parser, Subcommand};
+use bowshot_datasets::{Options, ParquetCompression, Result, WrittenFile, edge_cases, hits, sweep, tpch};
+use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -21,21 +21,24 @@ enum Command {
         /// Scale factor; 1 is about 1 GB of raw data.
         #[arg(long, default_value_t = 1.0)]
         scale: f64,
-        /// Which part to write, counted from 1.
-        #[arg(long, default_value_t = 1)]
-        part: usize,
-        /// Into how many parts the tables are divided.
-        #[arg(long, default_value_t = 1)]
-        parts: usize,
-        /// Files each part is written as.
-        #[arg(long, default_value_t = 1)]
-        files_per_part: usize,
-        /// Compress with Zstandard instead of Snappy.
-        #[arg(long)]
-        zstd: bool,
-        /// Folder that gets one folder a table.
-        #[arg(long)]
-        out: PathBuf,
+        #[command(flatten)]
+        part: Part,
+    },
+    /// Hits of web pages as in ClickBench's table, or one part of them.
+    Hits {
+        /// Rows of all parts.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+        #[command(flatten)]
+        part: Part,
+    },
+    /// A table of keys of every cardinality, or one part of it.
+    Sweep {
+        /// Rows of all parts.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: usize,
+        #[command(flatten)]
+        part: Part,
     },
     /// Small tables of nulls, extremes and odd values.
     EdgeCases {
@@ -43,6 +46,33 @@ enum Command {
         #[arg(long)]
         out: PathBuf,
     },
+}
+
+/// Which part is written, and how.
+#[derive(Args)]
+struct Part {
+    /// Which part to write, counted from 1.
+    #[arg(long, default_value_t = 1)]
+    part: usize,
+    /// Into how many parts the tables are divided.
+    #[arg(long, default_value_t = 1)]
+    parts: usize,
+    /// Files each part is written as.
+    #[arg(long, default_value_t = 1)]
+    files_per_part: usize,
+    /// Compress with Zstandard instead of Snappy.
+    #[arg(long)]
+    zstd: bool,
+    /// Folder that gets one folder a table.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+impl Part {
+    fn options(&self) -> Options {
+        let compression = if self.zstd { ParquetCompression::Zstd } else { ParquetCompression::Snappy };
+        Options { compression, files_per_part: self.files_per_part, ..Options::default() }
+    }
 }
 
 fn main() -> ExitCode {
@@ -63,14 +93,9 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<Vec<WrittenFile>> {
     match command {
-        Command::Tpch { scale, part, parts, files_per_part, zstd, out } => {
-            let options = Options {
-                compression: if zstd { ParquetCompression::Zstd } else { ParquetCompression::Snappy },
-                files_per_part,
-                ..Options::default()
-            };
-            tpch::write_tables(scale, part, parts, &out, &options)
-        }
+        Command::Tpch { scale, part } => tpch::write_tables(scale, part.part, part.parts, &part.out, &part.options()),
+        Command::Hits { rows, part } => hits::write_part(rows, part.part, part.parts, &part.out, &part.options()),
+        Command::Sweep { rows, part } => sweep::write_part(rows, part.part, part.parts, &part.out, &part.options()),
         Command::EdgeCases { out } => edge_cases::write(&out),
     }
 }

@@ -1,6 +1,7 @@
 //! The tables: their schemas, sizes and row generators.
 
 use crate::error::{Error, Result};
+use crate::parts::{BATCH_ROWS, Batches, PartedTable};
 use arrow::array::RecordBatch;
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -14,9 +15,6 @@ use tpchgen_arrow::{CustomerArrow, LineItemArrow, NationArrow, OrderArrow, PartA
 
 /// The tables, largest first: a queue in this order keeps several threads busy to the end.
 pub const TABLES: [&str; 8] = ["lineitem", "orders", "partsupp", "part", "customer", "supplier", "nation", "region"];
-
-/// Rows in a generated batch: enough to amortise the conversion, little enough to stay in the processor's cache.
-const BATCH_ROWS: usize = 16 * 1024;
 
 /// Columns with few distinct values, which a dictionary makes small; all others are written plain.
 const DICTIONARY_COLUMNS: [&str; 22] = [
@@ -44,13 +42,55 @@ const DICTIONARY_COLUMNS: [&str; 22] = [
     "c_nationkey",
 ];
 
-/// Whether a column is written with a dictionary.
-pub(super) fn has_dictionary(column: &str) -> bool {
-    DICTIONARY_COLUMNS.contains(&column)
+/// One of the tables at a scale.
+struct TpchTable {
+    name: String,
+    scale: f64,
 }
 
-/// The rows of one table as batches of plain types.
-pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+/// A table of TPC-H at a scale, to be generated.
+///
+/// # Errors
+/// [`Error::UnknownTable`], [`Error::Parameter`].
+pub(super) fn parted(table: &str, scale: f64) -> Result<Arc<dyn PartedTable>> {
+    if !(scale.is_finite() && scale > 0.0 && scale <= 100_000.0) {
+        return Err(Error::Parameter { parameter: "scale", value: scale.to_string(), expected: "above 0 and at most 100000" });
+    }
+    schema(table)?;
+    Ok(Arc::new(TpchTable { name: table.to_string(), scale }))
+}
+
+impl PartedTable for TpchTable {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn scale(&self) -> f64 {
+        self.scale
+    }
+
+    fn schema(&self) -> Result<SchemaRef> {
+        schema(&self.name)
+    }
+
+    fn has_dictionary(&self, column: &str) -> bool {
+        DICTIONARY_COLUMNS.contains(&column)
+    }
+
+    fn is_undivided(&self) -> bool {
+        matches!(self.name.as_str(), "nation" | "region")
+    }
+
+    // The generator counts parts in 32 bits; their number is bounded far below.
+
+    fn expected_rows(&self, part: usize, parts: usize) -> Result<usize> {
+        expected_rows(&self.name, self.scale, part as i32, parts as i32)
+    }
+
+    fn rows(&self, part: usize, parts: usize) -> Result<Batches> {
+        rows(&self.name, self.scale, part as i32, parts as i32)
+    }
+}
 
 /// The schema of a table as its files hold it: 64-bit keys, `Decimal128(15, 2)`, `Date32`, plain `Utf8`, no nulls.
 ///
@@ -80,16 +120,11 @@ pub fn schema(table: &str) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(fields)))
 }
 
-/// Whether a table is too small to divide: it lies whole in part 1.
-pub(super) fn is_undivided(table: &str) -> bool {
-    matches!(table, "nation" | "region")
-}
-
 /// Rows of one part; for lineitem an estimate within one percent above, since orders have 1 to 7 lines at random.
 ///
 /// # Errors
 /// [`Error::UnknownTable`].
-pub(super) fn expected_rows(table: &str, scale: f64, part: i32, parts: i32) -> Result<usize> {
+fn expected_rows(table: &str, scale: f64, part: i32, parts: i32) -> Result<usize> {
     let rows = match table {
         "lineitem" => {
             let orders = OrderGenerator::calculate_row_count(scale, part, parts);
@@ -111,7 +146,7 @@ pub(super) fn expected_rows(table: &str, scale: f64, part: i32, parts: i32) -> R
 ///
 /// # Errors
 /// [`Error::UnknownTable`].
-pub(super) fn rows(table: &str, scale: f64, part: i32, parts: i32) -> Result<Batches> {
+fn rows(table: &str, scale: f64, part: i32, parts: i32) -> Result<Batches> {
     macro_rules! generate {
         ($arrow:ident, $generator:ident) => {
             Box::new($arrow::new($generator::new(scale, part, parts)).with_batch_size(BATCH_ROWS))

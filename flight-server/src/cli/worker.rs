@@ -4,7 +4,7 @@ use super::listen::{self, WORKER};
 use super::signals;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
-use bowshot_datasets::tpch;
+use bowshot_datasets::{Options, tpch};
 use bowshot_engine::WorkerConfig;
 use clap::Args;
 use figment::value::{Dict, Value};
@@ -165,7 +165,7 @@ async fn generate_apart(wanted: &str, worker: &WorkerConfig) -> Result<()> {
 /// # Errors
 /// When a parameter is out of range or the disk refuses.
 pub fn generate(arguments: &GenerateArguments) -> Result<()> {
-    let options = tpch::Options::default();
+    let options = Options::default();
     let files = tpch::write_tables(arguments.scale, arguments.part, arguments.parts, &arguments.out, &options)?;
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     let kept = files.iter().filter(|file| file.kept).count();

@@ -1,23 +1,55 @@
-//! Part k of n of the tables, as files: what is generated, what is kept, and over how many threads.
+//! Part k of n of generated tables, as files: what is generated, what is kept, and over how many threads.
+//!
+//! A part is what one node of a cluster holds: it is generated where it is to lie, with no other part present.
 
-use super::tables::{self, TABLES};
 use crate::error::{Error, Result};
 use crate::manifest::{GENERATOR_VERSION, Manifest};
 use crate::parquet_file::{WrittenFile, write_file};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 use std::collections::VecDeque;
 use std::fs;
+use std::iter::StepBy;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Generating saturates two cores with two threads; more would only hold more rows in memory.
 const THREADS_MAX: usize = 2;
 /// Files of at least this many rows get two row groups, so that two cores can share one file.
 const ROWS_FOR_TWO_GROUPS: usize = 200_000;
-/// More parts than any cluster has nodes; also keeps the part number within the generator's 32 bits.
+/// More parts than any cluster has nodes; also keeps part numbers within the 32 bits of TPC-H's generator.
 const PARTS_MAX: usize = 10_000;
+/// A hundred times ClickBench's table; row numbers times seconds of a month stay within 64 bits.
+const ROWS_MAX: usize = 10_000_000_000;
+
+/// Rows in a generated batch: enough to amortise the conversion, little enough to stay in the processor's cache.
+pub(crate) const BATCH_ROWS: usize = 16 * 1024;
+
+/// The rows of one part as batches of plain types.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch>> + Send>;
+
+/// A table that is generated part by part. Parts are counted from 1.
+pub(crate) trait PartedTable: Send + Sync {
+    fn name(&self) -> &str;
+    /// What the manifest notes as [`Manifest::scale`].
+    fn scale(&self) -> f64;
+    fn schema(&self) -> Result<SchemaRef>;
+    /// Whether a column is written with a dictionary: those of few distinct values.
+    fn has_dictionary(&self, column: &str) -> bool;
+    /// Whether the table is too small to divide: it then lies whole in part 1.
+    fn is_undivided(&self) -> bool {
+        false
+    }
+    /// Rows of one part, from which row groups are cut; an estimate may be off by a percent.
+    fn expected_rows(&self, part: usize, parts: usize) -> Result<usize>;
+    /// The rows of one part.
+    fn rows(&self, part: usize, parts: usize) -> Result<Batches>;
+}
 
 /// How pages are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,85 +76,101 @@ impl Default for Options {
     }
 }
 
-/// Writes part `part` of `parts` (counted from 1) of one table to `dir/<table>/`. Files that are there already,
-/// complete and made with the same parameters, are kept. Nation and region lie whole in part 1.
-///
-/// # Errors
-/// [`Error::UnknownTable`], [`Error::Parameter`] for a part outside 1..=parts or a scale that is not positive, and
-/// what the disk refuses.
-pub fn write_part(table: &str, scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<WrittenFile>> {
-    write_jobs(plan_part(table, scale, part, parts, dir, options)?)
+/// The numbers of the rows of one part, from 0: every `parts`-th, so that the parts of a table in order of time all span its whole time.
+pub(crate) fn row_numbers(rows: usize, part: usize, parts: usize) -> StepBy<Range<usize>> {
+    (part - 1..rows.max(part - 1)).step_by(parts)
 }
 
-/// Writes part `part` of `parts` of all eight tables below `dir`, over at most two threads.
+/// The rows of one part of a table in which each row follows from its number alone.
+pub(crate) fn numbered_rows(
+    table: &'static str,
+    mut numbers: StepBy<Range<usize>>,
+    build: impl Fn(&mut dyn Iterator<Item = usize>) -> std::result::Result<RecordBatch, ArrowError> + Send + 'static,
+) -> Batches {
+    Box::new(std::iter::from_fn(move || {
+        if numbers.len() == 0 {
+            return None;
+        }
+        let batch = build(&mut numbers.by_ref().take(BATCH_ROWS));
+        Some(batch.map_err(|source| Error::Columns { table: table.to_string(), source }))
+    }))
+}
+
+/// Checks the size of a table of numbered rows.
 ///
 /// # Errors
-/// As [`write_part`].
-pub fn write_tables(scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<WrittenFile>> {
-    let mut jobs = Vec::new();
-    for table in TABLES {
-        jobs.extend(plan_part(table, scale, part, parts, dir, options)?);
+/// [`Error::Parameter`].
+pub(crate) fn check_rows(rows: usize) -> Result<()> {
+    match rows {
+        1..=ROWS_MAX => Ok(()),
+        _ => Err(Error::Parameter { parameter: "rows", value: rows.to_string(), expected: "1 to 10000000000" }),
     }
-    write_jobs(jobs)
+}
+
+/// Writes part `part` of `parts` (counted from 1) of each table to `dir/<table>/`, over at most two threads. Files that are there
+/// already, complete and made with the same parameters, are kept.
+pub(crate) fn write_part(
+    tables: impl IntoIterator<Item = Arc<dyn PartedTable>>,
+    part: usize,
+    parts: usize,
+    dir: &Path,
+    options: &Options,
+) -> Result<Vec<WrittenFile>> {
+    check_parameters(part, parts, options)?;
+    write_jobs(tables.into_iter().flat_map(|table| plan_part(&table, part, parts, dir, options)).collect())
 }
 
 /// One file to be present at the end.
 struct Job {
+    table: Arc<dyn PartedTable>,
     path: PathBuf,
     wanted: Manifest,
     /// The generator's own division: file `generator_part` of `generator_parts`.
-    generator_part: i32,
-    generator_parts: i32,
+    generator_part: usize,
+    generator_parts: usize,
     compression: ParquetCompression,
 }
 
-fn plan_part(table: &str, scale: f64, part: usize, parts: usize, dir: &Path, options: &Options) -> Result<Vec<Job>> {
-    check_parameters(scale, part, parts, options)?;
-    tables::schema(table)?;
-    let undivided = tables::is_undivided(table);
+fn plan_part(table: &Arc<dyn PartedTable>, part: usize, parts: usize, dir: &Path, options: &Options) -> Vec<Job> {
+    let undivided = table.is_undivided();
     if undivided && part != 1 {
-        return Ok(Vec::new());
+        return Vec::new();
     }
     let files = if undivided { 1 } else { options.files_per_part };
-    let jobs = (1..=files)
-        .map(|file| {
-            let name = match files {
-                1 => format!("part-{part}.parquet"),
-                _ => format!("part-{part}-{file}.parquet"),
-            };
-            let (generator_part, generator_parts) = match undivided {
-                true => (1, 1),
-                false => ((part - 1) * files + file, parts * files),
-            };
-            Job {
-                path: dir.join(table).join(name),
-                wanted: Manifest {
-                    generator_version: GENERATOR_VERSION,
-                    table: table.to_string(),
-                    scale,
-                    part,
-                    parts,
-                    files_per_part: files,
-                    compression: format!("{:?}", options.compression).to_lowercase(),
-                    row_group_rows: options.row_group_rows,
-                    rows: 0,
-                    bytes: 0,
-                },
-                // Both are at most PARTS_MAX * PARTS_MAX, far below the limit of 32 bits.
-                generator_part: generator_part as i32,
-                generator_parts: generator_parts as i32,
-                compression: options.compression,
-            }
-        })
-        .collect();
-    Ok(jobs)
+    let job = |file| {
+        let name = match files {
+            1 => format!("part-{part}.parquet"),
+            _ => format!("part-{part}-{file}.parquet"),
+        };
+        let (generator_part, generator_parts) = match undivided {
+            true => (1, 1),
+            false => ((part - 1) * files + file, parts * files),
+        };
+        Job {
+            table: Arc::clone(table),
+            path: dir.join(table.name()).join(name),
+            wanted: Manifest {
+                generator_version: GENERATOR_VERSION,
+                table: table.name().to_string(),
+                scale: table.scale(),
+                part,
+                parts,
+                files_per_part: files,
+                compression: format!("{:?}", options.compression).to_lowercase(),
+                row_group_rows: options.row_group_rows,
+                rows: 0,
+                bytes: 0,
+            },
+            generator_part,
+            generator_parts,
+            compression: options.compression,
+        }
+    };
+    (1..=files).map(job).collect()
 }
 
-fn check_parameters(scale: f64, part: usize, parts: usize, options: &Options) -> Result<()> {
+fn check_parameters(part: usize, parts: usize, options: &Options) -> Result<()> {
     let refuse = |parameter, value: String, expected| Err(Error::Parameter { parameter, value, expected });
-    if !(scale.is_finite() && scale > 0.0 && scale <= 100_000.0) {
-        return refuse("scale", scale.to_string(), "above 0 and at most 100000");
-    }
     if parts == 0 || parts > PARTS_MAX {
         return refuse("parts", parts.to_string(), "1 to 10000");
     }
@@ -174,12 +222,10 @@ fn write_job(job: &Job) -> Result<WrittenFile> {
     fs::create_dir_all(folder).map_err(|source| Error::file("create", folder, source))?;
     remove_stale_files(job, folder)?;
 
-    let wanted = &job.wanted;
-    let (part, parts) = (job.generator_part, job.generator_parts);
-    let expected = tables::expected_rows(&wanted.table, wanted.scale, part, parts)?;
-    let rows = tables::rows(&wanted.table, wanted.scale, part, parts)?;
-    let written = write_file(&job.path, tables::schema(&wanted.table)?, writer_properties(job, expected)?, rows)?;
-    Manifest { rows: written.rows, bytes: written.bytes, ..wanted.clone() }.write(&job.path)?;
+    let (table, part, parts) = (&job.table, job.generator_part, job.generator_parts);
+    let properties = writer_properties(job, table.expected_rows(part, parts)?)?;
+    let written = write_file(&job.path, table.schema()?, properties, table.rows(part, parts)?)?;
+    Manifest { rows: written.rows, bytes: written.bytes, ..job.wanted.clone() }.write(&job.path)?;
     Ok(written)
 }
 
@@ -233,8 +279,8 @@ fn writer_properties(job: &Job, expected_rows: usize) -> Result<WriterProperties
         .set_statistics_enabled(EnabledStatistics::Page)
         .set_dictionary_enabled(false)
         .set_max_row_group_row_count(Some(row_group_rows(expected_rows, job.wanted.row_group_rows)));
-    for field in tables::schema(&job.wanted.table)?.fields() {
-        if tables::has_dictionary(field.name()) {
+    for field in job.table.schema()?.fields() {
+        if job.table.has_dictionary(field.name()) {
             let column = ColumnPath::from(field.name().as_str());
             properties = properties.set_column_dictionary_enabled(column, true);
         }
@@ -252,58 +298,6 @@ fn row_group_rows(expected_rows: usize, wanted: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-    use std::fs::File;
-
-    #[test]
-    fn parts_together_hold_every_row_once() {
-        let dir = tempfile::tempdir().unwrap();
-        for (table, rows) in [("orders", 15_000), ("partsupp", 8_000), ("nation", 25), ("supplier", 100)] {
-            let mut total = 0;
-            for part in 1..=3 {
-                for file in write_part(table, 0.01, part, 3, dir.path(), &Options::default()).unwrap() {
-                    total += file.rows;
-                }
-            }
-            assert_eq!(total, rows, "{table}");
-        }
-    }
-
-    #[test]
-    fn a_complete_file_of_the_same_parameters_is_kept() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options::default();
-        let first = write_part("customer", 0.01, 1, 1, dir.path(), &options).unwrap();
-        let again = write_part("customer", 0.01, 1, 1, dir.path(), &options).unwrap();
-        assert!(!first[0].kept && again[0].kept);
-        assert_eq!((first[0].rows, first[0].bytes), (again[0].rows, again[0].bytes));
-        let larger = write_part("customer", 0.02, 1, 1, dir.path(), &options).unwrap();
-        assert_eq!((larger[0].kept, larger[0].rows), (false, 3_000));
-    }
-
-    #[test]
-    fn files_of_another_division_are_removed() {
-        let dir = tempfile::tempdir().unwrap();
-        let two = Options { files_per_part: 2, ..Options::default() };
-        assert_eq!(write_part("part", 0.01, 1, 1, dir.path(), &two).unwrap().len(), 2);
-        write_part("part", 0.01, 1, 1, dir.path(), &Options::default()).unwrap();
-        assert!(!dir.path().join("part/part-1-1.parquet").exists());
-        assert!(dir.path().join("part/part-1.parquet").exists());
-    }
-
-    #[test]
-    fn files_hold_plain_types_statistics_and_even_row_groups() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options { row_group_rows: 20_000, ..Options::default() };
-        let files = write_part("lineitem", 0.01, 1, 1, dir.path(), &options).unwrap();
-        assert_eq!(files[0].rows, 60_175);
-        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&files[0].path).unwrap()).unwrap();
-        assert_eq!(reader.schema().fields(), tables::schema("lineitem").unwrap().fields());
-        let groups = reader.metadata().row_groups();
-        assert_eq!(groups.len(), 3);
-        assert!(groups.iter().all(|group| group.num_rows() > 19_000));
-        assert!(groups[0].columns().iter().all(|column| column.statistics().is_some()));
-    }
 
     #[test]
     fn large_files_get_two_row_groups() {
@@ -311,14 +305,5 @@ mod tests {
         assert_eq!(row_group_rows(200_000, 1_000_000), 100_000);
         assert_eq!(row_group_rows(199_999, 1_000_000), 199_999);
         assert_eq!(row_group_rows(0, 1_000_000), 1);
-    }
-
-    #[test]
-    fn wrong_parameters_are_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |table, scale, part| write_part(table, scale, part, 3, dir.path(), &Options::default());
-        assert_eq!(write("orders", 1.0, 4).unwrap_err().to_string(), "part is 4, but must be 1 to the number of parts");
-        assert!(matches!(write("orders", f64::NAN, 1), Err(Error::Parameter { parameter: "scale", .. })));
-        assert!(matches!(write("lineitems", 1.0, 1), Err(Error::UnknownTable { .. })));
     }
 }

@@ -1,0 +1,1 @@
+SELECT avg(CAST(userid AS DOUBLE PRECISION)) AS mean FROM hits

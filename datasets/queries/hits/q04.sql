@@ -1,0 +1,1 @@
+SELECT count(DISTINCT userid) AS users FROM hits

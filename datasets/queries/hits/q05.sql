@@ -1,0 +1,1 @@
+SELECT count(DISTINCT searchphrase) AS phrases FROM hits

@@ -1,0 +1,1 @@
+SELECT min(eventdate) AS first, max(eventdate) AS last FROM hits

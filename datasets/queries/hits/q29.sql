@@ -1,0 +1,20 @@
+SELECT
+    sum(resolutionwidth) AS s0, sum(resolutionwidth + 1) AS s1, sum(resolutionwidth + 2) AS s2, sum(resolutionwidth + 3) AS s3, sum(resolutionwidth + 4) AS s4,
+    sum(resolutionwidth + 5) AS s5, sum(resolutionwidth + 6) AS s6, sum(resolutionwidth + 7) AS s7, sum(resolutionwidth + 8) AS s8, sum(resolutionwidth + 9) AS s9,
+    sum(resolutionwidth + 10) AS s10, sum(resolutionwidth + 11) AS s11, sum(resolutionwidth + 12) AS s12, sum(resolutionwidth + 13) AS s13, sum(resolutionwidth + 14) AS s14,
+    sum(resolutionwidth + 15) AS s15, sum(resolutionwidth + 16) AS s16, sum(resolutionwidth + 17) AS s17, sum(resolutionwidth + 18) AS s18, sum(resolutionwidth + 19) AS s19,
+    sum(resolutionwidth + 20) AS s20, sum(resolutionwidth + 21) AS s21, sum(resolutionwidth + 22) AS s22, sum(resolutionwidth + 23) AS s23, sum(resolutionwidth + 24) AS s24,
+    sum(resolutionwidth + 25) AS s25, sum(resolutionwidth + 26) AS s26, sum(resolutionwidth + 27) AS s27, sum(resolutionwidth + 28) AS s28, sum(resolutionwidth + 29) AS s29,
+    sum(resolutionwidth + 30) AS s30, sum(resolutionwidth + 31) AS s31, sum(resolutionwidth + 32) AS s32, sum(resolutionwidth + 33) AS s33, sum(resolutionwidth + 34) AS s34,
+    sum(resolutionwidth + 35) AS s35, sum(resolutionwidth + 36) AS s36, sum(resolutionwidth + 37) AS s37, sum(resolutionwidth + 38) AS s38, sum(resolutionwidth + 39) AS s39,
+    sum(resolutionwidth + 40) AS s40, sum(resolutionwidth + 41) AS s41, sum(resolutionwidth + 42) AS s42, sum(resolutionwidth + 43) AS s43, sum(resolutionwidth + 44) AS s44,
+    sum(resolutionwidth + 45) AS s45, sum(resolutionwidth + 46) AS s46, sum(resolutionwidth + 47) AS s47, sum(resolutionwidth + 48) AS s48, sum(resolutionwidth + 49) AS s49,
+    sum(resolutionwidth + 50) AS s50, sum(resolutionwidth + 51) AS s51, sum(resolutionwidth + 52) AS s52, sum(resolutionwidth + 53) AS s53, sum(resolutionwidth + 54) AS s54,
+    sum(resolutionwidth + 55) AS s55, sum(resolutionwidth + 56) AS s56, sum(resolutionwidth + 57) AS s57, sum(resolutionwidth + 58) AS s58, sum(resolutionwidth + 59) AS s59,
+    sum(resolutionwidth + 60) AS s60, sum(resolutionwidth + 61) AS s61, sum(resolutionwidth + 62) AS s62, sum(resolutionwidth + 63) AS s63, sum(resolutionwidth + 64) AS s64,
+    sum(resolutionwidth + 65) AS s65, sum(resolutionwidth + 66) AS s66, sum(resolutionwidth + 67) AS s67, sum(resolutionwidth + 68) AS s68, sum(resolutionwidth + 69) AS s69,
+    sum(resolutionwidth + 70) AS s70, sum(resolutionwidth + 71) AS s71, sum(resolutionwidth + 72) AS s72, sum(resolutionwidth + 73) AS s73, sum(resolutionwidth + 74) AS s74,
+    sum(resolutionwidth + 75) AS s75, sum(resolutionwidth + 76) AS s76, sum(resolutionwidth + 77) AS s77, sum(resolutionwidth + 78) AS s78, sum(resolutionwidth + 79) AS s79,
+    sum(resolutionwidth + 80) AS s80, sum(resolutionwidth + 81) AS s81, sum(resolutionwidth + 82) AS s82, sum(resolutionwidth + 83) AS s83, sum(resolutionwidth + 84) AS s84,
+    sum(resolutionwidth + 85) AS s85, sum(resolutionwidth + 86) AS s86, sum(resolutionwidth + 87) AS s87, sum(resolutionwidth + 88) AS s88, sum(resolutionwidth + 89) AS s89
+FROM hits

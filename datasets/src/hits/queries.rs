@@ -1,0 +1,52 @@
+//! ClickBench's 43 queries over the table.
+//!
+//! They differ from ClickBench's text where answers could not be compared or would be empty: rows that tie under ORDER BY … LIMIT are
+//! ordered by the rest of their columns; as ten million rows are a tenth of ClickBench's, HAVING and OFFSET ask for a tenth; and Q3 averages
+//! user identifiers as doubles, since their sum is beyond 64 bits and one peer's would wrap around.
+
+/// The queries in order, numbered as ClickBench does: `QUERIES[0]` is Q0. Each is one statement that names its columns.
+pub const QUERIES: [&str; 43] = [
+    include_str!("../../queries/hits/q00.sql"),
+    include_str!("../../queries/hits/q01.sql"),
+    include_str!("../../queries/hits/q02.sql"),
+    include_str!("../../queries/hits/q03.sql"),
+    include_str!("../../queries/hits/q04.sql"),
+    include_str!("../../queries/hits/q05.sql"),
+    include_str!("../../queries/hits/q06.sql"),
+    include_str!("../../queries/hits/q07.sql"),
+    include_str!("../../queries/hits/q08.sql"),
+    include_str!("../../queries/hits/q09.sql"),
+    include_str!("../../queries/hits/q10.sql"),
+    include_str!("../../queries/hits/q11.sql"),
+    include_str!("../../queries/hits/q12.sql"),
+    include_str!("../../queries/hits/q13.sql"),
+    include_str!("../../queries/hits/q14.sql"),
+    include_str!("../../queries/hits/q15.sql"),
+    include_str!("../../queries/hits/q16.sql"),
+    include_str!("../../queries/hits/q17.sql"),
+    include_str!("../../queries/hits/q18.sql"),
+    include_str!("../../queries/hits/q19.sql"),
+    include_str!("../../queries/hits/q20.sql"),
+    include_str!("../../queries/hits/q21.sql"),
+    include_str!("../../queries/hits/q22.sql"),
+    include_str!("../../queries/hits/q23.sql"),
+    include_str!("../../queries/hits/q24.sql"),
+    include_str!("../../queries/hits/q25.sql"),
+    include_str!("../../queries/hits/q26.sql"),
+    include_str!("../../queries/hits/q27.sql"),
+    include_str!("../../queries/hits/q28.sql"),
+    include_str!("../../queries/hits/q29.sql"),
+    include_str!("../../queries/hits/q30.sql"),
+    include_str!("../../queries/hits/q31.sql"),
+    include_str!("../../queries/hits/q32.sql"),
+    include_str!("../../queries/hits/q33.sql"),
+    include_str!("../../queries/hits/q34.sql"),
+    include_str!("../../queries/hits/q35.sql"),
+    include_str!("../../queries/hits/q36.sql"),
+    include_str!("../../queries/hits/q37.sql"),
+    include_str!("../../queries/hits/q38.sql"),
+    include_str!("../../queries/hits/q39.sql"),
+    include_str!("../../queries/hits/q40.sql"),
+    include_str!("../../queries/hits/q41.sql"),
+    include_str!("../../queries/hits/q42.sql"),
+];
