@@ -2,6 +2,7 @@
 //! own, under DataFusion's names.
 
 pub mod exact_aggregates;
+pub mod exact_variance;
 pub mod hot_aggregate;
 pub mod hot_plan;
 pub mod in_place;
