@@ -7,7 +7,7 @@ use arrow::buffer::BooleanBuffer;
 use smallvec::SmallVec;
 
 use crate::error::KernelError;
-use crate::simd::vectorised;
+use crate::simd::{prefetch_far, vectorised};
 
 /// Bits of one limb that count; the others take carries until [`ExactFloatSum::settle`].
 const LIMB_BITS: usize = 32;
@@ -118,6 +118,29 @@ impl FixedPoint {
     }
 }
 
+/// The double nearest to a number that is not negative, ties to even; infinite beyond the greatest double.
+///
+/// The number's leading bits are `head`, at least 55 of them. Their lowest bit is bit `lowest` of the number line, on which doubles begin at
+/// bit 0; `rest` says whether lower bits are set.
+pub(crate) fn nearest(head: u128, lowest: i64, rest: bool) -> f64 {
+    let length = i64::from(u128::BITS - head.leading_zeros());
+    // Doubles keep 53 bits, and none below the lowest subnormal's.
+    let dropped = (length - i64::from(FRACTION_BITS) - 1).max(-lowest);
+    if dropped > length {
+        return 0.0;
+    }
+    let kept = head.checked_shr(dropped as u32).unwrap_or(0) as u64;
+    let half = 1u128 << (dropped - 1);
+    let tail = head & (half | (half - 1));
+    let up = tail > half || (tail == half && (rest || kept & 1 == 1));
+    // The exponent that makes the lowest kept bit weigh what it does; a leading bit in `kept` adds the last 1 to it.
+    let exponent = (lowest + dropped) as u64;
+    if exponent >= SPECIAL_EXPONENT - 1 {
+        return f64::INFINITY;
+    }
+    f64::from_bits((exponent << FRACTION_BITS) + kept + u64::from(up))
+}
+
 /// Counts of what has no place on the number line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Specials {
@@ -202,6 +225,7 @@ impl ExactFloatSum {
     pub fn add_by_group(values: &[f64], groups: &[usize], keep: Option<&BooleanBuffer>, sums: &mut [Self], counts: &mut [u64]) -> usize {
         let mut grown = 0;
         for (row, value) in values.iter().enumerate() {
+            prefetch_far(sums, groups, row);
             if keep.is_none_or(|keep| keep.value(row)) {
                 let sum = &mut sums[groups[row]];
                 let before = sum.heap_bytes();
@@ -403,6 +427,13 @@ impl ExactFloatSum {
                 _ => return f64::NAN,
             }
         }
+        let (negative, magnitude) = self.sign_and_magnitude();
+        let nearest = magnitude.nearest();
+        if negative { -nearest } else { nearest }
+    }
+
+    /// Whether the sum is below 0, and the settled sum without its sign. NaN and infinities left out.
+    fn sign_and_magnitude(&self) -> (bool, Self) {
         let mut sum = self.clone();
         sum.settle();
         let negative = sum.limbs.last().is_some_and(|last| *last < 0);
@@ -410,12 +441,22 @@ impl ExactFloatSum {
             sum.limbs.iter_mut().for_each(|limb| *limb = -*limb);
             sum.settle();
         }
-        let magnitude = sum.magnitude();
-        if negative { -magnitude } else { magnitude }
+        (negative, sum)
+    }
+
+    /// The sum without its sign as a whole number of words, the least first, and its place in halves of a word from the bit that weighs
+    /// 2^-1074. `None` where NaN or an infinity was added.
+    pub(crate) fn words(&self) -> Option<(SmallVec<[u64; 4]>, usize)> {
+        if self.specials.as_ref().is_some_and(|specials| **specials != Specials::default()) {
+            return None;
+        }
+        let (_, magnitude) = self.sign_and_magnitude();
+        let words = magnitude.limbs.chunks(2).map(|pair| pair.iter().rev().fold(0, |word, limb| word << LIMB_BITS | *limb as u64));
+        Some((words.collect(), usize::from(self.first)))
     }
 
     /// The double nearest to a settled sum that is not negative.
-    fn magnitude(&self) -> f64 {
+    fn nearest(&self) -> f64 {
         let Some(top) = self.limbs.iter().rposition(|limb| *limb != 0) else {
             return 0.0;
         };
@@ -424,21 +465,9 @@ impl ExactFloatSum {
         let below = |count: usize| top.checked_sub(count).map_or(0, limb);
         let head = limb(top) << (2 * LIMB_BITS) | below(1) << LIMB_BITS | below(2);
         let rest = self.limbs[..top.saturating_sub(2)].iter().any(|limb| *limb != 0);
-        // Position of the lowest bit of `head` on the number line; below it where the window begins at its low end.
+        // Below the number line's low end where the window begins there.
         let lowest = (usize::from(self.first) + top) as i64 * LIMB_BITS as i64 - 2 * LIMB_BITS as i64;
-        let length = i64::from(u128::BITS - head.leading_zeros());
-        // Doubles keep 53 bits, and none below the lowest subnormal's.
-        let dropped = (length - i64::from(FRACTION_BITS) - 1).max(-lowest);
-        let kept = (head >> dropped) as u64;
-        let half = 1u128 << dropped >> 1;
-        let tail = head & ((1u128 << dropped) - 1);
-        let up = tail > half || (tail == half && half != 0 && (rest || kept & 1 == 1));
-        // The exponent that makes the lowest kept bit weigh what it does; a leading bit in `kept` adds the last 1 to it.
-        let exponent = (lowest + dropped) as u64;
-        if exponent >= 0x7FE {
-            return f64::INFINITY;
-        }
-        f64::from_bits((exponent << FRACTION_BITS) + kept + u64::from(up))
+        nearest(head, lowest, rest)
     }
 
     /// The sum as bytes that [`Self::from_bytes`] reads: what a partial aggregate sends.

@@ -1,7 +1,10 @@
 //! `sum` and `avg` under DataFusion's names, exact over doubles: the answer is the exact sum rounded once, whatever the order of rows,
-//! batches, workers or retries. Other types are DataFusion's own business, which is exact already.
+//! batches, workers or retries. Other types are DataFusion's own business, which is exact already. Variances: see
+//! [`super::exact_variance`].
 
+use super::exact_variance::variances;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float64Array, UInt64Array};
+use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, UInt64Type};
 use bowshot_kernels::ExactFloatSum;
 use datafusion::common::{Result, ScalarValue, exec_err, internal_err};
@@ -17,9 +20,12 @@ use datafusion::logical_expr::{
 use std::sync::Arc;
 
 /// The aggregates to register in place of DataFusion's, on coordinators and workers alike.
-pub fn exact_aggregates() -> [Arc<AggregateUDF>; 2] {
+pub fn exact_aggregates() -> Vec<Arc<AggregateUDF>> {
     [(sum_udaf(), Answer::Sum), (avg_udaf(), Answer::Average)]
         .map(|(builtin, answer)| Arc::new(AggregateUDF::new_from_impl(ExactAggregate { builtin, answer })))
+        .into_iter()
+        .chain(variances())
+        .collect()
 }
 
 /// What becomes of sum and count.
@@ -59,14 +65,14 @@ impl Answer {
     }
 }
 
-fn column<'a, T>(array: &'a ArrayRef, cast: impl FnOnce(&'a dyn Array) -> Option<&'a T>) -> Result<&'a T> {
+pub(super) fn column<'a, T>(array: &'a ArrayRef, cast: impl FnOnce(&'a dyn Array) -> Option<&'a T>) -> Result<&'a T> {
     match cast(array.as_ref()) {
         Some(column) => Ok(column),
         None => internal_err!("{} among an exact aggregate's arguments", array.data_type()),
     }
 }
 
-fn doubles(values: &[ArrayRef]) -> Result<&Float64Array> {
+pub(super) fn doubles(values: &[ArrayRef]) -> Result<&Float64Array> {
     match values {
         [values] => column(values, |values| values.as_primitive_opt::<Float64Type>()),
         _ => internal_err!("{} arguments for an exact aggregate", values.len()),
@@ -74,10 +80,21 @@ fn doubles(values: &[ArrayRef]) -> Result<&Float64Array> {
 }
 
 /// The values between NULLs.
-fn known_runs(values: &Float64Array) -> impl Iterator<Item = &[f64]> {
+pub(super) fn known_runs(values: &Float64Array) -> impl Iterator<Item = &[f64]> {
     let whole = values.nulls().is_none().then(|| values.values().as_ref());
     let runs = values.nulls().into_iter().flat_map(|nulls| nulls.valid_slices()).map(|(start, end)| &values.values()[start..end]);
     whole.into_iter().chain(runs)
+}
+
+/// The rows that are not NULL and pass a filter, where these are not all.
+pub(super) fn kept(values: &Float64Array, filter: Option<&BooleanArray>) -> Option<BooleanBuffer> {
+    let known = values.nulls().map(|nulls| nulls.inner().clone());
+    // A filter that is NULL keeps nothing.
+    let passing = filter.map(|filter| filter.nulls().map_or_else(|| filter.values().clone(), |nulls| filter.values() & nulls.inner()));
+    match (known, passing) {
+        (Some(known), Some(passing)) => Some(&known & &passing),
+        (known, passing) => known.or(passing),
+    }
 }
 
 fn read(bytes: &[u8]) -> Result<ExactFloatSum> {
@@ -113,8 +130,10 @@ impl AggregateUDFImpl for ExactAggregate {
         let (exact, distinct) = (adds_doubles(args.return_field.data_type()), args.is_distinct);
         match (exact, distinct) {
             (false, _) => self.builtin.accumulator(args),
-            (true, false) => Ok(Box::new(ExactAccumulator { answer: self.answer, sum: ExactFloatSum::default(), count: 0 })),
-            (true, true) => Ok(Box::new(ExactDistinct { answer: self.answer, distinct: self.builtin.accumulator(args)? })),
+            (true, false) => Ok(Box::new(ExactAccumulator::new(self.answer))),
+            (true, true) => {
+                Ok(Box::new(ExactDistinct { none: ExactAccumulator::new(self.answer), distinct: self.builtin.accumulator(args)? }))
+            }
         }
     }
 
@@ -183,12 +202,18 @@ impl AggregateUDFImpl for ExactAggregate {
 }
 
 /// One group, or a window frame.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct ExactAccumulator {
     answer: Answer,
     sum: ExactFloatSum,
     /// Doubles that were added; after a merge of sums, parts that had any.
     count: u64,
+}
+
+impl ExactAccumulator {
+    fn new(answer: Answer) -> Self {
+        Self { answer, sum: ExactFloatSum::default(), count: 0 }
+    }
 }
 
 impl Accumulator for ExactAccumulator {
@@ -235,18 +260,20 @@ impl Accumulator for ExactAccumulator {
 
 /// DISTINCT: DataFusion collects the values, which it would then add in the order of its hash table.
 #[derive(Debug)]
-struct ExactDistinct {
-    answer: Answer,
-    distinct: Box<dyn Accumulator>,
+pub(super) struct ExactDistinct<A> {
+    /// An exact aggregate of no values.
+    pub none: A,
+    /// What collects the values.
+    pub distinct: Box<dyn Accumulator>,
 }
 
-impl Accumulator for ExactDistinct {
+impl<A: Accumulator + Clone> Accumulator for ExactDistinct<A> {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.distinct.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let mut whole = ExactAccumulator { answer: self.answer, sum: ExactFloatSum::default(), count: 0 };
+        let mut whole = self.none.clone();
         for state in self.distinct.state()? {
             let ScalarValue::List(values) = state else {
                 return internal_err!("distinct values are {}", state.data_type());
@@ -305,13 +332,7 @@ impl GroupsAccumulator for ExactGroups {
     ) -> Result<()> {
         let values = doubles(values)?;
         self.grow(total_num_groups);
-        let known = values.nulls().map(|nulls| nulls.inner().clone());
-        // A filter that is NULL keeps nothing.
-        let passing = filter.map(|filter| filter.nulls().map_or_else(|| filter.values().clone(), |nulls| filter.values() & nulls.inner()));
-        let keep = match (known, passing) {
-            (Some(known), Some(passing)) => Some(&known & &passing),
-            (known, passing) => known.or(passing),
-        };
+        let keep = kept(values, filter);
         self.heap_bytes += ExactFloatSum::add_by_group(values.values(), group_indices, keep.as_ref(), &mut self.sums, &mut self.counts);
         Ok(())
     }

@@ -5,13 +5,15 @@
 use super::hot_plan::{HotPlan, StateShape, recognise};
 use super::row_group_reader::{FileReader, KernelRuntime, ReadColumn, ReadError, panicked};
 use crate::config::KernelChoice;
-use arrow::array::{ArrayRef, BinaryArray, Decimal128Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
+use arrow::array::{ArrayRef, BinaryArray, BooleanArray, Decimal128Array, PrimitiveArray, RecordBatch, RecordBatchOptions, UInt64Array};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, UInt8Type, UInt16Type, UInt32Type,
     UInt64Type,
 };
 use bowshot_kernels::limits::GROUPS_MAX;
-use bowshot_kernels::{AggregateColumn, Decline, ExactFloatSum, Executor, GroupedResult, Kernel, KernelError, PartialState, TotalOrder};
+use bowshot_kernels::{
+    AggregateColumn, Decline, ExactFloatSum, ExactVariance, Executor, GroupedResult, Kernel, KernelError, PartialState, TotalOrder,
+};
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
@@ -293,17 +295,20 @@ impl PartitionRun {
                     columns.push(Arc::new(sums));
                 }
                 StateShape::CountAndExactSum { sum } => {
-                    let (totals, counts) = values(&result, sum)?;
-                    let ((least, _), (greatest, _)) = (values(&result, sum + 1)?, values(&result, sum + 2)?);
-                    if counts.iter().zip(least).any(|(&count, least)| count > 0 && *least < -FLOAT_EXACT_MAX)
-                        || counts.iter().zip(greatest).any(|(&count, greatest)| count > 0 && *greatest > FLOAT_EXACT_MAX)
-                    {
-                        return Err(ReadError::Declined(Decline::new("AVG over integers beyond 2^53, each of which a double rounds")));
-                    }
+                    let (totals, counts) = exact_in_doubles(&result, sum, "AVG")?;
                     let sums: BinaryArray =
                         totals.iter().zip(counts).map(|(&total, &count)| (count > 0).then(|| exact_state(total))).collect();
                     columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
                     columns.push(Arc::new(sums));
+                }
+                StateShape::ExactVariance { sum } => {
+                    let (sums, counts) = exact_in_doubles(&result, sum, "a variance")?;
+                    let (squares, _) = values(&result, sum + 3)?;
+                    let groups = sums.iter().zip(squares).zip(counts);
+                    let states = groups.map(|((&sum, &squares), &count)| {
+                        (count > 0).then(|| ExactVariance::of_integers(count, sum, squares.unsigned_abs()).to_bytes())
+                    });
+                    columns.push(Arc::new(states.collect::<BinaryArray>()));
                 }
             }
         }
@@ -346,6 +351,16 @@ fn values(result: &GroupedResult, at: usize) -> Result<(&[i128], &[u64]), ReadEr
     }
 }
 
+/// Sums of integers and their counts, followed by the least and greatest integer, each of which must be a double.
+fn exact_in_doubles<'r>(result: &'r GroupedResult, sum: usize, name: &str) -> Result<(&'r [i128], &'r [u64]), ReadError> {
+    let ((least, counts), (greatest, _)) = (values(result, sum + 1)?, values(result, sum + 2)?);
+    let mut extremes = least.iter().zip(greatest).zip(counts).filter(|(_, count)| **count > 0);
+    if extremes.any(|((least, greatest), _)| *least < -FLOAT_EXACT_MAX || *greatest > FLOAT_EXACT_MAX) {
+        return Err(ReadError::Declined(Decline::new(format!("{name} over integers beyond 2^53, each of which a double rounds"))));
+    }
+    values(result, sum)
+}
+
 /// Exact sums as the partial states of `sum` and `avg`.
 fn float_sums(result: &GroupedResult, at: usize) -> Result<(BinaryArray, &[u64]), ReadError> {
     match &result.aggregates[at] {
@@ -363,6 +378,10 @@ fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayR
         Arc::new(array)
     }
     Ok(match wanted {
+        DataType::Boolean => {
+            let array: BooleanArray = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then_some(value != 0)).collect();
+            Arc::new(array)
+        }
         DataType::Int8 => primitive::<Int8Type>(values, counts, |value| value as i8),
         DataType::Int16 => primitive::<Int16Type>(values, counts, |value| value as i16),
         DataType::Int32 => primitive::<Int32Type>(values, counts, |value| value as i32),

@@ -7,9 +7,9 @@
 //!         DataSourceExec(Parquet)     aggregates, and how each partial state is made of them
 //! ```
 
-use super::translate::{Binding, ColumnSource, Translator, column_type};
+use super::translate::{Binding, ColumnSource, Translator, column_type, over_files};
 use arrow::datatypes::{DataType, Schema};
-use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ColumnType, Decline, Expr, Literal};
+use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ArithmeticOp, ColumnType, Decline, Expr, Literal};
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
 use datafusion::physical_expr::PhysicalExpr;
@@ -37,6 +37,11 @@ pub enum StateShape {
     /// Two fields: count, then the exact sum of integers as doubles, which they are while each stays within 2^53.
     CountAndExactSum {
         /// Position of the sum; its minimum and maximum follow.
+        sum: usize,
+    },
+    /// One field: the exact variance of integers as doubles, under the same bound.
+    ExactVariance {
+        /// Position of the sum; its minimum, its maximum and the sum of squares follow.
         sum: usize,
     },
 }
@@ -95,6 +100,8 @@ struct Input {
     translator: Translator,
     /// Its columns.
     bindings: Vec<Binding>,
+    /// Those of the scan's file schema.
+    columns_of_files: Vec<Binding>,
     /// Predicates that every row has passed.
     filters: Vec<Expr>,
     scan: FileScanConfig,
@@ -151,7 +158,7 @@ fn scan_input(scan: &FileScanConfig) -> Result<Input, Decline> {
     }
     let file_schema = scan.file_schema().clone();
     let (translator, bindings) = Translator::new(file_schema.clone());
-    let mut input = Input { translator, bindings, filters: vec![], scan: scan.clone() };
+    let mut input = Input { translator, columns_of_files: bindings.clone(), bindings, filters: vec![], scan: scan.clone() };
     // With filter pushdown the predicate lives in the source instead of a FilterExec.
     if source.table_parquet_options().global.pushdown_filters
         && let Some(predicate) = source.filter()
@@ -208,21 +215,57 @@ fn add_aggregate(
             Ok(StateShape::Value(at))
         }
         "avg" => {
-            if let Some(cast) = argument.downcast_ref::<CastExpr>()
-                && cast.cast_type() == &DataType::Float64
-                && let Ok((inner, ColumnType::Int { .. })) = number("AVG", cast.expr(), input, schema)
-            {
-                add(AggregateFunction::Sum, Some(inner.clone()));
-                add(AggregateFunction::Min, Some(inner.clone()));
-                add(AggregateFunction::Max, Some(inner));
+            if let Some(integer) = integer_as_double(argument, input) {
+                for function in [AggregateFunction::Sum, AggregateFunction::Min, AggregateFunction::Max] {
+                    add(function, Some(integer.clone()));
+                }
                 return Ok(StateShape::CountAndExactSum { sum: at });
             }
             let (argument, kind) = number("AVG", argument, input, schema)?;
             add(AggregateFunction::Sum, Some(argument));
             Ok(if kind == ColumnType::Float64 { StateShape::CountAndFloatSum(at) } else { StateShape::CountAndSum(at) })
         }
+        "var" | "var_pop" | "stddev" | "stddev_pop" => {
+            let Some(integer) = integer_as_double(argument, input) else {
+                return Err(Decline::new(format!("{name} over anything but integers ({argument})")));
+            };
+            for function in [AggregateFunction::Sum, AggregateFunction::Min, AggregateFunction::Max] {
+                add(function, Some(integer.clone()));
+            }
+            // As wide as kernels get: a square outgrows the type of its root.
+            let result = ColumnType::Decimal128 { precision: 38, scale: 0 };
+            let (left, right) = (Box::new(integer.clone()), Box::new(integer));
+            add(AggregateFunction::Sum, Some(Expr::Arithmetic { op: ArithmeticOp::Mul, left, right, result }));
+            Ok(StateShape::ExactVariance { sum: at })
+        }
+        "bool_and" | "bool_or" => {
+            let function = if name == "bool_and" { AggregateFunction::Min } else { AggregateFunction::Max };
+            let argument = input.translator.translate(argument, &input.bindings, schema)?.expr;
+            add(function, Some(truth(argument)));
+            Ok(StateShape::Value(at))
+        }
         other => Err(Decline::new(format!("the aggregate {other}"))),
     }
+}
+
+/// The integer behind an argument that is an integer as a double. What several aggregates ask for is a column of a projection below.
+fn integer_as_double(argument: &Arc<dyn PhysicalExpr>, input: &mut Input) -> Option<Expr> {
+    let source = over_files(argument, &input.bindings).ok()?;
+    let cast = source.downcast_ref::<CastExpr>().filter(|cast| *cast.cast_type() == DataType::Float64)?;
+    let schema = input.scan.file_schema().clone();
+    let data_type = cast.expr().data_type(&schema).ok()?;
+    let is_integer = matches!(column_type(&data_type), Ok(ColumnType::Int { .. }));
+    is_integer
+        .then(|| input.translator.translate(cast.expr(), &input.columns_of_files, &schema))
+        .and_then(Result::ok)
+        .map(|integer| integer.expr)
+}
+
+/// A predicate as an integer: 1, 0 or NULL.
+fn truth(predicate: Expr) -> Expr {
+    let integer = |value| Expr::Literal(Literal::Int(value));
+    let is_false = Expr::Not(Box::new(predicate.clone()));
+    Expr::Case { branches: vec![(predicate, integer(1)), (is_false, integer(0))], otherwise: None }
 }
 
 /// The argument of an aggregate over numbers, and what it is to kernels.

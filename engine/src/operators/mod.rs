@@ -3,6 +3,7 @@
 
 pub mod cache_columns;
 pub mod exact_aggregates;
+pub mod exact_variance;
 pub mod hot_aggregate;
 pub mod hot_plan;
 pub mod in_place;

@@ -268,7 +268,7 @@ fn nodes(expr: &Expr) -> usize {
 }
 
 /// `expr` over the scan's file schema instead of its operator's input.
-fn over_files(expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding]) -> Result<Arc<dyn PhysicalExpr>, Decline> {
+pub(super) fn over_files(expr: &Arc<dyn PhysicalExpr>, bindings: &[Binding]) -> Result<Arc<dyn PhysicalExpr>, Decline> {
     let replaced = expr.clone().transform_down(|node| {
         let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
         match bindings.get(column.index()) {
