@@ -12,7 +12,9 @@
 //! 3. *cold*: the first run of a query in an engine that was just started. The files are in the system's page cache for all of them.
 //! 4. *hot*: the best of `--runs` further runs. Peers named `…-memory`, and Hyper, Polars and chDB, have loaded the tables into their own
 //!    formats; Bowshot has the Parquet files and its column cache.
-//! 5. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
+//! 5. `bowshot` is a server and three workers as processes, asked over Flight SQL; `bowshot-embedded` is a coordinator and one worker in the
+//!    benchmark's own process, asked without a client, as the peers are.
+//! 6. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
 
 mod data_set;
 mod engines;
@@ -22,7 +24,7 @@ mod steps;
 mod suites;
 
 use clap::{Parser, Subcommand};
-use engines::{BowshotEngine, DataFusionEngine, Engine, PeerEngine};
+use engines::{BowshotEngine, DataFusionEngine, EMBEDDED, EmbeddedEngine, Engine, PeerEngine};
 use report::{Mode, Report, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -57,7 +59,7 @@ struct RunArguments {
     /// Rows of the table of hits (10000000 when absent) or of sweep (2097152).
     #[arg(long)]
     rows: Option<usize>,
-    /// Engines: bowshot, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
+    /// Engines: bowshot, bowshot-embedded, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
     #[arg(long, value_delimiter = ',')]
     engines: Option<Vec<String>>,
     /// Queries, such as q1,q6; all of the suite when absent.
@@ -104,7 +106,7 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
     let defaults: &[&str] = if suite.cold {
         &["bowshot", "datafusion", "duckdb"]
     } else {
-        &["bowshot", "datafusion-memory", "duckdb-memory", "hyper", "polars", "chdb"]
+        &["bowshot", EMBEDDED, "datafusion-memory", "duckdb-memory", "hyper", "polars", "chdb"]
     };
     let mut names = arguments.engines.clone().unwrap_or_else(|| defaults.iter().map(ToString::to_string).collect());
     // DuckDB's hot runs are in its own format too.
@@ -115,6 +117,7 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
         engines.push(match name.as_str() {
             "datafusion" => Box::new(DataFusionEngine::start(&data, &suite.tables, false).await?),
             "datafusion-memory" => Box::new(DataFusionEngine::start(&data, &suite.tables, true).await?),
+            EMBEDDED => Box::new(EmbeddedEngine::start(&data, &suite.tables).await?),
             name => Box::new(PeerEngine::start(name, &arguments.python, &data, &suite.tables)?),
         });
     }

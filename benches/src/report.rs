@@ -1,6 +1,7 @@
 //! Rows of a run, their comparison with the reference answers, and how they are printed.
 
 use crate::Outcome;
+use crate::engines::EMBEDDED;
 use crate::engines::Run;
 use crate::steps::Steps;
 use serde::Serialize;
@@ -61,6 +62,9 @@ pub struct Report {
     rows: Vec<Row>,
 }
 
+/// Bowshot, in the order in which it is what others are compared with.
+const OURS: [&str; 2] = [EMBEDDED, "bowshot"];
+
 impl Report {
     /// An empty report; `size` is that of the data, `reference` the engine whose answers are right.
     pub fn new(suite: &str, size: String, reference: &'static str, environment: Vec<(String, String)>) -> Self {
@@ -105,14 +109,14 @@ impl Report {
 
     /// Whether every answer is right, and Bowshot gave all of them.
     pub fn all_ok(&self) -> bool {
-        self.rows.iter().all(|row| row.ok || row.seconds.is_none() && row.engine != "bowshot")
+        self.rows.iter().all(|row| row.ok || row.seconds.is_none() && !OURS.contains(&row.engine.as_str()))
     }
 
     fn seconds(&self, query: &str, engine: &str, mode: Mode) -> Option<f64> {
         self.rows.iter().find(|row| (row.query.as_str(), row.engine.as_str(), row.mode) == (query, engine, mode))?.seconds
     }
 
-    /// A table a mode, with ratios against Bowshot: above 1 Bowshot is faster. Then, if the suite has them, its steps.
+    /// A table a mode, with ratios against Bowshot, embedded as its peers are where it ran so: above 1 Bowshot is faster. Then, if the suite has them, its steps.
     pub fn print(&self, steps: Option<&Steps>) {
         println!("## {} {}\n", self.suite, self.size);
         for (name, value) in &self.environment {
@@ -149,11 +153,12 @@ impl Report {
         if queries.is_empty() {
             return;
         }
-        println!("\n### {} (seconds; in brackets: times Bowshot's)\n", mode.name());
+        let base = OURS.iter().copied().find(|ours| engines.contains(ours)).unwrap_or_default();
+        println!("\n### {} (seconds; in brackets: times those of {base})\n", mode.name());
         println!("| query | {} |", engines.join(" | "));
         println!("|---|{}", "---|".repeat(engines.len()));
         for query in &queries {
-            let ours = self.seconds(query, "bowshot", mode);
+            let ours = self.seconds(query, base, mode);
             let cells: Vec<String> = engines.iter().map(|engine| cell(self.seconds(query, engine, mode), ours)).collect();
             println!("| {query} | {} |", cells.join(" | "));
         }
@@ -161,20 +166,22 @@ impl Report {
         let common: BTreeSet<&str> =
             queries.iter().copied().filter(|query| engines.iter().all(|engine| self.seconds(query, engine, mode).is_some())).collect();
         let total = |engine: &str| common.iter().filter_map(|query| self.seconds(query, engine, mode)).sum::<f64>();
-        let ours = engines.contains(&"bowshot").then(|| total("bowshot"));
+        let ours = engines.contains(&base).then(|| total(base));
         let cells: Vec<String> = engines.iter().map(|engine| cell(Some(total(engine)), ours)).collect();
         println!("| total of {} | {} |", common.len(), cells.join(" | "));
         // Each beside Bowshot, over what both answered.
-        let mean = |engine: &str| {
-            let ratio = |query: &&str| Some(self.seconds(query, engine, mode)? / self.seconds(query, "bowshot", mode)?);
-            let logarithms: Vec<f64> = queries.iter().filter_map(ratio).map(f64::ln).collect();
-            match logarithms.len() {
-                0 => String::new(),
-                count => format!("({:.2}) of {count}", (logarithms.iter().sum::<f64>() / count as f64).exp()),
-            }
-        };
-        let cells: Vec<String> = engines.iter().map(|engine| mean(engine)).collect();
-        println!("| geometric mean | {} |", cells.join(" | "));
+        for base in OURS.iter().filter(|ours| engines.contains(ours)) {
+            let mean = |engine: &str| {
+                let ratio = |query: &&str| Some(self.seconds(query, engine, mode)? / self.seconds(query, base, mode)?);
+                let logarithms: Vec<f64> = queries.iter().filter_map(ratio).map(f64::ln).collect();
+                match logarithms.len() {
+                    0 => String::new(),
+                    count => format!("({:.2}) of {count}", (logarithms.iter().sum::<f64>() / count as f64).exp()),
+                }
+            };
+            let cells: Vec<String> = engines.iter().map(|engine| mean(engine)).collect();
+            println!("| geometric mean, times {base} | {} |", cells.join(" | "));
+        }
     }
 
     /// The rows as a JSON array.

@@ -142,6 +142,7 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("bytes_moved"),
         count("bytes_moved_across_regions"),
         Field::new("elapsed_ms", DataType::Float64, true),
+        text("estimate"),
     ];
     add("tasks", fields, Arc::new(move || task_rows(&of)));
     let settings: Vec<(String, String)> = settings.into_iter().collect();
@@ -297,5 +298,6 @@ fn task_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&rows, |(_, task)| task.bytes_moved),
         counts(&rows, |(_, task)| task.bytes_moved_across_regions),
         Arc::new(rows.iter().map(|(_, task)| Some(task.elapsed_ms)).collect::<Float64Array>()),
+        strings(&rows, |(_, task)| task.estimate.clone()),
     ]
 }

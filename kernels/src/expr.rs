@@ -213,3 +213,24 @@ pub enum Expr {
     /// Negation of a predicate.
     Not(Box<Expr>),
 }
+
+impl Expr {
+    /// The expressions that this one is made of.
+    pub(crate) fn children(&self) -> Vec<&Expr> {
+        match self {
+            Self::Column(_) | Self::Literal(_) => Vec::new(),
+            Self::Rescale { input, .. }
+            | Self::Negate { input, .. }
+            | Self::InList { input, .. }
+            | Self::Like { input, .. }
+            | Self::IsNull(input)
+            | Self::IsNotNull(input)
+            | Self::Not(input) => vec![input],
+            Self::Arithmetic { left, right, .. } | Self::Compare { left, right, .. } => vec![left, right],
+            Self::Case { branches, otherwise } => {
+                branches.iter().flat_map(|(condition, value)| [condition, value]).chain(otherwise.as_deref()).collect()
+            }
+            Self::And(inputs) | Self::Or(inputs) => inputs.iter().collect(),
+        }
+    }
+}

@@ -1,11 +1,12 @@
 //! The front: configuration, planning, accumulation, and what happened.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::bind::{self, Program};
 use crate::cache::{ChunkCache, MemoryAccount, Unaccounted};
 use crate::chunk::Chunk;
+use crate::cost::{self, CostModel, Estimate, Work};
 use crate::device::{DeviceFaults, DevicePolicy, DeviceReport, Devices};
 use crate::error::{Decline, KernelError};
 use crate::host;
@@ -69,6 +70,7 @@ struct Tally {
 struct Inner {
     cache: ChunkCache,
     devices: Devices,
+    cost: OnceLock<CostModel>,
     tally: Tally,
 }
 
@@ -84,6 +86,7 @@ impl Kernels {
         let inner = Inner {
             cache: ChunkCache::new(config.host_cache_bytes, config.host_memory),
             devices: Devices::new(config.device, config.device_cache_bytes, config.device_faults),
+            cost: OnceLock::new(),
             tally: Tally::default(),
         };
         Self { inner: Arc::new(inner) }
@@ -97,6 +100,21 @@ impl Kernels {
     /// The cache of encoded chunks.
     pub fn cache(&self) -> &ChunkCache {
         &self.inner.cache
+    }
+
+    /// Measures what the host and the device, if there is one, do in a second: once, in some tenths of a second. Until then nothing is
+    /// foreseen.
+    ///
+    /// # Errors
+    /// Where a kernel fails that it measures with.
+    pub fn measure(&self) -> Result<CostModel, KernelError> {
+        if let Some(known) = self.inner.cost.get() {
+            return Ok(*known);
+        }
+        let has_device = self.device_report().available;
+        let kernel = |plan| Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner) };
+        let model = cost::measure(kernel, has_device)?;
+        Ok(*self.inner.cost.get_or_init(|| model))
     }
 
     /// Checks a plan and makes a kernel of it.
@@ -191,7 +209,24 @@ impl Kernel {
         outcome
     }
 
-    fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
+    /// What the row group asks of an executor.
+    pub(crate) fn work(&self, rows: &RowGroup) -> Work {
+        let bytes = |chunk: &Arc<Chunk>| (chunk.row_count() * chunk.lane_width().bytes()) as u64;
+        let missing = rows.chunks.iter().filter(|chunk| !self.inner.devices.holds(chunk));
+        Work {
+            bytes: rows.chunks.iter().map(bytes).sum(),
+            upload_bytes: missing.map(bytes).sum(),
+            steps: cost::steps(&self.plan) * rows.row_count as u64,
+        }
+    }
+
+    /// What the row group is foreseen to cost; `None` before [`Kernels::measure`].
+    pub fn estimate(&self, rows: &RowGroup) -> Option<Estimate> {
+        self.inner.cost.get().map(|model| model.estimate(self.work(rows)))
+    }
+
+    /// As [`Self::accumulate`], but nothing is counted.
+    pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
         self.check(rows, state)?;
         let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count)?;
         state.admit(&program)?;

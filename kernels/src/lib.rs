@@ -18,6 +18,7 @@
 mod bind;
 mod cache;
 mod chunk;
+mod cost;
 mod device;
 mod error;
 mod exact_float;
@@ -36,6 +37,7 @@ mod total_order;
 
 pub use cache::{CachedChunk, ChunkCache, ChunkColumn, ChunkKey, MemoryAccount, Unaccounted};
 pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
+pub use cost::{CostModel, Estimate, Rates, Work};
 pub use device::{AdapterReport, DeviceFaults, DevicePolicy, DeviceReport, adapters};
 pub use error::{Decline, KernelError};
 pub use exact_float::ExactFloatSum;

@@ -24,7 +24,7 @@ pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
 pub const DENSE_SLOTS_MAX: usize = 1 << 22;
 
 /// Groups one state may hold; the caller bounds their memory before that.
-pub const GROUPS_MAX: usize = 1 << 22;
+pub const GROUPS_MAX: usize = 1 << 25;
 
 /// Group slots of a device kernel; above it the host kernel answers.
 pub const DEVICE_SLOTS_MAX: usize = 1_024;
@@ -49,6 +49,9 @@ pub const USES_MAX: u8 = 3;
 
 /// The part of the cache that pinned chunks may take, as a fraction: the rest serves what nobody pinned.
 pub const PINNED_SHARE: (u64, u64) = (3, 4);
+
+/// Queries that are expected to share an upload to a device: columns that were asked for twice are asked for again.
+pub const UPLOAD_USES: f64 = 8.0;
 
 /// Compiled device pipelines kept; the least recently used goes first.
 pub const PIPELINES_MAX: usize = 64;

@@ -2,10 +2,12 @@
 
 mod bowshot;
 mod datafusion;
+mod embedded;
 mod peer;
 
 pub use bowshot::BowshotEngine;
 pub use datafusion::DataFusionEngine;
+pub use embedded::{EMBEDDED, EmbeddedEngine};
 pub use peer::PeerEngine;
 
 use crate::Outcome;

@@ -78,7 +78,7 @@ pub(crate) async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, v
 /// The tasks as aligned text.
 fn task_table(tasks: &[TaskRecord]) -> String {
     let mut rows = vec![
-        ["fragment", "task", "node", "region", "kernel", "rows", "kernel rows", "bytes scanned", "bytes moved", "ms", "reason"]
+        ["fragment", "task", "node", "region", "kernel", "rows", "kernel rows", "bytes scanned", "bytes moved", "ms", "estimate", "reason"]
             .map(str::to_string)
             .to_vec(),
     ];
@@ -94,6 +94,7 @@ fn task_table(tasks: &[TaskRecord]) -> String {
             task.bytes_scanned.to_string(),
             task.bytes_moved.to_string(),
             format!("{:.1}", task.elapsed_ms),
+            task.estimate.clone(),
             task.reason.clone(),
         ]
     }));

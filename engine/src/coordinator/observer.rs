@@ -2,7 +2,9 @@
 
 use crate::fragment::transport::{BYTES_MOVED_METRIC, FROM_FRAGMENT_LABEL, FROM_TASK_LABEL};
 use crate::operators::cache_columns::{CACHED_BYTES_METRIC, CACHED_CHUNKS_METRIC, COLUMN_LABEL};
-use crate::operators::hot_aggregate::{DECLINED_METRIC, EXECUTOR_LABEL, KERNEL_ROWS_METRIC, REASON_LABEL};
+use crate::operators::hot_aggregate::{
+    DECLINED_METRIC, DEVICE_ESTIMATE_METRIC, EXECUTOR_LABEL, HOST_ESTIMATE_METRIC, KERNEL_ROWS_METRIC, REASON_LABEL, UPLOAD_ESTIMATE_METRIC,
+};
 use crate::operators::panic_guard::{ELAPSED_METRIC, ROWS_METRIC};
 use datafusion::physical_plan::metrics::MetricValue;
 use datafusion_distributed::{BytesCounterMetric, TaskKey, TaskMetrics};
@@ -28,6 +30,9 @@ pub struct TaskRecord {
     pub device: String,
     /// Why the kernel declined, or which parts ran elsewhere.
     pub reason: String,
+    /// What kernels were foreseen to take: `host 12.1 ms, device 3.0 ms after 8.0 ms of upload`. One thread of the host; empty where nothing is
+    /// foreseen.
+    pub estimate: String,
     /// Rows it sent on.
     pub rows: u64,
     /// Rows that a kernel aggregated.
@@ -94,7 +99,22 @@ struct Task {
     device_rows: u64,
     host_rows: u64,
     declined: BTreeSet<String>,
+    host_estimate_ns: u64,
+    device_estimate_ns: u64,
+    upload_estimate_ns: u64,
     cached: BTreeMap<String, CachedByTask>,
+}
+
+impl Task {
+    fn estimate(&self) -> String {
+        let ms = |ns: u64| format!("{:.1} ms", ns as f64 / 1e6);
+        let device = match (self.device_estimate_ns, self.upload_estimate_ns) {
+            (0, _) => String::new(),
+            (run, 0) => format!(", device {}", ms(run)),
+            (run, upload) => format!(", device {} after {} of upload", ms(run), ms(upload)),
+        };
+        if self.host_estimate_ns == 0 { String::new() } else { format!("host {}{device}", ms(self.host_estimate_ns)) }
+    }
 }
 
 /// What CACHE TABLE or UNCACHE TABLE did with a column.
@@ -187,6 +207,9 @@ impl QueryObserver {
                 "bytes_scanned" => task.bytes_scanned += count,
                 KERNEL_ROWS_METRIC if label(EXECUTOR_LABEL).as_deref() == Some("device") => task.device_rows += count,
                 KERNEL_ROWS_METRIC => task.host_rows += count,
+                HOST_ESTIMATE_METRIC => task.host_estimate_ns += count,
+                DEVICE_ESTIMATE_METRIC => task.device_estimate_ns += count,
+                UPLOAD_ESTIMATE_METRIC => task.upload_estimate_ns += count,
                 CACHED_CHUNKS_METRIC => task.cached.entry(label(COLUMN_LABEL).unwrap_or_default()).or_default().chunks += count,
                 CACHED_BYTES_METRIC => task.cached.entry(label(COLUMN_LABEL).unwrap_or_default()).or_default().bytes += count,
                 DECLINED_METRIC if label(COLUMN_LABEL).is_some() => {
@@ -241,6 +264,7 @@ impl QueryObserver {
                     region: region(&task.node_id),
                     device: device.into(),
                     reason: declined,
+                    estimate: task.estimate(),
                     rows: task.rows,
                     kernel_rows: task.device_rows + task.host_rows,
                     bytes_scanned: task.bytes_scanned,

@@ -37,6 +37,12 @@ pub const KERNEL_ROWS_METRIC: &str = "bowshot_kernel_rows";
 pub const EXECUTOR_LABEL: &str = "executor";
 /// Counts partitions on which a kernel declined; labelled with the reason.
 pub const DECLINED_METRIC: &str = "bowshot_declined";
+/// Nanoseconds that the host was foreseen to take for what kernels ran, one thread.
+pub const HOST_ESTIMATE_METRIC: &str = "bowshot_host_estimate_ns";
+/// Those of the device, without uploads.
+pub const DEVICE_ESTIMATE_METRIC: &str = "bowshot_device_estimate_ns";
+/// Those of uploads to the device.
+pub const UPLOAD_ESTIMATE_METRIC: &str = "bowshot_upload_estimate_ns";
 /// Why it declined.
 pub const REASON_LABEL: &str = "reason";
 /// Bytes read from files or taken from the column cache; the name DataFusion's scan uses.
@@ -74,6 +80,17 @@ impl fmt::Debug for Planned {
     }
 }
 
+/// Where row groups are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Try {
+    /// All on one executor.
+    All(Executor),
+    /// Each where it is foreseen to cost less.
+    Cheaper,
+}
+
+const HOST: Try = Try::All(Executor::Host);
+
 impl HotAggregateExec {
     /// Takes the place of a partial aggregate.
     pub fn new(aggregate: AggregateExec, runtime: KernelRuntime, choice: KernelChoice) -> Self {
@@ -99,15 +116,15 @@ impl HotAggregateExec {
         MetricBuilder::new(&self.metrics).with_new_label(REASON_LABEL, reason.to_string()).counter(DECLINED_METRIC, partition).add(1);
     }
 
-    /// Executors to try in order, and why the wanted one is not among them.
-    fn executors(&self) -> (Vec<Executor>, Option<String>) {
+    /// What to try, in order, and why the wanted executor is not among it.
+    fn tries(&self) -> (Vec<Try>, Option<String>) {
         let report = self.runtime.kernels.device_report();
         match self.choice {
-            KernelChoice::Host | KernelChoice::Off => (vec![Executor::Host], None),
-            KernelChoice::Device if report.available => (vec![Executor::Device, Executor::Host], None),
-            KernelChoice::Device => (vec![Executor::Host], Some(report.reason.unwrap_or_else(|| "no device".into()))),
-            KernelChoice::Auto if report.available && !report.software => (vec![Executor::Device, Executor::Host], None),
-            KernelChoice::Auto => (vec![Executor::Host], None),
+            KernelChoice::Host | KernelChoice::Off => (vec![HOST], None),
+            KernelChoice::Device if report.available => (vec![Try::All(Executor::Device), HOST], None),
+            KernelChoice::Device => (vec![HOST], Some(report.reason.unwrap_or_else(|| "no device".into()))),
+            KernelChoice::Auto if report.available && !report.software => (vec![Try::Cheaper, HOST], None),
+            KernelChoice::Auto => (vec![HOST], None),
         }
     }
 }
@@ -157,7 +174,7 @@ impl ExecutionPlan for HotAggregateExec {
                 return self.fallback.execute(partition, context);
             }
         };
-        let (executors, missing) = self.executors();
+        let (tries, missing) = self.tries();
         if let Some(reason) = missing {
             self.declined(partition, &format!("device: {reason}"));
         }
@@ -172,15 +189,14 @@ impl ExecutionPlan for HotAggregateExec {
         let fallback = self.fallback.clone();
         let schema = self.schema();
         let batches = stream::once(async move {
-            for executor in executors {
-                match run.aggregate(executor).await {
+            for place in tries {
+                match run.aggregate(place).await {
                     Ok(batches) => return Ok(stream::iter(batches.into_iter().map(Ok)).boxed()),
                     Err(ReadError::Failed(error)) => return Err(error),
                     Err(ReadError::Declined(decline)) => {
-                        let place =
-                            if executor == Executor::Device && !decline.to_string().starts_with("device") { "device: " } else { "" };
+                        let prefix = if place != HOST && !decline.to_string().starts_with("device") { "device: " } else { "" };
                         MetricBuilder::new(&run.metrics)
-                            .with_new_label(REASON_LABEL, format!("{place}{decline}"))
+                            .with_new_label(REASON_LABEL, format!("{prefix}{decline}"))
                             .counter(DECLINED_METRIC, partition)
                             .add(1);
                     }
@@ -190,6 +206,35 @@ impl ExecutionPlan for HotAggregateExec {
         })
         .try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+    }
+}
+
+/// What a partition was foreseen to cost, row group by row group.
+#[derive(Default)]
+struct Foreseen {
+    host_seconds: f64,
+    device_seconds: f64,
+    upload_seconds: f64,
+}
+
+impl Foreseen {
+    fn add(&mut self, estimate: &Estimate) {
+        self.host_seconds += estimate.host_seconds;
+        if let Some((run, upload)) = estimate.device_seconds {
+            self.device_seconds += run;
+            self.upload_seconds += upload;
+        }
+    }
+
+    fn report(&self, metrics: &ExecutionPlanMetricsSet, partition: usize) {
+        let parts = [
+            (HOST_ESTIMATE_METRIC, self.host_seconds),
+            (DEVICE_ESTIMATE_METRIC, self.device_seconds),
+            (UPLOAD_ESTIMATE_METRIC, self.upload_seconds),
+        ];
+        for (name, seconds) in parts.into_iter().filter(|(_, seconds)| *seconds > 0.0) {
+            MetricBuilder::new(metrics).counter(name, partition).add((seconds * 1e9) as usize);
+        }
     }
 }
 
@@ -204,13 +249,14 @@ struct PartitionRun {
 }
 
 impl PartitionRun {
-    async fn aggregate(&self, executor: Executor) -> Result<Vec<RecordBatch>, ReadError> {
+    async fn aggregate(&self, place: Try) -> Result<Vec<RecordBatch>, ReadError> {
         let scan = &self.planned.plan.scan;
         let store = self.context.runtime_env().object_store(&scan.object_store_url)?;
         let bytes_scanned = MetricBuilder::new(&self.metrics).counter(BYTES_SCANNED_METRIC, self.partition);
         let mut state = self.planned.kernel.new_state();
         let reservation = MemoryConsumer::new("HotAggregate").register(&self.context.runtime_env().memory_pool);
-        let (mut rows, mut row_groups) = (0, 0);
+        let (mut rows, mut row_groups, mut device_rows) = (0, 0, 0);
+        let mut foreseen = Foreseen::default();
         let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
         for file in files {
             let reader =
@@ -237,6 +283,13 @@ impl PartitionRun {
                 bytes_scanned.add((read.bytes.read + read.bytes.cached) as usize);
                 rows += read.rows.row_count;
                 let kernel = self.planned.kernel.clone();
+                let estimate = kernel.estimate(&read.rows);
+                let executor = match place {
+                    Try::All(executor) => executor,
+                    Try::Cheaper => estimate.map_or(Executor::Host, |estimate| estimate.executor()),
+                };
+                estimate.iter().for_each(|estimate| foreseen.add(estimate));
+                device_rows += if executor == Executor::Device { read.rows.row_count } else { 0 };
                 // A row group is milliseconds of work: off the async threads, so that streams and keepalive go on.
                 let run = tokio::task::spawn_blocking(move || -> Result<PartialState, KernelError> {
                     kernel.accumulate(executor, &read.rows, &mut state)?;
@@ -250,8 +303,10 @@ impl PartitionRun {
             }
         }
         let result = state.finish()?;
-        let label = if executor == Executor::Device { "device" } else { "host" };
-        MetricBuilder::new(&self.metrics).with_new_label(EXECUTOR_LABEL, label).counter(KERNEL_ROWS_METRIC, self.partition).add(rows);
+        for (label, rows) in [("device", device_rows), ("host", rows - device_rows)] {
+            MetricBuilder::new(&self.metrics).with_new_label(EXECUTOR_LABEL, label).counter(KERNEL_ROWS_METRIC, self.partition).add(rows);
+        }
+        foreseen.report(&self.metrics, self.partition);
         let batch = self.to_batch(result)?;
         let step = self.context.session_config().batch_size().max(1);
         Ok((0..batch.num_rows()).step_by(step).map(|start| batch.slice(start, step.min(batch.num_rows() - start))).collect())

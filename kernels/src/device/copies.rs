@@ -67,6 +67,11 @@ impl<B: Clone> ChunkCopies<B> {
         Some(copy.buffer.clone())
     }
 
+    /// Whether there is a copy; this does not count as a use.
+    pub(super) fn holds(&self, id: u64) -> bool {
+        self.copies.contains_key(&id)
+    }
+
     /// Keeps a copy, dropping dead chunks' copies first, then the least recently used.
     pub(super) fn insert(&mut self, chunk: &Arc<Chunk>, buffer: B, bytes: u64) {
         self.remove(chunk.id());

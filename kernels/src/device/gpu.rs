@@ -134,6 +134,11 @@ impl Gpu {
         self.lost.lock().clone()
     }
 
+    /// Whether a copy of the chunk is here.
+    pub(super) fn holds(&self, chunk: &Chunk) -> bool {
+        self.copies.lock().holds(chunk.id())
+    }
+
     /// Destroys the device, as a driver reset would.
     pub(super) fn destroy(&self) {
         self.device.destroy();

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use crate::bind::Program;
+use crate::chunk::Chunk;
 use crate::error::KernelError;
 use crate::state::Partial;
 pub use faults::DeviceFaults;
@@ -109,6 +110,11 @@ impl Devices {
         let gpu =
             self.gpu().map_err(|report| KernelError::declined(format!("device: {}", report.reason.unwrap_or_else(|| "none".into()))))?;
         gpu.run(program)
+    }
+
+    /// Whether a copy of the chunk is on the open device.
+    pub(crate) fn holds(&self, chunk: &Chunk) -> bool {
+        matches!(&self.state.lock().0, State::Open(gpu) if gpu.holds(chunk))
     }
 
     fn gpu(&self) -> Result<Arc<Gpu>, DeviceReport> {
