@@ -82,3 +82,19 @@ impl DataSet {
         vec![format!("CREATE OR REPLACE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'")]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_gets_its_part() {
+        let data = tempfile::tempdir().unwrap();
+        DataSet::Sweep { rows: 100 }.write(data.path()).unwrap();
+        for node in 1..=NODES {
+            let volume = data.path().join(format!("node-{node}"));
+            assert!(volume.join(format!("sweep/part-{node}.parquet")).is_file(), "node {node}");
+        }
+        assert!(DataSet::Hits { rows: 0 }.write(data.path()).is_err());
+    }
+}
