@@ -51,10 +51,13 @@ impl DataSet {
 
     /// Writes what the workers do not generate: part k of each table into the volume of node k below `data`.
     pub fn write(&self, data: &Path) -> Outcome<()> {
-        let (rows, write): (usize, fn(usize, usize, usize, &Path, &Options) -> _) = match self {
-            Self::Tpch { .. } => return Ok(()),
-            Self::Hits { rows } => (*rows, hits::write_part),
-            Self::Sweep { rows } => (*rows, sweep::write_part),
+        let write_part = |part: usize| {
+            let (volume, options) = (data.join(format!("node-{part}")), Options::default());
+            match *self {
+                Self::Tpch { .. } => Ok(vec![]),
+                Self::Hits { rows } => hits::write_part(rows, part, NODES, &volume, &options),
+                Self::Sweep { rows } => sweep::write_part(rows, part, NODES, &volume, &options),
+            }
         };
         let next = AtomicUsize::new(1);
         let write_parts = || -> Outcome<()> {
@@ -63,7 +66,7 @@ impl DataSet {
                 if part > NODES {
                     return Ok(());
                 }
-                write(rows, part, NODES, &data.join(format!("node-{part}")), &Options::default())?;
+                write_part(part)?;
             }
         };
         std::thread::scope(|scope| {
