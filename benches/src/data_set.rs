@@ -51,10 +51,13 @@ impl DataSet {
 
     /// Writes what the workers do not generate: part k of each table into the volume of node k below `data`.
     pub fn write(&self, data: &Path) -> Outcome<()> {
-        let (rows, write): (usize, fn(usize, usize, usize, &Path, &Options) -> _) = match self {
-            Self::Tpch { .. } => return Ok(()),
-            Self::Hits { rows } => (*rows, hits::write_part),
-            Self::Sweep { rows } => (*rows, sweep::write_part),
+        let write_part = |part: usize| {
+            let (volume, options) = (data.join(format!("node-{part}")), Options::default());
+            match *self {
+                Self::Tpch { .. } => Ok(vec![]),
+                Self::Hits { rows } => hits::write_part(rows, part, NODES, &volume, &options),
+                Self::Sweep { rows } => sweep::write_part(rows, part, NODES, &volume, &options),
+            }
         };
         let next = AtomicUsize::new(1);
         let write_parts = || -> Outcome<()> {
@@ -63,7 +66,7 @@ impl DataSet {
                 if part > NODES {
                     return Ok(());
                 }
-                write(rows, part, NODES, &data.join(format!("node-{part}")), &Options::default())?;
+                write_part(part)?;
             }
         };
         std::thread::scope(|scope| {
@@ -80,5 +83,21 @@ impl DataSet {
             Self::Sweep { .. } => sweep::TABLE,
         };
         vec![format!("CREATE OR REPLACE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'")]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_node_gets_its_part() {
+        let data = tempfile::tempdir().unwrap();
+        DataSet::Sweep { rows: 100 }.write(data.path()).unwrap();
+        for node in 1..=NODES {
+            let volume = data.path().join(format!("node-{node}"));
+            assert!(volume.join(format!("sweep/part-{node}.parquet")).is_file(), "node {node}");
+        }
+        assert!(DataSet::Hits { rows: 0 }.write(data.path()).is_err());
     }
 }

@@ -59,8 +59,8 @@ impl Random {
         choices[0].0
     }
 
-    /// A rank from 0 to below `ranks` by Zipf's law: the likelihood of rank r falls as 1 / (r + 1). Where `steepness` is above 1, low ranks
-    /// are likelier than that.
+    /// A rank from 0 to below `ranks` by Zipf's law: the likelihood of rank r falls as 1 / (r + 1). With a `steepness` above 1 low ranks
+    /// are likelier than that, below 1 less likely.
     pub(crate) fn zipf(&mut self, ranks: usize, steepness: f64) -> u64 {
         let exponent = self.unit().powf(steepness) * ((ranks + 1) as f64).ln();
         ((exponent.exp() - 1.0) as u64).min(ranks as u64 - 1)
