@@ -202,7 +202,7 @@ impl ExecutionPlan for HotAggregateExec {
                     }
                 }
             }
-            Ok(fallback.execute(partition, context)?.boxed())
+            Ok(fallback.execute(partition, without_work_stealing(&context))?.boxed())
         })
         .try_flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
@@ -236,6 +236,23 @@ impl Foreseen {
             MetricBuilder::new(metrics).counter(name, partition).add((seconds * 1e9) as usize);
         }
     }
+}
+
+/// A context in which a scan reads the files of its own partition alone. By default DataFusion's scans take over files of sibling
+/// partitions that have not started: here those may have been aggregated by a kernel, and their rows would count twice.
+fn without_work_stealing(context: &TaskContext) -> Arc<TaskContext> {
+    let mut config = context.session_config().clone();
+    config.options_mut().execution.enable_file_stream_work_stealing = false;
+    Arc::new(TaskContext::new(
+        context.task_id(),
+        context.session_id(),
+        config,
+        context.scalar_functions().clone(),
+        context.higher_order_functions().clone(),
+        context.aggregate_functions().clone(),
+        context.window_functions().clone(),
+        context.runtime_env(),
+    ))
 }
 
 /// One partition's run of a kernel.
