@@ -12,7 +12,8 @@ use arrow::datatypes::{
 };
 use bowshot_kernels::limits::GROUPS_MAX;
 use bowshot_kernels::{
-    AggregateColumn, Decline, ExactFloatSum, ExactVariance, Executor, GroupedResult, Kernel, KernelError, PartialState, TotalOrder,
+    AggregateColumn, Decline, Estimate, ExactFloatSum, ExactVariance, Executor, GroupedResult, Kernel, KernelError, PartialState,
+    TotalOrder,
 };
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result, internal_err};
