@@ -7,7 +7,7 @@ use arrow::buffer::BooleanBuffer;
 use smallvec::SmallVec;
 
 use crate::error::KernelError;
-use crate::simd::vectorised;
+use crate::simd::{prefetch_far, vectorised};
 
 /// Bits of one limb that count; the others take carries until [`ExactFloatSum::settle`].
 const LIMB_BITS: usize = 32;
@@ -225,6 +225,7 @@ impl ExactFloatSum {
     pub fn add_by_group(values: &[f64], groups: &[usize], keep: Option<&BooleanBuffer>, sums: &mut [Self], counts: &mut [u64]) -> usize {
         let mut grown = 0;
         for (row, value) in values.iter().enumerate() {
+            prefetch_far(sums, groups, row);
             if keep.is_none_or(|keep| keep.value(row)) {
                 let sum = &mut sums[groups[row]];
                 let before = sum.heap_bytes();
@@ -443,14 +444,15 @@ impl ExactFloatSum {
         (negative, sum)
     }
 
-    /// The sum without its sign as digits of 32 bits, the least first, and how many digits of 0 are left out before them; the lowest bit
-    /// weighs 2^-1074. `None` where NaN or an infinity was added.
-    pub(crate) fn digits(&self) -> Option<(Vec<u32>, usize)> {
+    /// The sum without its sign as a whole number of words, the least first, and its place in halves of a word from the bit that weighs
+    /// 2^-1074. `None` where NaN or an infinity was added.
+    pub(crate) fn words(&self) -> Option<(SmallVec<[u64; 4]>, usize)> {
         if self.specials.as_ref().is_some_and(|specials| **specials != Specials::default()) {
             return None;
         }
         let (_, magnitude) = self.sign_and_magnitude();
-        Some((magnitude.limbs.iter().map(|limb| *limb as u32).collect(), usize::from(self.first)))
+        let words = magnitude.limbs.chunks(2).map(|pair| pair.iter().rev().fold(0, |word, limb| word << LIMB_BITS | *limb as u64));
+        Some((words.collect(), usize::from(self.first)))
     }
 
     /// The double nearest to a settled sum that is not negative.

@@ -212,8 +212,8 @@ impl ExactSquareSum {
         }
     }
 
-    /// The sum as digits of 64 bits, the least first, and how many digits of 0 are left out before them; the lowest bit weighs 2^-2148.
-    pub(crate) fn digits(&self) -> (&[u64], usize) {
+    /// The sum as a whole number of words, the least first, and its place in words from the bit that weighs 2^-2148.
+    pub(crate) fn words(&self) -> (&[u64], usize) {
         (&self.limbs, usize::from(self.first))
     }
 
