@@ -164,6 +164,15 @@ impl Plan<'_> {
         Ok([filtered(answer)?, filtered(count(argument))?])
     }
 
+    /// Whether a literal is one of the column's type: arithmetic has any.
+    fn holds(&self, column: usize, literal: &Literal) -> bool {
+        match (self.columns[column], literal) {
+            (ColumnType::Int { bits, signed: true }, Literal::Int(value)) => value >> (bits - 1) == value >> 127,
+            (ColumnType::Int { bits, signed: false }, Literal::Int(value)) => value >> bits == 0,
+            _ => true,
+        }
+    }
+
     fn argument(&self, function: AggregateFunction, expr: &Expr) -> Logical {
         match expr {
             Expr::Column(column) => match self.columns[*column] {
@@ -250,8 +259,12 @@ impl Plan<'_> {
             Expr::Literal(literal) => lit(scalar(ColumnType::Boolean, literal)),
             Expr::Compare { op, left, right } => {
                 let (left, right) = match (left.as_ref(), right.as_ref()) {
-                    (Expr::Column(column), Expr::Literal(literal)) => (self.column(*column), lit(scalar(self.columns[*column], literal))),
-                    (Expr::Literal(literal), Expr::Column(column)) => (lit(scalar(self.columns[*column], literal)), self.column(*column)),
+                    (Expr::Column(column), Expr::Literal(literal)) if self.holds(*column, literal) => {
+                        (self.column(*column), lit(scalar(self.columns[*column], literal)))
+                    }
+                    (Expr::Literal(literal), Expr::Column(column)) if self.holds(*column, literal) => {
+                        (lit(scalar(self.columns[*column], literal)), self.column(*column))
+                    }
                     (left, right) => {
                         let kind = self.kind(left).or(self.kind(right)).unwrap_or(Kind::Integer);
                         (self.value(left, kind), self.value(right, kind))
