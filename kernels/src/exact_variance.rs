@@ -114,7 +114,7 @@ impl ExactVariance {
     /// The double nearest to the variance, ties to even; infinite beyond the greatest double. `None` of fewer doubles than the divisor
     /// wants: 1, or 2 of a sample. NaN where one was NaN or infinite.
     pub fn variance(&self, divisor: Divisor) -> Option<f64> {
-        self.rounded(divisor, |quotient, lowest, rest| nearest(quotient, lowest, rest))
+        self.rounded(divisor, nearest)
     }
 
     /// The double nearest to the standard deviation, which is the root of the exact variance; else as [`Self::variance`].

@@ -9,6 +9,7 @@ use crate::chunk::Chunk;
 use crate::cost::{self, CostModel, Estimate, Work};
 use crate::device::{DeviceFaults, DevicePolicy, DeviceReport, Devices};
 use crate::error::{Decline, KernelError};
+use crate::forced::Forced;
 use crate::host;
 use crate::plan::{self, AggregatePlan};
 use crate::state::PartialState;
@@ -126,7 +127,7 @@ impl Kernels {
             self.inner.tally.declined.fetch_add(1, Ordering::Relaxed);
             return Err(decline);
         }
-        Ok(Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner) })
+        Ok(Kernel { plan: Arc::new(plan), forced: Forced::default(), inner: Arc::clone(&self.inner) })
     }
 
     /// What has run so far.
@@ -166,6 +167,7 @@ pub struct RowGroup {
 #[derive(Clone)]
 pub struct Kernel {
     plan: Arc<AggregatePlan>,
+    forced: Forced,
     inner: Arc<Inner>,
 }
 
@@ -173,6 +175,12 @@ impl Kernel {
     /// The plan.
     pub fn plan(&self) -> &AggregatePlan {
         &self.plan
+    }
+
+    /// The same kernel with fewer choices. For tests.
+    #[doc(hidden)]
+    pub fn forced(self, forced: Forced) -> Self {
+        Self { forced, ..self }
     }
 
     /// A state of no rows.
@@ -228,7 +236,7 @@ impl Kernel {
     /// As [`Self::accumulate`], but nothing is counted.
     pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
         self.check(rows, state)?;
-        let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count)?;
+        let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
         state.admit(&program)?;
         if rows.row_count == 0 {
             return Ok(());

@@ -23,7 +23,7 @@ impl Random {
     /// A double whose exponent is one of `exponents`, counted from that of the subnormals.
     fn double(&mut self, exponents: std::ops::Range<u64>) -> f64 {
         let exponent = exponents.start + self.below(exponents.end - exponents.start);
-        f64::from_bits(self.next() & (1 << 63 | (1 << 52) - 1) | exponent << 52)
+        f64::from_bits((self.next() & ((1 << 63) | ((1 << 52) - 1))) | (exponent << 52))
     }
 }
 

@@ -59,20 +59,27 @@ pub async fn run(random: &mut Random, case: &Case) -> Result<Groups> {
     Ok(groups)
 }
 
-/// A kernel's groups with sums as wide as DataFusion's: those of 64-bit integers wrap.
+/// A kernel's groups as DataFusion could give them: sums of 64-bit integers wrap, and an extreme among zeros has the sign of any of them.
 pub fn in_its_types(plan: &AggregatePlan, mut groups: Groups) -> Groups {
     for (answer, aggregate) in groups.values_mut().flat_map(|answers| answers.iter_mut().zip(&plan.aggregates)) {
-        if let (Answer::Value(Some(value), _), AggregateFunction::Sum, Some(Expr::Column(column))) =
-            (answer, aggregate.function, &aggregate.argument)
-        {
-            match plan.columns[*column] {
+        let (Answer::Value(Some(value), _), Some(argument)) = (answer, &aggregate.argument) else { continue };
+        let is_float = Plan { columns: &plan.columns }.kind(argument) == Some(Kind::Float);
+        match (aggregate.function, argument) {
+            (AggregateFunction::Sum, Expr::Column(column)) => match plan.columns[*column] {
                 ColumnType::Int { signed: true, .. } => *value = i128::from(*value as i64),
                 ColumnType::Int { signed: false, .. } => *value = i128::from(*value as u64),
                 _ => {}
-            }
+            },
+            (AggregateFunction::Min | AggregateFunction::Max, _) if is_float => *value = unsigned_zero(*value),
+            _ => {}
         }
     }
     groups
+}
+
+/// The place of a double, or of 0 for -0: which of them DataFusion's extremes keep depends on the order of rows.
+fn unsigned_zero(place: i128) -> i128 {
+    if place == i128::from(TotalOrder::of(-0.0).place()) { i128::from(TotalOrder::of(0.0).place()) } else { place }
 }
 
 fn batch(random: &mut Random, case: &Case, rows: &[Vec<Value>], schema: Arc<Schema>) -> Result<RecordBatch> {
@@ -116,7 +123,7 @@ fn answer(function: AggregateFunction, columns: &[ArrayRef], row: usize) -> Answ
             let value = answer.is_valid(row).then(|| answer.as_primitive::<Float64Type>().value(row));
             match function {
                 AggregateFunction::Sum => Answer::FloatSum(value.map(f64::to_bits), inputs),
-                _ => Answer::Value(value.map(|value| i128::from(TotalOrder::of(value).place())), inputs),
+                _ => Answer::Value(value.map(|value| unsigned_zero(TotalOrder::of(value).place().into())), inputs),
             }
         }
         _ => match cell(answer, row) {
@@ -162,6 +169,15 @@ impl Plan<'_> {
             None => Ok(function),
         };
         Ok([filtered(answer)?, filtered(count(argument))?])
+    }
+
+    /// Whether a literal is one of the column's type: arithmetic has any.
+    fn holds(&self, column: usize, literal: &Literal) -> bool {
+        match (self.columns[column], literal) {
+            (ColumnType::Int { bits, signed: true }, Literal::Int(value)) => value >> (bits - 1) == value >> 127,
+            (ColumnType::Int { bits, signed: false }, Literal::Int(value)) => value >> bits == 0,
+            _ => true,
+        }
     }
 
     fn argument(&self, function: AggregateFunction, expr: &Expr) -> Logical {
@@ -250,8 +266,12 @@ impl Plan<'_> {
             Expr::Literal(literal) => lit(scalar(ColumnType::Boolean, literal)),
             Expr::Compare { op, left, right } => {
                 let (left, right) = match (left.as_ref(), right.as_ref()) {
-                    (Expr::Column(column), Expr::Literal(literal)) => (self.column(*column), lit(scalar(self.columns[*column], literal))),
-                    (Expr::Literal(literal), Expr::Column(column)) => (lit(scalar(self.columns[*column], literal)), self.column(*column)),
+                    (Expr::Column(column), Expr::Literal(literal)) if self.holds(*column, literal) => {
+                        (self.column(*column), lit(scalar(self.columns[*column], literal)))
+                    }
+                    (Expr::Literal(literal), Expr::Column(column)) if self.holds(*column, literal) => {
+                        (lit(scalar(self.columns[*column], literal)), self.column(*column))
+                    }
                     (left, right) => {
                         let kind = self.kind(left).or(self.kind(right)).unwrap_or(Kind::Integer);
                         (self.value(left, kind), self.value(right, kind))

@@ -124,7 +124,7 @@ impl Binder<'_> {
         if let Some(answer) = settled(op, (left.low, left.high), (right.low, right.high)) {
             return self.arena.constant(answer);
         }
-        let width = Width::fitting(left.low.min(right.low), left.high.max(right.high));
+        let width = Width::fitting(left.low.min(right.low), left.high.max(right.high)).max(self.least_width);
         let width = width.max(self.width_of(left)).max(self.width_of(right));
         let (left, right) = (self.node(left, width), self.node(right, width));
         let (order, left, right, inverted) = match op {

@@ -19,6 +19,7 @@ pub(crate) use keys::GroupKeys;
 use crate::chunk::Chunk;
 use crate::error::{Decline, KernelError};
 use crate::expr::Expr;
+use crate::forced::Forced;
 use crate::limits::SORTED_DICTIONARY_VALUES_MAX;
 use crate::plan::{Aggregate, AggregateFunction, AggregatePlan, Kind, kind_of};
 use crate::total_order::TotalOrder;
@@ -76,11 +77,17 @@ pub(crate) struct Program<'a> {
     pub float_sums: Vec<FloatSum>,
     /// One for each aggregate of the plan.
     pub outputs: Vec<Output>,
+    pub forced: Forced,
 }
 
 /// Binds `plan` to `chunks`, which match its columns in type and have `row_count` rows each.
-pub(crate) fn bind<'a>(plan: &AggregatePlan, chunks: &'a [Arc<Chunk>], row_count: usize) -> Result<Program<'a>, KernelError> {
-    let mut binder = Binder { plan, chunks, arena: Arena::default(), truths: HashMap::new() };
+pub(crate) fn bind<'a>(
+    plan: &AggregatePlan,
+    chunks: &'a [Arc<Chunk>],
+    row_count: usize,
+    forced: Forced,
+) -> Result<Program<'a>, KernelError> {
+    let mut binder = Binder { plan, chunks, arena: Arena::default(), truths: HashMap::new(), least_width: forced.width() };
     let filter = match &plan.filter {
         Some(filter) => binder.truth(filter, true)?,
         None => binder.arena.always(),
@@ -105,6 +112,7 @@ pub(crate) fn bind<'a>(plan: &AggregatePlan, chunks: &'a [Arc<Chunk>], row_count
         measures: measures.measures,
         float_sums: measures.float_sums,
         outputs,
+        forced,
     })
 }
 
@@ -134,6 +142,8 @@ struct Binder<'a> {
     arena: Arena,
     /// Predicates lowered before, by address within the plan and the wanted answer.
     truths: HashMap<(*const Expr, bool), MaskId>,
+    /// Of computed values.
+    least_width: Width,
 }
 
 impl Binder<'_> {

@@ -108,9 +108,10 @@ impl Binder<'_> {
             Some(Form::Affine { column, base, factor }) => return self.affine(column, base, factor, known),
             _ => {}
         }
-        let width = Width::fitting(low, high);
+        let width = Width::fitting(low, high).max(self.least_width);
         let (left_width, right_width) = (self.width_of(left), self.width_of(right));
-        let narrow_product = op == ArithmeticOp::Mul && left_width == Width::U32 && right_width == Width::U32 && width <= Width::I64;
+        let is_narrow = |width| width == Width::U32 && self.least_width == Width::U32;
+        let narrow_product = op == ArithmeticOp::Mul && is_narrow(left_width) && is_narrow(right_width) && width <= Width::I64;
         let width = width.max(left_width).max(right_width);
         let operand_width = if narrow_product { Width::U32 } else { width };
         let (left, right) = (self.node(left, operand_width), self.node(right, operand_width));

@@ -34,6 +34,8 @@ pub(super) struct Layout {
     pub slot_words: u32,
     pub counts: Vec<Entry>,
     pub measures: Vec<Entry>,
+    /// Workgroups have no totals of their own.
+    global: bool,
 }
 
 impl Layout {
@@ -62,7 +64,7 @@ impl Layout {
                 Combine::Sum => {
                     // More than four limbs cannot be: sums stay inside 127 bits, and so does their distance from `low`.
                     let total = spread.saturating_mul(program.row_count as u128);
-                    let limbs = (u128::BITS - total.leading_zeros()).div_ceil(32).clamp(1, 4);
+                    let limbs = (u128::BITS - total.leading_zeros()).div_ceil(32).clamp(if program.forced.all_limbs { 4 } else { 1 }, 4);
                     Entry::Sum { at: take(limbs), limbs }
                 }
                 _ if spread > u128::from(u32::MAX) => {
@@ -72,7 +74,7 @@ impl Layout {
                 Combine::Min => Entry::Min { at: take(1) },
             });
         }
-        Ok(Self { slots, slot_words: words.max(1), counts, measures })
+        Ok(Self { slots, slot_words: words.max(1), counts, measures, global: program.forced.global_totals })
     }
 
     pub(super) fn words(&self) -> u32 {
@@ -81,7 +83,7 @@ impl Layout {
 
     /// Whether a workgroup can add up in its own memory first.
     pub(super) fn is_local(&self) -> bool {
-        self.words() as usize * 4 <= WORKGROUP_ACCUMULATOR_BYTES_MAX
+        !self.global && self.words() as usize * 4 <= WORKGROUP_ACCUMULATOR_BYTES_MAX
     }
 
     /// The words that came back, in the form of the host kernel.

@@ -56,7 +56,7 @@ fn every_shader_is_valid_without_a_device() {
     for scale in [1, 1_000, 100_003, 100_000_000_003, 90_000_000_000_000_003] {
         for keys in [vec![], vec![2], vec![2, 2]] {
             let (plan, chunks) = (plan(keys), rows(scale));
-            let program = bind::bind(&plan, &chunks, 100).unwrap();
+            let program = bind::bind(&plan, &chunks, 100, Forced::default()).unwrap();
             let layout = Layout::new(&program).unwrap();
             let shader = wgsl::generate(&program, &layout).unwrap();
             let module = naga::front::wgsl::parse_str(&shader.source).unwrap_or_else(|error| panic!("{error}\n{}", shader.source));
@@ -73,7 +73,7 @@ fn literals_do_not_change_the_shader() {
         plan.filter =
             Some(Expr::Compare { op: CompareOp::Gt, left: Box::new(Expr::Column(0)), right: Box::new(Expr::Literal(Literal::Int(value))) });
         let chunks = rows(1);
-        let program = bind::bind(&plan, &chunks, 100).unwrap();
+        let program = bind::bind(&plan, &chunks, 100, Forced::default()).unwrap();
         wgsl::generate(&program, &Layout::new(&program).unwrap()).unwrap().source
     };
     assert_eq!(source(10), source(20));
@@ -87,7 +87,7 @@ fn a_lost_device_is_opened_once_more_and_then_given_up() {
         return;
     }
     let (plan, chunks) = (plan(vec![2]), rows(1));
-    let program = bind::bind(&plan, &chunks, 100).unwrap();
+    let program = bind::bind(&plan, &chunks, 100, Forced::default()).unwrap();
     devices.run(&program).unwrap();
     for _ in 0..2 {
         let gpu = devices.gpu().unwrap();

@@ -35,10 +35,13 @@ pub(super) fn generate(program: &Program<'_>, layout: &Layout) -> Result<Shader,
         body: String::new(),
         emitted: HashSet::new(),
     };
-    let private = layout.slots == 1;
+    // What invocations hold goes through their workgroup.
+    let private = layout.slots == 1 && layout.is_local();
     let filter = writer.mask(program.filter)?;
     let _ = writeln!(writer.body, "    if ({filter}) {{");
-    writer.slot(layout);
+    if !private {
+        writer.slot(layout);
+    }
     for (entry, mask) in layout.counts.iter().zip(&program.counts) {
         let mask = writer.mask(*mask)?;
         writer.add(*entry, &mask, "vec4<u32>(1u, 0u, 0u, 0u)", private, layout);
@@ -285,9 +288,8 @@ impl Writer<'_> {
             let stride = self.parameter(key.stride as u32 * layout.slot_words);
             terms.push(format!("{code} * {stride}"));
         }
-        if layout.slots > 1 {
-            self.line("slot", &terms.join(" + "));
-        }
+        let slot = if terms.is_empty() { "0u".into() } else { terms.join(" + ") };
+        self.line("slot", &slot);
     }
 
     /// One row's contribution to one entry.

@@ -208,7 +208,7 @@ impl Totals {
                 }
             }
             for (position, total) in totals.iter().enumerate() {
-                if total.measure.combine == Combine::Sum {
+                if total.measure.combine == Combine::Sum && !program.forced.unpacked {
                     let value = &program.values[total.measure.value.0];
                     candidates.push(Target::Sum(position));
                     ranges.push(Range { least: value.low, greatest: value.high });

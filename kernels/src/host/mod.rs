@@ -20,6 +20,7 @@ use loops::{add_codes, add_nullable_codes, count_bytes, leave_out, pick};
 use crate::bind::{Mask, MaskId, Program, ValueId};
 use crate::chunk::{Lanes, with_lanes};
 use crate::error::KernelError;
+use crate::forced::{FORCED_SLOTS_MAX, ForcedGroups};
 use crate::group_index::GroupIndex;
 use crate::limits::{BLOCK_ROWS, DENSE_SLOTS_MAX, MEASURE_ROWS};
 use crate::simd::prefetch;
@@ -49,6 +50,8 @@ enum Strategy {
 pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
     let strategy = match usize::try_from(program.keys.slots) {
         _ if program.keys.columns.is_empty() => Strategy::Single,
+        Ok(slots) if program.forced.groups == Some(ForcedGroups::Direct) && slots <= FORCED_SLOTS_MAX => Strategy::Direct { slots },
+        _ if program.forced.groups == Some(ForcedGroups::Hash) => Strategy::Hash,
         // Slots far beyond the rows would cost more to clear and to read than the rows themselves. Slots come out in the order of
         // their keys, which is worth a few more: groups are then merged in the order in which they lie in memory.
         Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= (program.row_count * SLOTS_A_ROW).max(SMALL_SLOTS) => Strategy::Direct { slots },

@@ -190,8 +190,18 @@ fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr 
     }
 }
 
+/// A predicate as 1, 0 or NULL: what is made of `bool_and` and `bool_or`.
+fn truth(predicate: Expr) -> Expr {
+    let integer = |value| Expr::Literal(Literal::Int(value));
+    let is_false = Expr::Not(Box::new(predicate.clone()));
+    Expr::Case { branches: vec![(predicate, integer(1)), (is_false, integer(0))], otherwise: None }
+}
+
 /// What is summed or searched for extremes.
 fn argument(random: &mut Random, columns: &[ColumnType]) -> Expr {
+    if random.chance(10) {
+        return truth(predicate(random, columns, 2));
+    }
     let floats: Vec<usize> = (0..columns.len()).filter(|column| columns[*column] == ColumnType::Float64).collect();
     if floats.is_empty() || random.chance(40) {
         return integer(random, columns, 2);
