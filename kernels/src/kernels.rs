@@ -113,7 +113,7 @@ impl Kernels {
             return Ok(*known);
         }
         let has_device = self.device_report().available;
-        let kernel = |plan| Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner) };
+        let kernel = |plan| Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner), forced: Forced::default() };
         let model = cost::measure(kernel, has_device)?;
         Ok(*self.inner.cost.get_or_init(|| model))
     }
