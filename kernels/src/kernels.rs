@@ -103,8 +103,8 @@ impl Kernels {
         &self.inner.cache
     }
 
-    /// Measures what the host and the device, if there is one, do in a second: once, in some tenths of a second. Until then nothing is
-    /// foreseen.
+    /// Measures what the host and the device, if there is a real one, do in a second: once, in some tenths of a second. Until then nothing
+    /// is foreseen.
     ///
     /// # Errors
     /// Where a kernel fails that it measures with.
@@ -112,7 +112,8 @@ impl Kernels {
         if let Some(known) = self.inner.cost.get() {
             return Ok(*known);
         }
-        let has_device = self.device_report().available;
+        let report = self.device_report();
+        let has_device = report.available && !report.software;
         let kernel = |plan| Kernel { plan: Arc::new(plan), inner: Arc::clone(&self.inner), forced: Forced::default() };
         let model = cost::measure(kernel, has_device)?;
         Ok(*self.inner.cost.get_or_init(|| model))

@@ -103,3 +103,18 @@ fn a_lost_device_is_opened_once_more_and_then_given_up() {
     assert!(!devices.report().available);
     assert!(devices.report().reason.unwrap().starts_with("lost 2 times"));
 }
+
+#[test]
+fn a_device_is_measured() {
+    let kernels = Kernels::open(KernelsConfig { device: DevicePolicy::AllowSoftware, ..KernelsConfig::default() });
+    if kernels.device_report().available {
+        let model = crate::cost::measure(|plan| kernels.plan(plan).unwrap(), true).unwrap();
+        let rates = model.device.unwrap();
+        for rate in [rates.upload_bytes_per_second, rates.read_bytes_per_second, rates.steps_per_second, model.host.steps_per_second] {
+            assert!(rate.is_finite() && rate > 0.0, "{model:?}");
+        }
+        assert_eq!(kernels.counters(), Counters::default(), "what was measured is nobody's work");
+    }
+    // Software is never worth measuring: a query that wants it asks for it.
+    assert_eq!(kernels.measure().unwrap().device, None);
+}

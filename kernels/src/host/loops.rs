@@ -465,6 +465,28 @@ fn add_row<const WORDS: usize>(slot: usize, row: &[u64; WORDS], sums: &mut [[u64
 
 /// Writes the positions of the bytes that are 1 to `picks`, which has room for them all, and returns how many.
 pub(crate) fn pick(mask: &[u8], picks: &mut [u16]) -> usize {
+    #[cfg(target_arch = "x86_64")]
+    {
+        /// Compilers do not find the one instruction that makes a mask of bytes.
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        fn avx512(mask: &[u8], picks: &mut [u16]) -> usize {
+            use std::arch::x86_64::{_mm512_loadu_epi8, _mm512_test_epi8_mask};
+            pick_by(mask, picks, |bytes| {
+                // SAFETY: 64 bytes are read, and as many are there.
+                let bytes = unsafe { _mm512_loadu_epi8(bytes.as_ptr().cast()) };
+                _mm512_test_epi8_mask(bytes, bytes)
+            })
+        }
+        if crate::simd::level() == crate::simd::Level::Avx512 {
+            // SAFETY: `level` returns a level only where the processor has all its features.
+            return unsafe { avx512(mask, picks) };
+        }
+    }
+    pick_by(mask, picks, bits_of)
+}
+
+#[inline(always)]
+fn pick_by(mask: &[u8], picks: &mut [u16], bits_of: impl Fn(&[u8; 64]) -> u64) -> usize {
     let mut count = 0;
     let (whole, rest) = mask.as_chunks::<64>();
     for (part, bytes) in whole.iter().enumerate() {

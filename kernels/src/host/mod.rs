@@ -35,6 +35,9 @@ const SLOTS_A_ROW: usize = 4;
 /// Slots that cost next to nothing, however few the rows.
 const SMALL_SLOTS: usize = 1_024;
 
+/// One of so many blocks is filtered to see how many rows pass.
+const BLOCKS_A_SAMPLE: usize = 16;
+
 /// How rows find their group.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Strategy {
@@ -54,7 +57,7 @@ pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
         _ if program.forced.groups == Some(ForcedGroups::Hash) => Strategy::Hash,
         // Slots far beyond the rows would cost more to clear and to read than the rows themselves. Slots come out in the order of
         // their keys, which is worth a few more: groups are then merged in the order in which they lie in memory.
-        Ok(slots) if slots <= DENSE_SLOTS_MAX && slots <= (program.row_count * SLOTS_A_ROW).max(SMALL_SLOTS) => Strategy::Direct { slots },
+        Ok(slots) if slots <= SMALL_SLOTS || slots <= DENSE_SLOTS_MAX && slots <= worthwhile_slots(program) => Strategy::Direct { slots },
         _ => Strategy::Hash,
     };
     let mut run = Run::new(program, strategy);
@@ -67,6 +70,37 @@ pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
     Ok(run.finish())
 }
 
+/// Slots that the rows which pass the filter are worth, as far as some blocks tell.
+fn worthwhile_slots(program: &Program<'_>) -> usize {
+    let conjuncts = conjuncts_of(program);
+    if conjuncts.is_empty() {
+        return program.row_count * SLOTS_A_ROW;
+    }
+    let (mut evaluator, mut pass) = (Evaluator::new(program), vec![0; BLOCK_ROWS]);
+    let (mut seen, mut passing) = (0, 0);
+    for start in (0..program.row_count).step_by(BLOCK_ROWS * BLOCKS_A_SAMPLE) {
+        let count = BLOCK_ROWS.min(program.row_count - start);
+        let pass = &mut pass[..count];
+        for (position, (mask, steps)) in conjuncts.iter().enumerate() {
+            evaluator.filter(*mask, steps, Rows::Dense { start, count }, position == 0, pass);
+        }
+        seen += count;
+        passing += count_bytes(pass) as usize;
+    }
+    passing * program.row_count / seen.max(1) * SLOTS_A_ROW
+}
+
+/// Parts of the filter, cheapest first, each with what it needs.
+fn conjuncts_of(program: &Program<'_>) -> Vec<(MaskId, Steps)> {
+    let mut conjuncts = match &program.masks[program.filter.0] {
+        Mask::Constant(_) => Vec::new(),
+        Mask::And(parts) => parts.clone(),
+        _ => vec![program.filter],
+    };
+    conjuncts.sort_by_key(|mask| cost(program, *mask));
+    conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[], &[]))).collect()
+}
+
 struct Run<'p> {
     program: &'p Program<'p>,
     strategy: Strategy,
@@ -75,8 +109,6 @@ struct Run<'p> {
     conjuncts: Vec<(MaskId, Steps)>,
     /// What the measures need.
     steps: Steps,
-    /// Columns that the filter reads.
-    filtered: Vec<usize>,
     /// Whether the measures read every row of the last block, and so likely of the next.
     reads_all: bool,
     totals: Totals,
@@ -89,14 +121,7 @@ struct Run<'p> {
 
 impl<'p> Run<'p> {
     fn new(program: &'p Program<'p>, strategy: Strategy) -> Self {
-        let mut conjuncts = match &program.masks[program.filter.0] {
-            Mask::Constant(_) => Vec::new(),
-            Mask::And(parts) => parts.clone(),
-            _ => vec![program.filter],
-        };
-        conjuncts.sort_by_key(|mask| cost(program, *mask));
-        let conjuncts: Vec<(MaskId, Steps)> =
-            conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[], &[]))).collect();
+        let conjuncts = conjuncts_of(program);
         // Programs count the mask of every measure.
         let masks = program.counts.iter().copied().filter(|mask| !matches!(program.masks[mask.0], Mask::Constant(_)));
         let masks: Vec<MaskId> = masks.collect();
@@ -104,7 +129,6 @@ impl<'p> Run<'p> {
         let values: Vec<ValueId> = program.measures.iter().map(|measure| measure.value).collect();
         let key_columns: Vec<usize> = program.keys.columns.iter().map(|key| key.column).collect();
         let steps = Steps::new(program, &masks, &values, &computed, &key_columns);
-        let filtered: Vec<usize> = conjuncts.iter().flat_map(|(_, steps)| steps.columns()).copied().collect();
         let totals = match strategy {
             Strategy::Single => Totals::new(program, 1, 0),
             // A flush visits every slot: few of them may be flushed every block, which leaves most room in the words.
@@ -118,7 +142,6 @@ impl<'p> Run<'p> {
             reads_all: conjuncts.is_empty(),
             conjuncts,
             steps,
-            filtered,
             totals,
             groups: GroupIndex::new(1),
             pass: vec![0; BLOCK_ROWS],
@@ -129,10 +152,15 @@ impl<'p> Run<'p> {
     }
 
     fn block(&mut self, start: usize, count: usize, picks: &mut [u16]) -> Result<(), KernelError> {
-        self.prefetch(start + count);
+        let next = start + count..self.program.row_count.min(start + count + BLOCK_ROWS);
+        if self.reads_all {
+            ask_for(self.program, self.steps.columns(), &next);
+        }
         let dense = Rows::Dense { start, count };
         let mut passing = count;
         for (position, (mask, steps)) in self.conjuncts.iter().enumerate() {
+            // Column by column: memory is then busy while the one before is worked on, and no queue of the processor runs full.
+            ask_for(self.program, steps.columns(), &next);
             let pass = &mut self.pass[..count];
             self.evaluator.filter(*mask, steps, dense, position == 0, pass);
             passing = count_bytes(pass) as usize;
@@ -183,20 +211,18 @@ impl<'p> Run<'p> {
         Ok(())
     }
 
-    /// Asks for the block at `start`, while the one before it is worked on.
-    fn prefetch(&self, start: usize) {
-        let rows = start..self.program.row_count.min(start + BLOCK_ROWS);
-        let measured = if self.reads_all { self.steps.columns() } else { &[] };
-        for column in self.filtered.iter().chain(measured) {
-            with_lanes!(self.program.chunks[*column].lanes(), lanes => prefetch(&lanes[rows.clone()]));
-        }
-    }
-
     fn finish(self) -> Partial {
         let combined =
             (self.strategy == Strategy::Hash).then(|| (0..self.groups.len()).map(|group| self.groups.key(group)[0] as u128).collect());
         let slots = if let Strategy::Direct { slots } = self.strategy { Some(slots) } else { None };
         self.totals.finish(slots, combined)
+    }
+}
+
+/// Asks for these rows, those of the next block.
+fn ask_for(program: &Program<'_>, columns: &[usize], rows: &Range<usize>) {
+    for column in columns {
+        with_lanes!(program.chunks[*column].lanes(), lanes => prefetch(&lanes[rows.clone()]));
     }
 }
 
