@@ -84,7 +84,7 @@ pub struct WorkerConfig {
     pub volumes: BTreeMap<String, PathBuf>,
     /// Extra buckets of this node; those of the coordinator arrive at registration.
     pub storage: Vec<StorageConfig>,
-    /// Memory of query operators, in bytes; beyond it they take what the column cache holds unpinned, then spill. 0 takes half of the
+    /// Memory of query operators, in bytes; beyond it they take what the column cache does not use or pin, then spill. 0 takes half of the
     /// machine's memory.
     pub memory_bytes: u64,
     /// Budget of the column cache, in bytes. 0 takes a quarter of the machine's memory.
