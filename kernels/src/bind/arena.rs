@@ -219,7 +219,7 @@ impl Arena {
         self.or(vec![yes, no])
     }
 
-    /// Rows whose lane has 1 in `table`: a constant or a range where the table is that simple.
+    /// Rows whose lane has 1 in `table`: a constant, a range or all but a range where the table is that simple.
     pub(crate) fn table(&mut self, column: usize, table: Vec<u8>) -> MaskId {
         let Some(first) = table.iter().position(|answer| *answer == 1) else {
             return self.never();
@@ -230,6 +230,13 @@ impl Arena {
                 return self.always();
             }
             return self.mask(Mask::Range { column, low: first as u64, high: last as u64 });
+        }
+        let (low, high) = (table.iter().position(|answer| *answer == 0), table.iter().rposition(|answer| *answer == 0));
+        if let (Some(low), Some(high)) = (low, high)
+            && table[low..=high].iter().all(|answer| *answer == 0)
+        {
+            let left_out = self.mask(Mask::Range { column, low: low as u64, high: high as u64 });
+            return self.not(left_out);
         }
         self.mask(Mask::Table { column, table: table.into() })
     }

@@ -321,15 +321,30 @@ impl<'p> Evaluator<'p> {
 
     /// ANDs one conjunct of a filter into `pass`, or writes it there if it is the first. Ranges skip the detour of a buffer.
     pub(super) fn filter(&mut self, mask: MaskId, steps: &Steps, rows: Rows<'_>, first: bool, pass: &mut [u8]) {
-        if let Mask::Range { column, low, high } = &self.program.masks[mask.0] {
-            with_lanes!(self.lanes(*column, rows), lanes => {
-                let (low, span) = (Number::of_lane(*low), Number::of_lane(high - low));
+        if let Some((column, low, span)) = self.range(mask) {
+            with_lanes!(self.lanes(column, rows), lanes => {
+                let (low, span) = (Number::of_lane(low), Number::of_lane(span));
                 if first { write_range(lanes, low, span, pass) } else { and_range(lanes, low, span, pass) }
             });
             return;
         }
         self.run(steps, rows);
         if first { pass.copy_from_slice(self.mask(mask, pass.len())) } else { and_bytes(self.mask(mask, pass.len()), pass) }
+    }
+
+    /// The column, first lane and span of a mask that is a range of lanes, or of one that is all but a range: that is a range too, which
+    /// begins behind the other's end and goes round.
+    fn range(&self, mask: MaskId) -> Option<(usize, u64, u64)> {
+        let program = self.program;
+        match &program.masks[mask.0] {
+            Mask::Range { column, low, high } => Some((*column, *low, high - low)),
+            Mask::Not(inner) => {
+                let Mask::Range { column, low, high } = &program.masks[inner.0] else { return None };
+                let greatest = u64::MAX >> (64 - 8 * program.chunks[*column].lane_width().bytes());
+                Some((*column, high.wrapping_add(1) & greatest, greatest.checked_sub(high - low)?.checked_sub(1)?))
+            }
+            _ => None,
+        }
     }
 }
 
