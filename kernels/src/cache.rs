@@ -222,14 +222,10 @@ impl ChunkCache {
     /// Drops one chunk that is not pinned. Returns its bytes, 0 where there is none.
     fn evict(&self, state: &mut State) -> u64 {
         loop {
-            let from_small = state.small_bytes >= state.bytes / SMALL_SHARE || state.main.is_empty();
+            // A queue may hold left-overs alone, and then more of them than the bytes let expect.
+            let from_small = !state.small.is_empty() && (state.main.is_empty() || state.small_bytes >= state.bytes / SMALL_SHARE);
             let queue = if from_small { &mut state.small } else { &mut state.main };
-            let Some((key, ticket)) = queue.pop_front() else {
-                if state.main.is_empty() && state.small.is_empty() {
-                    return 0;
-                }
-                continue;
-            };
+            let Some((key, ticket)) = queue.pop_front() else { return 0 };
             // A left-over of one that was pinned or dropped.
             let Some(entry) = state.entries.get_mut(&key).filter(|entry| entry.ticket == ticket && entry.place != Place::Pinned) else {
                 continue;

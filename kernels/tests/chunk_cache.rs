@@ -110,6 +110,19 @@ fn pins_stay_within_their_share_and_until_they_are_taken_off() {
     assert!((0..20).all(|row_group| cache.get(&key("new@1", row_group)).is_some()));
 }
 
+#[test]
+fn an_emptied_cache_has_nothing_more_to_give() {
+    let kernels = kernels(4);
+    let cache = kernels.cache();
+    // The second time around those that had left come to stay, in the other queue.
+    for _ in 0..2 {
+        (0..20).for_each(|row_group| assert!(!touch(cache, key("a@1", row_group))));
+    }
+    assert_eq!(cache.remove("a@1", None).0, 4);
+    assert_eq!(cache.shrink(1), 0);
+    assert!(!touch(cache, key("a@1", 0)) && touch(cache, key("a@1", 0)), "it fills again");
+}
+
 /// Memory of which there is only so much.
 struct Purse(AtomicU64);
 

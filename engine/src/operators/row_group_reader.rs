@@ -316,11 +316,14 @@ impl FileReader {
         let meta = &planned.object_meta;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         let identity: Arc<str> = format!("{store_url}{}@{}:{version}", meta.location, meta.size).into();
-        if let Some(before) = runtime.versions.get(path_of(&identity)).filter(|before| *before != identity) {
+        let before = runtime.versions.get(path_of(&identity));
+        if before.as_ref() != Some(&identity) {
             // Nobody asks for chunks of a version that was replaced: they would hold memory, pinned ones for good.
-            runtime.kernels.cache().remove(&before, None);
+            if let Some(before) = &before {
+                runtime.kernels.cache().remove(before, None);
+            }
+            runtime.versions.insert(path_of(&identity).to_string(), identity.clone());
         }
-        runtime.versions.insert(path_of(&identity).to_string(), identity.clone());
         let metadata = match runtime.footers.get(&identity) {
             Some(metadata) => metadata,
             None => {

@@ -66,12 +66,10 @@ impl WorkerNode {
             Kernels::open(KernelsConfig { host_cache_bytes: cache_bytes, host_memory, device, device_faults, ..Default::default() });
         memory.share_with(kernels.clone());
         // The first queries run on what is known without it.
-        std::thread::spawn({
-            let kernels = kernels.clone();
-            move || match kernels.measure() {
-                Ok(model) => tracing::info!(?model, "kernels measured"),
-                Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
-            }
+        let measured = kernels.clone();
+        tokio::task::spawn_blocking(move || match measured.measure() {
+            Ok(model) => tracing::info!(?model, "kernels measured"),
+            Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
         let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
         Ok(Self { config, runtime, stores, kernels: KernelRuntime::new(kernels), channels })

@@ -74,13 +74,14 @@ async fn beat(
     let mut told_columns = None;
     loop {
         let asked = wanted.clone();
+        let kernels = node.kernels.clone();
         let listing = tokio::task::spawn_blocking(move || {
             inventory.refresh(&asked);
-            inventory
+            (inventory, kernels.cached_columns())
         });
-        inventory = listing.await.map_err(|error| Error::bug(format!("listing the volumes failed: {error}")))?;
+        let (listed, cached_columns) = listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
+        inventory = listed;
         let changed = acknowledged != inventory.epoch();
-        let cached_columns = node.kernels.cached_columns();
         let heartbeat = Heartbeat {
             node_id: node.config.node_id.clone(),
             incarnation: incarnation.to_string(),
