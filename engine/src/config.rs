@@ -91,6 +91,10 @@ pub struct WorkerConfig {
     pub cache_bytes: u64,
     /// Which card may be used: `off`, `hardware`, or `software` (also a software rasteriser; for tests).
     pub kernel_device: String,
+    /// Bytes of columns kept in the memory of each card, whose drivers do not say how much there is. 0 takes 1 GiB.
+    pub device_cache_bytes: u64,
+    /// Folder that keeps the kernels compiled for a card until the next start; `.cache/bowshot/kernels` of the user when unset.
+    pub kernel_dir: Option<PathBuf>,
     /// Threads that run fragments; 0 takes the machine's cores.
     pub cpu_threads: usize,
     /// Folder for spilled data; the system's temporary folder when unset.
@@ -113,6 +117,8 @@ impl Default for WorkerConfig {
             memory_bytes: 0,
             cache_bytes: 0,
             kernel_device: "hardware".into(),
+            device_cache_bytes: 0,
+            kernel_dir: None,
             cpu_threads: 0,
             spill_dir: None,
             faults: vec![],

@@ -75,6 +75,19 @@ pub(crate) enum Exponents {
     Within(u64, u64),
 }
 
+impl Exponents {
+    /// Of these doubles and others.
+    pub(crate) fn and(self, others: Self) -> Self {
+        match (self, others) {
+            (Self::Unbounded, _) | (_, Self::Unbounded) => Self::Unbounded,
+            (Self::Zero, same) | (same, Self::Zero) => same,
+            (Self::Within(least, greatest), Self::Within(other_least, other_greatest)) => {
+                Self::Within(least.min(other_least), greatest.max(other_greatest))
+            }
+        }
+    }
+}
+
 /// The exponents of some doubles.
 pub(crate) fn exponent_range(values: &[f64]) -> Exponents {
     match exponents(values) {
@@ -89,13 +102,25 @@ pub(crate) fn exponent_range(values: &[f64]) -> Exponents {
 pub(crate) struct FixedPoint {
     /// The exponent whose lowest bit is the fixed point's.
     unit: u64,
+    /// Bits of the greatest sum, with its sign.
+    bits: u32,
 }
 
 impl FixedPoint {
     /// For up to `rows` doubles of these exponents.
     pub(crate) fn new((least, greatest): (u64, u64), rows: usize) -> Option<Self> {
         let bits = (greatest - least) as u32 + FRACTION_BITS + 1 + (usize::BITS - rows.leading_zeros());
-        (bits < i128::BITS).then_some(Self { unit: least })
+        (bits < i128::BITS).then_some(Self { unit: least, bits: bits + 1 })
+    }
+
+    /// Bits of two's complement that every sum fits.
+    pub(crate) fn bits(self) -> u32 {
+        self.bits
+    }
+
+    /// The exponent whose lowest bit is the fixed point's; subnormals count as exponent 1.
+    pub(crate) fn unit(self) -> u64 {
+        self.unit
     }
 
     /// A double in fixed point.

@@ -1,5 +1,6 @@
 //! The front: configuration, planning, accumulation, and what happened.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -7,7 +8,7 @@ use crate::bind::{self, Program};
 use crate::cache::{ChunkCache, MemoryAccount, Unaccounted};
 use crate::chunk::Chunk;
 use crate::cost::{self, CostModel, Estimate, Work};
-use crate::device::{DeviceFaults, DevicePolicy, DeviceReport, Devices};
+use crate::device::{DeviceFaults, DevicePolicy, DeviceReport, Devices, DevicesConfig};
 use crate::error::{Decline, KernelError};
 use crate::forced::Forced;
 use crate::host;
@@ -21,12 +22,17 @@ pub struct KernelsConfig {
     pub host_cache_bytes: u64,
     /// Who lends the memory of those chunks. Default [`Unaccounted`].
     pub host_memory: Arc<dyn MemoryAccount>,
-    /// Bytes of chunk copies kept in device memory, and the most one row group may take there. Default 1 GiB.
+    /// Bytes of chunk copies kept in the memory of each card, and the most that row groups may take there at a time. Default 1 GiB.
     pub device_cache_bytes: u64,
     /// Which devices may run kernels. Default [`DevicePolicy::Hardware`].
     pub device: DevicePolicy,
     /// Failures on purpose. Default none.
     pub device_faults: DeviceFaults,
+    /// The folder that keeps kernels which were compiled for a card, for the next start. Default none.
+    pub pipelines: Option<PathBuf>,
+    /// How often each adapter counts as a card, for tests on machines that have but one. Default 1.
+    #[doc(hidden)]
+    pub cards_repeated: usize,
 }
 
 impl Default for KernelsConfig {
@@ -37,6 +43,8 @@ impl Default for KernelsConfig {
             device_cache_bytes: 1 << 30,
             device: DevicePolicy::Hardware,
             device_faults: DeviceFaults::default(),
+            pipelines: None,
+            cards_repeated: 1,
         }
     }
 }
@@ -56,6 +64,8 @@ pub struct Counters {
     pub declined: u64,
     /// Row groups that a device failed on.
     pub device_errors: u64,
+    /// Nanoseconds in which cards that are open ran kernels, as they told by themselves: 0 where their drivers do not tell.
+    pub device_nanoseconds: u64,
 }
 
 #[derive(Default)]
@@ -86,16 +96,27 @@ impl Kernels {
     pub fn open(config: KernelsConfig) -> Self {
         let inner = Inner {
             cache: ChunkCache::new(config.host_cache_bytes, config.host_memory),
-            devices: Devices::new(config.device, config.device_cache_bytes, config.device_faults),
+            devices: Devices::new(DevicesConfig {
+                policy: config.device,
+                cache_bytes: config.device_cache_bytes,
+                faults: config.device_faults,
+                pipelines: config.pipelines,
+                repeated: config.cards_repeated,
+            }),
             cost: OnceLock::new(),
             tally: Tally::default(),
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The device and whether it may be used. The first call opens it, which can take a second.
+    /// The first card that can be used, or why there is none. The first call opens all, which can take seconds.
     pub fn device_report(&self) -> DeviceReport {
-        self.inner.devices.report()
+        self.device_reports().into_iter().next().unwrap_or_default()
+    }
+
+    /// All cards, those that can be used first; without any, one report of why.
+    pub fn device_reports(&self) -> Vec<DeviceReport> {
+        self.inner.devices.reports()
     }
 
     /// The cache of encoded chunks.
@@ -142,6 +163,7 @@ impl Kernels {
             device_chunks: read(&tally.device_chunks),
             declined: read(&tally.declined),
             device_errors: read(&tally.device_errors),
+            device_nanoseconds: self.inner.devices.busy_nanoseconds(),
         }
     }
 }
@@ -232,6 +254,16 @@ impl Kernel {
     /// What the row group is foreseen to cost; `None` before [`Kernels::measure`].
     pub fn estimate(&self, rows: &RowGroup) -> Option<Estimate> {
         self.inner.cost.get().map(|model| model.estimate(self.work(rows)))
+    }
+
+    /// Whether the device can run the row group at once. If its kernel is not compiled yet, that begins beside; until then the host can
+    /// answer.
+    ///
+    /// # Errors
+    /// As [`Self::accumulate`] on the device, where that can be told beforehand.
+    pub fn device_is_ready(&self, rows: &RowGroup) -> Result<bool, KernelError> {
+        let program = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
+        self.inner.devices.is_ready(&program)
     }
 
     /// As [`Self::accumulate`], but nothing is counted.

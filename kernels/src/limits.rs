@@ -27,7 +27,16 @@ pub const DENSE_SLOTS_MAX: usize = 1 << 22;
 pub const GROUPS_MAX: usize = 1 << 25;
 
 /// Group slots of a device kernel; above it the host kernel answers.
-pub const DEVICE_SLOTS_MAX: usize = 1_024;
+pub const DEVICE_SLOTS_MAX: usize = 1 << 20;
+
+/// Group slots of a device kernel that cost next to nothing, however few the rows.
+pub const DEVICE_SLOTS_FREE: usize = 1_024;
+
+/// Group slots a row that a device kernel may have beyond those.
+pub const DEVICE_SLOTS_A_ROW: u128 = 4;
+
+/// Bytes of a device kernel's totals: they are cleared, read back and looked at once a row group.
+pub const DEVICE_TOTALS_BYTES_MAX: u64 = 128 << 20;
 
 /// Levels of one expression: lowering is recursive and must not exhaust a thread's stack.
 pub const EXPRESSION_DEPTH_MAX: usize = 128;
@@ -56,6 +65,21 @@ pub const UPLOAD_USES: f64 = 8.0;
 /// Compiled device pipelines kept; the least recently used goes first.
 pub const PIPELINES_MAX: usize = 64;
 
+/// Kernels that may wait to be compiled beside queries, those that do not compile counted in.
+pub const COMPILING_MAX: usize = 64;
+
+/// Bytes of compiled kernels that are kept in a file for the next start.
+pub const PIPELINE_FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes of one buffer through which uploads go.
+pub const STAGING_BUFFER_BYTES: usize = 4 << 20;
+
+/// Such buffers of one device: while some are copied, others are filled.
+pub const STAGING_BUFFERS_MAX: usize = 8;
+
+/// Cards of one machine that are used.
+pub const CARDS_MAX: usize = 16;
+
 /// Invocations of one device workgroup: the portable maximum.
 pub const WORKGROUP_SIZE: u32 = 256;
 
@@ -63,7 +87,7 @@ pub const WORKGROUP_SIZE: u32 = 256;
 pub const WORKGROUPS_MAX: u32 = 1_024;
 
 /// Bytes of workgroup memory a device kernel may use for accumulators: the portable limit is 16 KiB.
-pub const WORKGROUP_ACCUMULATOR_BYTES_MAX: usize = 12 * 1_024;
+pub const WORKGROUP_ACCUMULATOR_BYTES_MAX: u64 = 12 * 1_024;
 
 /// Milliseconds that one device dispatch with its readback may take before the device counts as lost.
 pub const DEVICE_WAIT_MS: u64 = 30_000;

@@ -113,10 +113,6 @@ impl HotAggregateExec {
         Self { fallback: Arc::new(aggregate), planned, choice, runtime, metrics: ExecutionPlanMetricsSet::new() }
     }
 
-    fn declined(&self, partition: usize, reason: &str) {
-        MetricBuilder::new(&self.metrics).with_new_label(REASON_LABEL, reason.to_string()).counter(DECLINED_METRIC, partition).add(1);
-    }
-
     /// What to try, in order, and why the wanted executor is not among it.
     fn tries(&self) -> (Vec<Try>, Option<String>) {
         let report = self.runtime.kernels.device_report();
@@ -171,13 +167,13 @@ impl ExecutionPlan for HotAggregateExec {
         let planned = match &self.planned {
             Ok(planned) => planned.clone(),
             Err(decline) => {
-                self.declined(partition, &decline.to_string());
+                declined(&self.metrics, partition, &decline.to_string());
                 return self.fallback.execute(partition, context);
             }
         };
         let (tries, missing) = self.tries();
         if let Some(reason) = missing {
-            self.declined(partition, &format!("device: {reason}"));
+            declined(&self.metrics, partition, &format!("device: {reason}"));
         }
         let run = PartitionRun {
             planned,
@@ -195,11 +191,8 @@ impl ExecutionPlan for HotAggregateExec {
                     Ok(batches) => return Ok(stream::iter(batches.into_iter().map(Ok)).boxed()),
                     Err(ReadError::Failed(error)) => return Err(error),
                     Err(ReadError::Declined(decline)) => {
-                        let prefix = if place != HOST && !decline.to_string().starts_with("device") { "device: " } else { "" };
-                        MetricBuilder::new(&run.metrics)
-                            .with_new_label(REASON_LABEL, format!("{prefix}{decline}"))
-                            .counter(DECLINED_METRIC, partition)
-                            .add(1);
+                        let of_device = place == Try::All(Executor::Device) && !decline.to_string().starts_with("device");
+                        run.declined(&format!("{}{decline}", if of_device { "device: " } else { "" }));
                     }
                 }
             }
@@ -239,6 +232,11 @@ impl Foreseen {
     }
 }
 
+/// Records why a kernel, or an executor of it, does not run.
+fn declined(metrics: &ExecutionPlanMetricsSet, partition: usize, reason: &str) {
+    MetricBuilder::new(metrics).with_new_label(REASON_LABEL, reason.to_string()).counter(DECLINED_METRIC, partition).add(1);
+}
+
 /// A context in which a scan reads the files of its own partition alone. By default DataFusion's scans take over files of sibling
 /// partitions that have not started: here those may have been aggregated by a kernel, and their rows would count twice.
 fn without_work_stealing(context: &TaskContext) -> Arc<TaskContext> {
@@ -267,6 +265,10 @@ struct PartitionRun {
 }
 
 impl PartitionRun {
+    fn declined(&self, reason: &str) {
+        declined(&self.metrics, self.partition, reason);
+    }
+
     async fn aggregate(&self, place: Try) -> Result<Vec<RecordBatch>, ReadError> {
         let scan = &self.planned.plan.scan;
         let store = self.context.runtime_env().object_store(&scan.object_store_url)?;
@@ -274,6 +276,8 @@ impl PartitionRun {
         let mut state = self.planned.kernel.new_state();
         let reservation = MemoryConsumer::new("HotAggregate").register(&self.context.runtime_env().memory_pool);
         let (mut rows, mut row_groups, mut device_rows) = (0, 0, 0);
+        // The last reason why a row group was the host's that the device was foreseen to be faster at.
+        let mut not_on_device = None;
         let mut foreseen = Foreseen::default();
         let files = scan.file_groups.get(self.partition).map(|group| group.files()).unwrap_or_default();
         for file in files {
@@ -304,7 +308,20 @@ impl PartitionRun {
                 let estimate = kernel.estimate(&read.rows);
                 let executor = match place {
                     Try::All(executor) => executor,
-                    Try::Cheaper => estimate.map_or(Executor::Host, |estimate| estimate.executor()),
+                    Try::Cheaper => match estimate.map_or(Executor::Host, |estimate| estimate.executor()) {
+                        Executor::Device => match kernel.device_is_ready(&read.rows) {
+                            Ok(true) => Executor::Device,
+                            Ok(false) => {
+                                not_on_device = Some("device: the kernel is being compiled, the host answers meanwhile".to_string());
+                                Executor::Host
+                            }
+                            Err(error) => {
+                                not_on_device = Some(error.to_string());
+                                Executor::Host
+                            }
+                        },
+                        Executor::Host => Executor::Host,
+                    },
                 };
                 estimate.iter().for_each(|estimate| foreseen.add(estimate));
                 device_rows += if executor == Executor::Device { read.rows.row_count } else { 0 };
@@ -319,6 +336,9 @@ impl PartitionRun {
                     return Err(ReadError::Declined(Decline::new(format!("{} groups: {error}", state.group_count()))));
                 }
             }
+        }
+        if let Some(reason) = not_on_device {
+            self.declined(&reason);
         }
         let result = state.finish()?;
         for (label, rows) in [("device", device_rows), ("host", rows - device_rows)] {

@@ -12,12 +12,15 @@ use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::operators::row_group_reader::KernelRuntime;
-use bowshot_kernels::{DevicePolicy, Kernels, KernelsConfig};
+use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::net::TcpListener;
+
+/// Bytes of columns on each card where nothing else is configured: what any card has that is worth using.
+const DEVICE_CACHE_BYTES: u64 = 1 << 30;
 
 /// Starts the text of an error that was a panic: our own defect, never a wrong answer.
 pub const PANIC_TEXT: &str = "an operator panicked on a worker";
@@ -62,8 +65,16 @@ impl WorkerNode {
         };
         let host_memory = memory.cache_account();
         let device_faults = fault::of_device(&config.faults)?;
-        let kernels =
-            Kernels::open(KernelsConfig { host_cache_bytes: cache_bytes, host_memory, device, device_faults, ..Default::default() });
+        let kernels = Kernels::open(KernelsConfig {
+            host_cache_bytes: cache_bytes,
+            host_memory,
+            device,
+            device_cache_bytes: if config.device_cache_bytes > 0 { config.device_cache_bytes } else { DEVICE_CACHE_BYTES },
+            device_faults,
+            // Not below the system's temporary folder: who else may write there could hand the driver what they like.
+            pipelines: config.kernel_dir.clone().or_else(|| Some(std::env::home_dir()?.join(".cache/bowshot/kernels"))),
+            ..Default::default()
+        });
         memory.share_with(kernels.clone());
         // The first queries run on what is known without it.
         let measured = kernels.clone();
@@ -77,11 +88,17 @@ impl WorkerNode {
 
     /// What the node calls its card, or why it has none.
     fn device_text(&self) -> String {
-        let report = self.kernels.kernels.device_report();
-        match (report.available, report.reason) {
-            (true, _) if report.software => format!("{} (software)", report.name),
-            (true, _) => report.name,
-            (false, reason) => format!("none: {}", reason.unwrap_or_else(|| "not probed yet".into())),
+        let reports = self.kernels.kernels.device_reports();
+        let cards: Vec<&DeviceReport> = reports.iter().filter(|report| report.available).collect();
+        match cards[..] {
+            [] => {
+                let reason = reports.into_iter().find_map(|report| report.reason);
+                format!("none: {}", reason.unwrap_or_else(|| "not probed yet".into()))
+            }
+            [card] if card.software => format!("{} (software)", card.name),
+            [card] => card.name.clone(),
+            // Machines have cards of one kind, as a rule.
+            [card, ..] => format!("{} x {}", cards.len(), card.name),
         }
     }
 

@@ -18,6 +18,7 @@ pub(crate) use keys::GroupKeys;
 
 use crate::chunk::Chunk;
 use crate::error::{Decline, KernelError};
+use crate::exact_float::{Exponents, exponent_range};
 use crate::expr::Expr;
 use crate::forced::Forced;
 use crate::limits::SORTED_DICTIONARY_VALUES_MAX;
@@ -78,6 +79,30 @@ pub(crate) struct Program<'a> {
     /// One for each aggregate of the plan.
     pub outputs: Vec<Output>,
     pub forced: Forced,
+}
+
+impl Program<'_> {
+    /// Between which exponents the doubles lie whose places `value` has; `None` where one may not be finite or is computed.
+    pub(crate) fn exponents(&self, value: ValueId) -> Option<(u64, u64)> {
+        match self.exponents_of(value) {
+            Exponents::Within(least, greatest) => Some((least, greatest)),
+            // Zeros have whatever exponent.
+            Exponents::Zero => Some((1, 1)),
+            Exponents::Unbounded => None,
+        }
+    }
+
+    fn exponents_of(&self, value: ValueId) -> Exponents {
+        match self.values[value.0].op {
+            ValueOp::Affine { column, .. } => match self.chunks[column].exponents() {
+                Some((least, greatest)) => Exponents::Within(least, greatest),
+                None => Exponents::Unbounded,
+            },
+            ValueOp::Constant(place) => exponent_range(&[TotalOrder::at(place as i64).value()]),
+            ValueOp::Select(_, yes, no) => self.exponents_of(yes).and(self.exponents_of(no)),
+            _ => Exponents::Unbounded,
+        }
+    }
 }
 
 /// Binds `plan` to `chunks`, which match its columns in type and have `row_count` rows each.

@@ -67,6 +67,11 @@ impl<B: Clone> ChunkCopies<B> {
         Some(copy.buffer.clone())
     }
 
+    /// Bytes of all copies.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Whether there is a copy; this does not count as a use.
     pub(super) fn holds(&self, id: u64) -> bool {
         self.copies.contains_key(&id)

@@ -13,6 +13,12 @@ use crate::limits::WORKGROUP_SIZE;
 const LIMBS: &str = include_str!("../../shaders/limbs.wgsl");
 const TOTALS: &str = include_str!("../../shaders/totals.wgsl");
 const LOCAL_TOTALS: &str = include_str!("../../shaders/local_totals.wgsl");
+const DOUBLES: &str = include_str!("../../shaders/doubles.wgsl");
+
+/// The entry point that every row group runs.
+pub(super) const MAIN: &str = "main";
+/// The entry point that finds the lower words of wide extremes once their upper words are known.
+pub(super) const LOWER_WORDS: &str = "lower_words";
 
 /// A shader and what to bind to it.
 ///
@@ -23,6 +29,8 @@ pub(super) struct Shader {
     pub tables: Vec<u32>,
     /// The program's columns that are read, each once.
     pub columns: Vec<usize>,
+    /// Whether [`LOWER_WORDS`] follows [`MAIN`].
+    pub two_passes: bool,
 }
 
 /// Generates the shader of a program.
@@ -34,14 +42,11 @@ pub(super) fn generate(program: &Program<'_>, layout: &Layout) -> Result<Shader,
         columns: Vec::new(),
         body: String::new(),
         emitted: HashSet::new(),
+        uses_doubles: !layout.float_sums.is_empty(),
     };
     // What invocations hold goes through their workgroup.
     let private = layout.slots == 1 && layout.is_local();
-    let filter = writer.mask(program.filter)?;
-    let _ = writeln!(writer.body, "    if ({filter}) {{");
-    if !private {
-        writer.slot(layout);
-    }
+    writer.open(layout, private)?;
     for (entry, mask) in layout.counts.iter().zip(&program.counts) {
         let mask = writer.mask(*mask)?;
         writer.add(*entry, &mask, "vec4<u32>(1u, 0u, 0u, 0u)", private, layout);
@@ -51,9 +56,28 @@ pub(super) fn generate(program: &Program<'_>, layout: &Layout) -> Result<Shader,
         let value = writer.biased(measure.value)?;
         writer.add(*entry, &mask, &value, private, layout);
     }
-    writer.body.push_str("    }\n");
-    let source = writer.source(layout, private);
-    Ok(Shader { source, parameters: writer.parameters, tables: writer.tables, columns: writer.columns })
+    for ((entry, fixed), sum) in layout.float_sums.iter().zip(&program.float_sums) {
+        let (mask, place, unit) = (writer.mask(sum.mask)?, writer.value(sum.value)?, writer.parameter(fixed.unit() as u32));
+        writer.add(*entry, &mask, &format!("fixed_point({place}, {unit})"), private, layout);
+    }
+    let first_pass = writer.close();
+    let wide = layout.measures.iter().zip(&program.measures).filter_map(|(entry, measure)| match entry {
+        Entry::Wide { at, is_min } => Some((*at, *is_min, measure)),
+        _ => None,
+    });
+    let wide: Vec<_> = wide.collect();
+    let mut second_pass = String::new();
+    if !wide.is_empty() {
+        writer.open(layout, false)?;
+        for (at, is_min, measure) in wide {
+            let (mask, value) = (writer.mask(measure.mask)?, writer.biased(measure.value)?);
+            writer.lower_word(at, is_min, &mask, &value);
+        }
+        second_pass = writer.close();
+    }
+    let source = writer.source(layout, private, &first_pass, &second_pass);
+    let Writer { parameters, tables, columns, .. } = writer;
+    Ok(Shader { source, parameters, tables, columns, two_passes: !second_pass.is_empty() })
 }
 
 #[derive(PartialEq, Eq, Hash)]
@@ -70,9 +94,27 @@ struct Writer<'p> {
     columns: Vec<usize>,
     body: String,
     emitted: HashSet<Emitted>,
+    uses_doubles: bool,
 }
 
 impl Writer<'_> {
+    /// Begins the body of a pass: what follows is for rows that pass the filter.
+    fn open(&mut self, layout: &Layout, private: bool) -> Result<(), KernelError> {
+        let filter = self.mask(self.program.filter)?;
+        let _ = writeln!(self.body, "    if ({filter}) {{");
+        if !private {
+            self.slot(layout);
+        }
+        Ok(())
+    }
+
+    /// Ends the body of a pass and gives it.
+    fn close(&mut self) -> String {
+        self.body.push_str("    }\n");
+        self.emitted.clear();
+        std::mem::take(&mut self.body)
+    }
+
     fn parameter(&mut self, word: u32) -> String {
         self.parameters.push(word);
         format!("parameters[{}u]", self.parameters.len() - 1)
@@ -301,6 +343,7 @@ impl Writer<'_> {
             (Entry::Sum { .. }, true) => format!("private{at} = add128(private{at}, {value});"),
             (Entry::Max { .. }, true) => format!("private{at} = max(private{at}, ({value}).x);"),
             (Entry::Min { .. }, true) => format!("private{at} = max(private{at}, ~({value}).x);"),
+            (Entry::Wide { is_min, .. }, true) => format!("private{at} = max(private{at}, {}({value}).y);", complement(is_min)),
             (Entry::Count { .. }, false) => format!("atomicAdd(&{target}[slot + {at}u], 1u);"),
             (Entry::Sum { limbs, .. }, false) => {
                 format!("add_to_{target}(slot + {at}u, {limbs}u, {value});")
@@ -311,11 +354,24 @@ impl Writer<'_> {
             (Entry::Min { .. }, false) => {
                 format!("atomicMax(&{target}[slot + {at}u], ~({value}).x);")
             }
+            (Entry::Wide { is_min, .. }, false) => {
+                format!("atomicMax(&{target}[slot + {at}u], {}({value}).y);", complement(is_min))
+            }
         };
         let _ = writeln!(self.body, "    if ({mask}) {{ {statement} }}");
     }
 
-    fn source(&self, layout: &Layout, private: bool) -> String {
+    /// One row's contribution to the lower word of a wide extreme.
+    fn lower_word(&mut self, at: u32, is_min: bool, mask: &str, value: &str) {
+        let not = complement(is_min);
+        let _ = writeln!(
+            self.body,
+            "    if (({mask}) && {not}({value}).y == atomicLoad(&totals[slot + {at}u])) {{ atomicMax(&totals[slot + {}u], {not}({value}).x); }}",
+            at + 1
+        );
+    }
+
+    fn source(&self, layout: &Layout, private: bool, first_pass: &str, second_pass: &str) -> String {
         let mut source = String::new();
         let _ = writeln!(source, "@group(0) @binding(0) var<storage, read> parameters: array<u32>;");
         let _ = writeln!(source, "@group(0) @binding(1) var<storage, read_write> totals: array<atomic<u32>>;");
@@ -325,26 +381,32 @@ impl Writer<'_> {
         }
         source.push_str(LIMBS);
         source.push_str(TOTALS);
+        if self.uses_doubles {
+            source.push_str(DOUBLES);
+        }
         let local = layout.is_local();
         if local {
             let _ = writeln!(source, "const LOCAL_WORDS: u32 = {}u;", layout.words());
             source.push_str(LOCAL_TOTALS);
             source.push_str(&TOTALS.replace("totals", "local_totals"));
         }
-        let entries: Vec<Entry> = layout.counts.iter().chain(&layout.measures).copied().collect();
-        let _ = writeln!(
-            source,
-            "@compute @workgroup_size({WORKGROUP_SIZE})\nfn main(@builtin(global_invocation_id) invocation: vec3<u32>, \
-             @builtin(local_invocation_index) local_index: u32, @builtin(num_workgroups) workgroups: vec3<u32>) {{"
-        );
+        let entries: Vec<Entry> = layout.entries().collect();
+        let head = |name| {
+            format!(
+                "@compute @workgroup_size({WORKGROUP_SIZE})\nfn {name}(@builtin(global_invocation_id) invocation: vec3<u32>, \
+                 @builtin(local_invocation_index) local_index: u32, @builtin(num_workgroups) workgroups: vec3<u32>) {{\n"
+            )
+        };
+        let rows = format!("  for (var row = invocation.x; row < parameters[0u]; row += workgroups.x * {WORKGROUP_SIZE}u) {{\n");
+        source.push_str(&head(MAIN));
         if private {
             for entry in &entries {
                 let kind = if matches!(entry, Entry::Sum { .. }) { "vec4<u32>" } else { "u32" };
                 let _ = writeln!(source, "  var private{}: {kind};", entry.at());
             }
         }
-        let _ = writeln!(source, "  for (var row = invocation.x; row < parameters[0u]; row += workgroups.x * {WORKGROUP_SIZE}u) {{");
-        source.push_str(&self.body);
+        source.push_str(&rows);
+        source.push_str(first_pass);
         source.push_str("  }\n");
         if private {
             for entry in &entries {
@@ -354,7 +416,7 @@ impl Writer<'_> {
                         writeln!(source, "  atomicAdd(&local_totals[{at}u], private{at});")
                     }
                     Entry::Sum { limbs, .. } => writeln!(source, "  add_to_local_totals({at}u, {limbs}u, private{at});"),
-                    Entry::Max { .. } | Entry::Min { .. } => {
+                    Entry::Max { .. } | Entry::Min { .. } | Entry::Wide { .. } => {
                         writeln!(source, "  atomicMax(&local_totals[{at}u], private{at});")
                     }
                 };
@@ -369,7 +431,7 @@ impl Writer<'_> {
                 let _ = match entry {
                     Entry::Count { .. } => writeln!(source, "    atomicAdd(&totals[{at}], atomicLoad(&local_totals[{at}]));"),
                     Entry::Sum { limbs, .. } => writeln!(source, "    add_to_totals({at}, {limbs}u, local_total({at}, {limbs}u));"),
-                    Entry::Max { .. } | Entry::Min { .. } => {
+                    Entry::Max { .. } | Entry::Min { .. } | Entry::Wide { .. } => {
                         writeln!(source, "    atomicMax(&totals[{at}], atomicLoad(&local_totals[{at}]));")
                     }
                 };
@@ -377,6 +439,14 @@ impl Writer<'_> {
             source.push_str("  }\n");
         }
         source.push_str("}\n");
+        if !second_pass.is_empty() {
+            let _ = write!(source, "{}{rows}{second_pass}  }}\n}}\n", head(LOWER_WORDS));
+        }
         source
     }
+}
+
+/// Minima are kept as the greatest complement.
+fn complement(is_min: bool) -> &'static str {
+    if is_min { "~" } else { "" }
 }

@@ -3,7 +3,7 @@
 use super::evaluate::{Evaluator, Numbers, Rows};
 use super::loops::*;
 use super::packed::{Packed, Range};
-use crate::bind::{Combine, FloatSum, Mask, MaskId, Measure, Program, ValueOp};
+use crate::bind::{Combine, FloatSum, Mask, MaskId, Measure, Program};
 use crate::exact_float::{ExactFloatSum, FixedPoint};
 use crate::limits::{BLOCK_ROWS, MEASURE_ROWS};
 use crate::state::Partial;
@@ -77,11 +77,7 @@ enum FloatSlots {
 
 impl FloatTotal {
     fn new(program: &Program<'_>, sum: FloatSum, slots: usize, masked: bool) -> Self {
-        let exponents = match program.values[sum.value.0].op {
-            ValueOp::Affine { column, .. } => program.chunks[column].exponents(),
-            _ => None,
-        };
-        let slots = match exponents.and_then(|exponents| FixedPoint::new(exponents, program.row_count)) {
+        let slots = match program.exponents(sum.value).and_then(|exponents| FixedPoint::new(exponents, program.row_count)) {
             Some(fixed) => FloatSlots::Fixed(fixed, vec![0; slots]),
             None => FloatSlots::Exact(vec![ExactFloatSum::default(); slots]),
         };
