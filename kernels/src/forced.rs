@@ -12,6 +12,8 @@ pub struct Forced {
     pub value_bits: u8,
     /// Host sums of small numbers do not share words with each other and with counts.
     pub unpacked: bool,
+    /// Rows are looked at even where statistics know the answer.
+    pub looks_at_rows: bool,
     /// Device sums have four limbs.
     pub all_limbs: bool,
     /// Device kernels add up in device memory at once, not in workgroups' first.

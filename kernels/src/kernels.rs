@@ -274,9 +274,10 @@ impl Kernel {
         if rows.row_count == 0 {
             return Ok(());
         }
-        let partial = match executor {
-            Executor::Host => host::run(&program)?,
-            Executor::Device => self.inner.devices.run(&program)?,
+        let partial = match (program.settled(), executor) {
+            (Some(partial), _) => partial,
+            (None, Executor::Host) => host::run(&program)?,
+            (None, Executor::Device) => self.inner.devices.run(&program)?,
         };
         state.absorb(&program, &partial)
     }

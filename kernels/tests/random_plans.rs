@@ -48,12 +48,12 @@ fn every_choice_gives_the_same_answers() {
     let on_host = [
         Forced { groups: Some(ForcedGroups::Direct), ..free },
         Forced { groups: Some(ForcedGroups::Hash), ..free },
-        Forced { value_bits: 64, unpacked: true, ..free },
+        Forced { value_bits: 64, unpacked: true, looks_at_rows: true, ..free },
         Forced { value_bits: 128, ..free },
         Forced { value_bits: 128, groups: Some(ForcedGroups::Hash), unpacked: true, ..free },
     ];
     let on_device = [
-        Forced { value_bits: 64, all_limbs: true, ..free },
+        Forced { value_bits: 64, all_limbs: true, looks_at_rows: true, ..free },
         Forced { value_bits: 128, global_totals: true, ..free },
         Forced { all_limbs: true, global_totals: true, ..free },
     ];

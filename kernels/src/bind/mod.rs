@@ -7,6 +7,7 @@
 mod arena;
 mod keys;
 mod mask;
+mod settled;
 mod text;
 mod value;
 

@@ -190,6 +190,8 @@ impl ChunkEncoder {
             null_count: self.null_count,
             dictionary,
             exponents,
+            // Dictionaries may have come with strings that no row has.
+            is_tight: !matches!(self.column_type, ColumnType::Utf8 | ColumnType::Boolean),
         }))
     }
 

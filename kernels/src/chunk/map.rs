@@ -100,6 +100,7 @@ impl Chunk {
             null_count,
             dictionary: image.dictionary.clone(),
             exponents: image.exponents,
+            is_tight: false,
         }))
     }
 

@@ -122,6 +122,7 @@ pub struct Chunk {
     null_count: usize,
     dictionary: Option<StringArray>,
     exponents: Option<(u64, u64)>,
+    is_tight: bool,
 }
 
 /// What an encoder hands over to make a chunk.
@@ -143,6 +144,8 @@ pub(crate) struct ChunkParts {
     pub dictionary: Option<StringArray>,
     /// Exponents from the least of a double that is not 0 to the greatest; doubles only, and not where one is NaN or infinite.
     pub exponents: Option<(u64, u64)>,
+    /// Whether rows that are not NULL have lane 0 and lane `lane_max`, if there are such rows.
+    pub is_tight: bool,
 }
 
 impl Chunk {
@@ -161,6 +164,7 @@ impl Chunk {
             null_count: parts.null_count,
             dictionary: parts.dictionary,
             exponents: parts.exponents,
+            is_tight: parts.is_tight,
         }
     }
 
@@ -249,6 +253,11 @@ impl Chunk {
 
     pub(crate) fn factor(&self) -> i128 {
         self.factor
+    }
+
+    /// See [`ChunkParts::is_tight`].
+    pub(crate) fn is_tight(&self) -> bool {
+        self.is_tight
     }
 
     /// See [`ChunkParts::exponents`].

@@ -298,20 +298,22 @@ impl Gpu {
     }
 
     fn read(&self, readback: &Buffer, submission: SubmissionIndex) -> Result<Vec<u32>, KernelError> {
-        let mapped = Arc::new(Mutex::new(None));
-        let outcome = Arc::clone(&mapped);
-        readback.map_async(MapMode::Read, .., move |result| *outcome.lock() = Some(result));
-        let timeout = Some(Duration::from_millis(DEVICE_WAIT_MS));
+        let (sender, mapped) = std::sync::mpsc::sync_channel(1);
+        readback.map_async(MapMode::Read, .., move |result| {
+            let _ = sender.try_send(result);
+        });
+        let wait = Duration::from_millis(DEVICE_WAIT_MS);
+        let timeout = Some(wait);
         let waited = self.device.poll(PollType::Wait { submission_index: Some(submission), timeout });
         if let Err(error) = waited {
             // A device that does not come back is as good as lost.
             *self.lost.lock() = Some(error.to_string());
             return Err(KernelError::device(error.to_string()));
         }
-        match mapped.lock().take() {
-            Some(Ok(())) => {}
-            Some(Err(error)) => return Err(KernelError::device(error.to_string())),
-            None => return Err(KernelError::device("the answer was not mapped")),
+        match mapped.recv_timeout(wait) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(KernelError::device(error.to_string())),
+            Err(_) => return Err(KernelError::device("the answer was not mapped")),
         }
         let view = readback.get_mapped_range(..).map_err(|error| KernelError::device(error.to_string()))?;
         Ok(bytemuck::pod_collect_to_vec(&view))
