@@ -79,7 +79,7 @@ fn dependencies(krate: &str) -> Vec<String> {
 
 #[test]
 fn crates_depend_in_one_direction_only() {
-    let forbidden: [(&str, &[&str]); 4] = [
+    let forbidden: [(&str, &[&str]); 5] = [
         (
             "kernels",
             &[
@@ -96,6 +96,20 @@ fn crates_depend_in_one_direction_only() {
         ("engine", &["bowshot-flight-server", "bowshot-datasets", "bowshot-sql-tests"]),
         ("datasets", &["bowshot-engine", "bowshot-flight-server", "bowshot-kernels", "bowshot-sql-tests", "datafusion"]),
         ("flight-server", &["bowshot-sql-tests", "bowshot-kernels"]),
+        (
+            "benches/gpu",
+            &[
+                "bowshot-engine",
+                "bowshot-flight-server",
+                "bowshot-sql-tests",
+                "bowshot-benches",
+                "datafusion",
+                "datafusion-",
+                "arrow-flight",
+                "tonic",
+                "tokio",
+            ],
+        ),
     ];
     let mut problems = vec![];
     for (krate, names) in forbidden {

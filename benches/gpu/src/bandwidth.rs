@@ -19,7 +19,7 @@ const SOFTWARE_BUFFER_BYTES: u64 = 16 << 20;
 /// Passes of one submission, so that its launch is a small part.
 const PASSES: u32 = 32;
 const SOFTWARE_PASSES: u32 = 2;
-/// Workgroups of 256: enough for the largest cards, each still with a thousand words of four a thread or so.
+/// Workgroups of 256: several waves of the largest cards, with 32 vectors of the buffer for each invocation.
 const WORKGROUPS: u32 = 8_192;
 const VECTOR_BYTES: u64 = 16;
 /// Staging buffers that take turns, and the bytes of each: two are in the air while the third is filled.
@@ -178,6 +178,10 @@ impl Card {
         }
         let copied = self.buffer(self.buffer_bytes, storage, false);
         let seconds = self.run(COPY, &[&words, &copied], self.passes, runs)?;
+        self.run(READ, &[&copied, &totals], 1, 1)?;
+        if self.sum(&totals)? != expected_sum(self.buffer_bytes / VECTOR_BYTES) {
+            return Err("the device copied its memory wrongly: its bandwidth means nothing".into());
+        }
         Ok((read, Rate { seconds, bytes: 2 * read.bytes }))
     }
 

@@ -15,7 +15,7 @@ const CUPY_SCRIPT: &str = include_str!("../native/drive_cupy.py");
 /// Where the toolkit puts its compiler when it is not on the path.
 const NVCC_FOLDER: &str = "/usr/local/cuda/bin";
 
-/// What either form prints.
+/// What cupy's driver prints.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Printed {
@@ -35,19 +35,22 @@ struct NativeRun {
     ok: bool,
 }
 
-/// Runs whichever form there is; neither is a remark.
+/// Runs the program if it can be compiled, else its kernels through cupy; neither is a remark.
 pub fn run(arguments: &Arguments, report: &mut Report, card: &CardRates) {
-    let (engine, printed) = match (nvcc(), &arguments.python) {
-        (Some(nvcc), _) => ("cuda, nvcc", compiled(&nvcc, arguments)),
-        (None, Some(python)) => ("cuda, cupy", interpreted(python, arguments)),
-        (None, None) => {
-            return report.remark("cuda: no nvcc here, and no --python to ask for cupy".into());
-        }
+    match nvcc() {
+        Some(nvcc) => match compiled(&nvcc, arguments) {
+            Ok(runs) => return runs.iter().for_each(|run| report.add(row("cuda, nvcc", run, card))),
+            Err(problem) => report.remark(format!("cuda, nvcc: {problem}")),
+        },
+        None => report.remark("cuda: no nvcc here".into()),
+    }
+    let Some(python) = &arguments.python else {
+        return report.remark("cuda: no --python to ask for cupy".into());
     };
-    match printed {
-        Ok(Printed::Ran(runs)) => runs.iter().for_each(|run| report.add(row(engine, run, card))),
-        Ok(Printed::Missing { missing }) => report.remark(format!("cuda: no nvcc here, and cupy is not importable ({missing})")),
-        Err(problem) => report.remark(format!("{engine}: {problem}")),
+    match interpreted(python, arguments) {
+        Ok(Printed::Ran(runs)) => runs.iter().for_each(|run| report.add(row("cuda, cupy", run, card))),
+        Ok(Printed::Missing { missing }) => report.remark(format!("cuda: cupy is not importable here ({missing})")),
+        Err(problem) => report.remark(format!("cuda, cupy: {problem}")),
     }
 }
 
@@ -66,7 +69,7 @@ fn nvcc() -> Option<PathBuf> {
     folders.map(|folder| folder.join("nvcc")).find(|nvcc| nvcc.is_file())
 }
 
-fn compiled(nvcc: &Path, arguments: &Arguments) -> Outcome<Printed> {
+fn compiled(nvcc: &Path, arguments: &Arguments) -> Outcome<Vec<NativeRun>> {
     let folder = tempfile::tempdir()?;
     let (source, program) = (folder.path().join("q6_q1.cu"), folder.path().join("q6_q1"));
     std::fs::write(&source, SOURCE)?;
