@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::BufWriter;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use arrow::ipc::writer::FileWriter;
 use serde::Deserialize;
@@ -54,7 +55,8 @@ fn run_all(python: &Path, runs: usize, report: &mut Report, answers: &Answers) -
             Ok(Printed::Missing { missing }) => report.remark(format!("{engine}: not importable here ({missing})")),
             Ok(Printed::Error { error }) => report.remark(format!("{engine}: {error}")),
             Ok(Printed::Ran { version, load_seconds, queries }) => {
-                report.remark(format!("{engine} {version}: loaded in {load_seconds:.1} s, all cores"));
+                let rows: usize = answers.sizes.iter().sum();
+                report.remark(format!("{engine} {version}: {rows} rows loaded in {load_seconds:.1} s, all cores"));
                 add_rows(engine, &queries, report, answers);
             }
             Err(problem) => report.remark(format!("{engine}: {problem}")),
@@ -98,10 +100,12 @@ fn difference(given: &[Vec<String>], expected: &[Vec<String>]) -> String {
 
 /// The table's first row groups as an Arrow file, decoded.
 fn write(path: &Path, sizes: &[usize]) -> Outcome<()> {
-    eprintln!("writing {} rows for peers …", sizes.iter().sum::<usize>());
+    let began = Instant::now();
     let mut writer = FileWriter::try_new(BufWriter::new(File::create(path)?), &lineitem::schema())?;
     for (group, rows) in sizes.iter().enumerate() {
         writer.write(&lineitem::batch(group, *rows)?)?;
     }
-    Ok(writer.finish()?)
+    writer.finish()?;
+    eprintln!("rows written for peers in {:.1} s", began.elapsed().as_secs_f64());
+    Ok(())
 }

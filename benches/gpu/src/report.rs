@@ -171,7 +171,7 @@ impl Report {
     }
 
     /// A line a step: the device's figures beside the host's times.
-    fn steps(&self) -> Vec<[String; 9]> {
+    fn steps(&self) -> Vec<[String; 8]> {
         let mut before: Option<f64> = None;
         let steps = self.rows.iter().filter(|row| is_step(&row.query) && row.engine == DEVICE);
         steps
@@ -184,7 +184,6 @@ impl Report {
                     milliseconds(row),
                     rate(row, row.rows, 1e6),
                     multiple(row.floor_multiple),
-                    multiple(row.copy_floor_multiple),
                     multiple(step),
                     hosts.next().unwrap_or_default(),
                     hosts.next().unwrap_or_default(),
@@ -203,8 +202,8 @@ impl Report {
 const LEGEND: &str = "`x read`, `x copy`: seconds, as a multiple of the bytes at the measured rate of the memory that holds them.\n\
                       `x device`: seconds a row, as a multiple of the device's: above 1 the device is faster.";
 const QUERY_HEAD: [&str; 9] = ["query", "engine", "ms", "M rows/s", "GB/s", "x read", "x copy", "x device", "note"];
-const STEP_LEGEND: &str = "`x step`: times the step before. Host times by all cores and by one.";
-const STEP_HEAD: [&str; 9] = ["groups", "device ms", "M rows/s", "x read", "x copy", "x step", "host ms, all", "host ms, one", "note"];
+const STEP_LEGEND: &str = "Milliseconds on the device, on the host by all cores and by one; `x step`: times the device's step before.";
+const STEP_HEAD: [&str; 8] = ["groups", "device", "M rows/s", "x read", "x step", "host, all", "host, one", "note"];
 
 /// The engine that is measured.
 pub const DEVICE: &str = "device";

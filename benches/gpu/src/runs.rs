@@ -81,3 +81,44 @@ impl<'k> DeviceWatch<'k> {
         (ran != rows).then(|| format!("not on the device: {ran} rows of {rows} ran there"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{lineitem, queries};
+    use bowshot_kernels::{DevicePolicy, KernelsConfig};
+    use std::sync::Arc;
+
+    /// Kernels without a device, and a step of the sweep over 5 row groups of 1,000 rows.
+    fn host_only() -> (Kernels, Kernel, Vec<RowGroup>) {
+        let kernels = Kernels::open(KernelsConfig { device: DevicePolicy::Off, ..KernelsConfig::default() });
+        let kernel = kernels.plan(queries::sweep(64).plan).unwrap();
+        let columns = lineitem::generate(5, |_| 1_000, 2).unwrap();
+        let keys = lineitem::keys(&[1_000; 5], 64, 2).unwrap();
+        let pairs = columns.into_iter().zip(keys);
+        let groups = pairs.map(|(columns, key)| RowGroup { row_count: 1_000, chunks: vec![Arc::clone(&columns[lineitem::QUANTITY]), key] });
+        (kernels, kernel, groups.collect())
+    }
+
+    #[test]
+    fn answers_do_not_depend_on_threads() {
+        let (_, kernel, groups) = host_only();
+        let one = best(&kernel, Executor::Host, &groups, 1, 2).unwrap();
+        let four = once(&kernel, Executor::Host, &groups, 4).unwrap();
+        assert_eq!((one.passes, four.passes), (2, 1));
+        assert_eq!(one.answer, four.answer);
+        assert_eq!(one.answer.keys[0].len(), 64);
+        let fewer = once(&kernel, Executor::Host, &groups[1..], 1).unwrap();
+        assert_ne!(one.answer, fewer.answer);
+    }
+
+    #[test]
+    fn rows_of_the_host_do_not_pass_for_the_devices() {
+        let (kernels, kernel, groups) = host_only();
+        let watch = DeviceWatch::new(&kernels);
+        assert_eq!(watch.problem(0), None);
+        once(&kernel, Executor::Host, &groups, 2).unwrap();
+        let problem = watch.problem(5_000).unwrap();
+        assert!(problem.contains("0 rows of 5000"), "{problem}");
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bowshot_kernels::{Chunk, Executor, Kernel, KernelError, Kernels, RowGroup};
 
@@ -50,10 +51,11 @@ pub struct Answers {
 impl Suite<'_> {
     /// The table, and one row group beyond it that warms pipelines, so that the first touch of the others is their upload alone.
     pub fn generate(&self) -> Outcome<(Vec<Columns>, Vec<Columns>)> {
-        eprintln!("generating {} rows …", self.arguments.rows);
+        let began = Instant::now();
         let rows_of = |group: usize| self.sizes.get(group).copied().unwrap_or(self.sizes[0]);
         let mut columns = lineitem::generate(self.sizes.len() + 1, rows_of, self.cores)?;
         let spare = columns.split_off(self.sizes.len());
+        eprintln!("{} rows generated in {:.1} s", self.arguments.rows, began.elapsed().as_secs_f64());
         self.check_device_memory(&columns)?;
         Ok((columns, spare))
     }
@@ -179,10 +181,11 @@ impl Suite<'_> {
 /// In the sweep a decline of the device says how far it goes; anything else is a failure.
 fn refused(row: Row, error: &KernelError) -> Row {
     match error {
-        KernelError::Declined(decline) if decline.reason.starts_with("device:") && is_step(&row.query) => {
-            row.noted(format!("declined: {}", decline.reason))
-        }
-        other => row.failed(other.to_string()),
+        KernelError::Declined(decline) if is_step(&row.query) => match decline.reason.strip_prefix("device: ") {
+            Some(reason) => row.noted(format!("declined: {reason}")),
+            None => row.failed(error.to_string()),
+        },
+        error => row.failed(error.to_string()),
     }
 }
 
