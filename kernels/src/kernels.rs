@@ -56,6 +56,8 @@ pub struct Counters {
     pub host_rows: u64,
     /// Rows that device kernels went over.
     pub device_rows: u64,
+    /// Rows whose answers statistics of their columns gave, on no executor.
+    pub settled_rows: u64,
     /// Chunks that host kernels went over.
     pub host_chunks: u64,
     /// Chunks that device kernels went over.
@@ -72,6 +74,7 @@ pub struct Counters {
 struct Tally {
     host_rows: AtomicU64,
     device_rows: AtomicU64,
+    settled_rows: AtomicU64,
     host_chunks: AtomicU64,
     device_chunks: AtomicU64,
     declined: AtomicU64,
@@ -159,6 +162,7 @@ impl Kernels {
         Counters {
             host_rows: read(&tally.host_rows),
             device_rows: read(&tally.device_rows),
+            settled_rows: read(&tally.settled_rows),
             host_chunks: read(&tally.host_chunks),
             device_chunks: read(&tally.device_chunks),
             declined: read(&tally.declined),
@@ -211,17 +215,20 @@ impl Kernel {
         PartialState::new(Arc::clone(&self.plan))
     }
 
-    /// Adds one row group to `state`.
+    /// Adds one row group to `state`, and says what went over its rows: nothing, where statistics of the columns have the answer.
     ///
     /// # Errors
     /// After any error throw `state` away. [`KernelError::Declined`]: this executor cannot answer exactly (the host may
     /// where the device does not). [`KernelError::Device`]: the device failed. [`KernelError::Internal`]: row group or
     /// state do not belong to this kernel.
-    pub fn accumulate(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
+    pub fn accumulate(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<Option<Executor>, KernelError> {
         let outcome = self.run(executor, rows, state);
         let tally = &self.inner.tally;
         match &outcome {
-            Ok(()) => {
+            Ok(None) => {
+                tally.settled_rows.fetch_add(rows.row_count as u64, Ordering::Relaxed);
+            }
+            Ok(Some(executor)) => {
                 let (row_counter, chunk_counter) = match executor {
                     Executor::Host => (&tally.host_rows, &tally.host_chunks),
                     Executor::Device => (&tally.device_rows, &tally.device_chunks),
@@ -267,19 +274,20 @@ impl Kernel {
     }
 
     /// As [`Self::accumulate`], but nothing is counted.
-    pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<(), KernelError> {
+    pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<Option<Executor>, KernelError> {
         self.check(rows, state)?;
         let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
         state.admit(&program)?;
         if rows.row_count == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let partial = match (program.settled(), executor) {
-            (Some(partial), _) => partial,
-            (None, Executor::Host) => host::run(&program)?,
-            (None, Executor::Device) => self.inner.devices.run(&program)?,
+        let (partial, ran) = match (program.settled(), executor) {
+            (Some(partial), _) => (partial, None),
+            (None, Executor::Host) => (host::run(&program)?, Some(executor)),
+            (None, Executor::Device) => (self.inner.devices.run(&program)?, Some(executor)),
         };
-        state.absorb(&program, &partial)
+        state.absorb(&program, &partial)?;
+        Ok(ran)
     }
 
     fn check(&self, rows: &RowGroup, state: &PartialState) -> Result<(), KernelError> {

@@ -45,8 +45,9 @@ pub fn queries() -> Vec<Query> {
         Query::new("sum_price", &[EXTENDEDPRICE], None, vec![], vec![aggregate(AggregateFunction::Sum, price())]),
         Query::new(
             "min_max_price",
-            &[EXTENDEDPRICE],
-            None,
+            &[EXTENDEDPRICE, QUANTITY],
+            // Without a filter statistics of the column have the answer.
+            Some(compare(CompareOp::Lt, 1, 2_400)),
             vec![],
             vec![aggregate(AggregateFunction::Min, price()), aggregate(AggregateFunction::Max, price())],
         ),

@@ -40,6 +40,9 @@ pub struct Row {
     pub copy_floor_multiple: Option<f64>,
     /// Whether the answer is right and was given where the row says.
     pub ok: bool,
+    /// Seconds a pass in which the device ran kernels, by its own clock; row groups that overlap count each.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_seconds: Option<f64>,
     /// Why there is no answer, or what is remarkable.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -60,6 +63,7 @@ impl Row {
             floor_multiple: None,
             copy_floor_multiple: None,
             ok: true,
+            device_seconds: None,
             note: None,
         }
     }
@@ -69,6 +73,12 @@ impl Row {
         let bytes = self.bytes as f64;
         let multiple = |rate: Option<Rate>| rate.map(|rate| seconds * rate.bytes_per_second() / bytes.max(1.0));
         Self { seconds: Some(seconds), floor_multiple: multiple(read), copy_floor_multiple: multiple(copy), ..self }
+    }
+
+    /// The row with what the device's own clock says of a pass.
+    pub fn clocked(self, device_seconds: Option<f64>) -> Self {
+        let note = device_seconds.map(|seconds| format!("{:.3} ms in kernels", 1e3 * seconds));
+        Self { device_seconds, note: note.or(self.note), ..self }
     }
 
     /// The row with a remark.

@@ -63,12 +63,19 @@ pub struct DeviceWatch<'k> {
     kernels: &'k Kernels,
     rows: u64,
     errors: u64,
+    nanoseconds: u64,
 }
 
 impl<'k> DeviceWatch<'k> {
     pub fn new(kernels: &'k Kernels) -> Self {
         let counters = kernels.counters();
-        Self { kernels, rows: counters.device_rows, errors: counters.device_errors }
+        Self { kernels, rows: counters.device_rows, errors: counters.device_errors, nanoseconds: counters.device_nanoseconds }
+    }
+
+    /// Seconds in which the device ran kernels since, by its own clock; `None` where it has none.
+    pub fn device_seconds(&self) -> Option<f64> {
+        let nanoseconds = self.kernels.counters().device_nanoseconds - self.nanoseconds;
+        (nanoseconds > 0).then_some(nanoseconds as f64 / 1e9)
     }
 
     /// What is wrong after passes over `rows` rows in all; none if each of them ran on the device.

@@ -154,7 +154,7 @@ impl Suite<'_> {
         let row = match watch.problem(rows * measured.passes) {
             Some(problem) => row.failed(problem),
             None if measured.answer != *expected => row.failed("the device's answer differs from the host's"),
-            None => row,
+            None => row.clocked(watch.device_seconds().map(|seconds| seconds / measured.passes as f64)),
         };
         self.report.add(row);
         true

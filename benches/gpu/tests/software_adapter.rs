@@ -8,8 +8,7 @@ use serde_json::Value;
 /// Runs the benchmark with the software adapter as the only one, whatever cards the machine has.
 fn run(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_bowshot-benches-gpu"))
-        // One thread submits: with several, a kernel's wait for its answer may end before another thread's poll has mapped it.
-        .args(["--rows", "200000", "--row-group-rows", "65536", "--runs", "1", "--threads", "1"])
+        .args(["--rows", "200000", "--row-group-rows", "65536", "--runs", "1"])
         .args(arguments)
         .env("VK_LOADER_DRIVERS_SELECT", "lvp_icd*")
         .output()
