@@ -1,6 +1,6 @@
 //! Rows a second of the host kernel on the shapes of TPC-H Q1 and Q6, over synthetic rows, checked against a plain loop.
 //!
-//! `cargo run --release -p bowshot-kernels --example throughput [rows]`
+//! `cargo run --release -p bowshot-kernels --example throughput [rows [runs]]`; many runs are for a profiler.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -51,6 +51,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     assert_eq!(result.aggregates[0], AggregateColumn::Value { values: vec![expected_q6], counts: counts(&result.aggregates[0]) });
     let result = measure("Q1", &kernels.plan(q1())?, &groups, rows)?;
     check_q1(&result, &expected_q1);
+    for (name, plan) in narrow() {
+        measure(name, &kernels.plan(plan)?, &groups, rows)?;
+    }
     println!("answers match the plain loop");
     Ok(())
 }
@@ -58,7 +61,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn measure(name: &str, kernel: &Kernel, groups: &[RowGroup], rows: usize) -> Result<GroupedResult, KernelError> {
     let mut best = f64::MAX;
     let mut result = None;
-    for _ in 0..7 {
+    let runs = std::env::args().nth(2).and_then(|runs| runs.parse().ok()).unwrap_or(7);
+    for _ in 0..runs {
         let clock = Instant::now();
         let mut state = kernel.new_state();
         for group in groups {
@@ -67,7 +71,7 @@ fn measure(name: &str, kernel: &Kernel, groups: &[RowGroup], rows: usize) -> Res
         result = Some(state.finish()?);
         best = best.min(clock.elapsed().as_secs_f64());
     }
-    println!("{name}: {:.0} M rows/s on one thread, best of 7 over {rows} rows", rows as f64 / best / 1e6);
+    println!("{name}: {:.0} M rows/s on one thread, best of {runs} over {rows} rows", rows as f64 / best / 1e6);
     result.ok_or(KernelError::Internal { reason: "no run".into() })
 }
 
@@ -131,6 +135,20 @@ fn arithmetic(op: ArithmeticOp, left: Expr, right: Expr) -> Expr {
 
 fn aggregate(function: AggregateFunction, argument: Option<Expr>) -> Aggregate {
     Aggregate { function, argument, filter: None }
+}
+
+/// Shapes of next to no work a row, where reading and bookkeeping are all there is.
+fn narrow() -> [(&'static str, AggregatePlan); 4] {
+    let plan = |filter, keys, aggregates| AggregatePlan { columns: column_types(), filter, keys, aggregates };
+    let count = || aggregate(AggregateFunction::CountStar, None);
+    let sum = |column| aggregate(AggregateFunction::Sum, Some(Expr::Column(column)));
+    let filter = Expr::And(vec![compare(CompareOp::Gt, 2, 4_000), compare(CompareOp::Lt, 3, 3)]);
+    [
+        ("sum of bytes", plan(None, vec![], vec![sum(2)])),
+        ("sum of words", plan(None, vec![], vec![sum(4)])),
+        ("count by two filters", plan(Some(filter), vec![], vec![count()])),
+        ("sum by two keys", plan(None, vec![5, 6], vec![sum(2), count()])),
+    ]
 }
 
 fn q6() -> AggregatePlan {

@@ -26,6 +26,8 @@ pub struct Forced {
 pub enum ForcedGroups {
     /// By the code of their keys, while there are at most [`FORCED_SLOTS_MAX`] codes.
     Direct,
+    /// The same, each group's rows as a mask, where there are few enough and only sums.
+    Few,
     /// By a hash of it.
     Hash,
 }

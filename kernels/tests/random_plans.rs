@@ -47,6 +47,7 @@ fn every_choice_gives_the_same_answers() {
     let free = Forced::default();
     let on_host = [
         Forced { groups: Some(ForcedGroups::Direct), ..free },
+        Forced { groups: Some(ForcedGroups::Few), ..free },
         Forced { groups: Some(ForcedGroups::Hash), ..free },
         Forced { value_bits: 64, unpacked: true, looks_at_rows: true, ..free },
         Forced { value_bits: 128, ..free },

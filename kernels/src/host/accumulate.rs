@@ -1,9 +1,10 @@
 //! Counts and measures of every slot.
 
 use super::evaluate::{Evaluator, Numbers, Rows};
+use super::few::Few;
 use super::loops::*;
 use super::packed::{Packed, Range};
-use crate::bind::{Combine, FloatSum, Mask, MaskId, Measure, Program};
+use crate::bind::{Combine, FloatSum, Mask, MaskId, Measure, Program, Width};
 use crate::exact_float::{ExactFloatSum, FixedPoint};
 use crate::limits::{BLOCK_ROWS, MEASURE_ROWS};
 use crate::state::Partial;
@@ -60,6 +61,11 @@ impl Total {
 /// Extremes of no rows are the ends of their own type; inside 64 bits they stay ends.
 fn clamp(found: i128) -> i64 {
     found.clamp(i128::from(i64::MIN), i128::from(i64::MAX)) as i64
+}
+
+/// Whether sums of `rows` numbers of this magnitude fit 63 bits.
+fn fits_word(magnitude: u128, rows: usize) -> bool {
+    magnitude.saturating_mul(rows as u128) <= i64::MAX as u128
 }
 
 /// One sum of doubles with its answers.
@@ -182,7 +188,7 @@ impl Totals {
             .map(|measure| {
                 let value = &program.values[measure.value.0];
                 let magnitude = value.low.unsigned_abs().max(value.high.unsigned_abs());
-                let fits = |rows: usize| magnitude.saturating_mul(rows as u128) <= i64::MAX as u128;
+                let fits = |rows: usize| fits_word(magnitude, rows);
                 let narrow = if measure.combine == Combine::Sum { fits(program.row_count) } else { fits(1) };
                 let mut total = Total {
                     measure: *measure,
@@ -245,6 +251,18 @@ impl Totals {
         self.packed.grow(slots);
     }
 
+    /// Whether there are counts of all rows alone.
+    pub(super) fn are_counts_of_all(&self) -> bool {
+        self.totals.is_empty() && self.float_totals.is_empty() && self.counts.iter().all(|count| count.settled.is_some())
+    }
+
+    /// Adds rows to the counts of all in the one slot.
+    pub(super) fn add_passing(&mut self, rows: usize) {
+        for count in self.counts.iter_mut().filter(|count| count.settled == Some(true)) {
+            count.slots[0] += rows as u64;
+        }
+    }
+
     /// Adds every row of what was evaluated to the one slot.
     pub(super) fn add_run(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>) {
         let count = rows.count();
@@ -266,6 +284,34 @@ impl Totals {
         for total in &mut self.float_totals {
             let mask = total.masked.then(|| evaluator.mask(total.sum.mask, count));
             total.add_run(evaluator.places(total.sum.value, count), mask, &mut self.doubles);
+        }
+    }
+
+    /// Whether all that is added up are counts and sums that [`Self::add_few`] takes: those of a block fit 63 bits.
+    pub(super) fn are_short(program: &Program<'_>) -> bool {
+        let is_short = |measure: &Measure| {
+            let value = &program.values[measure.value.0];
+            let magnitude = value.low.unsigned_abs().max(value.high.unsigned_abs());
+            measure.combine == Combine::Sum && value.width != Width::I128 && fits_word(magnitude, BLOCK_ROWS)
+        };
+        program.float_sums.is_empty() && program.measures.iter().all(is_short) && !program.forced.unpacked
+    }
+
+    /// Adds every row of what was evaluated to its group, of which there are a few.
+    pub(super) fn add_few(&mut self, evaluator: &Evaluator<'_>, rows: Rows<'_>, few: &mut Few) {
+        let count = rows.count();
+        for Count { mask, settled, slots } in self.counts.iter_mut().filter(|count| count.settled != Some(false)) {
+            let keep = settled.is_none().then(|| evaluator.mask(*mask, count));
+            slots.iter_mut().zip(few.counts(keep)).for_each(|(rows, found)| *rows += found);
+        }
+        for total in &mut self.totals {
+            let keep = total.masked.then(|| evaluator.mask(total.measure.mask, count));
+            let numbers = evaluator.numbers(total.measure.value, rows);
+            let found = few.sums(numbers, evaluator.program.values[total.measure.value.0].high, keep);
+            match &mut total.slots {
+                Slots::Narrow(sums) => sums.iter_mut().zip(found).for_each(|(sum, found)| *sum = sum.wrapping_add(found)),
+                Slots::Wide(sums) => sums.iter_mut().zip(found).for_each(|(sum, found)| *sum = sum.wrapping_add(i128::from(found))),
+            }
         }
     }
 

@@ -142,7 +142,7 @@ vectorised! {
     }
 
     /// `code` where the row passes, `left_out` where it does not
-    fn leave_out [](pass: &[u8], left_out: u32, codes: &mut [u32]) {
+    fn leave_out [C: Number](pass: &[u8], left_out: C, codes: &mut [C]) {
         for (code, pass) in codes.iter_mut().zip(pass) {
             *code = if *pass == 1 { *code } else { left_out };
         }
@@ -334,6 +334,21 @@ vectorised! {
     fn add_codes [L: Number](lanes: &[L], stride: u32, codes: &mut [u32]) {
         for (code, lane) in codes.iter_mut().zip(lanes) {
             *code = code.wrapping_add(lane.as_u32().wrapping_mul(stride));
+        }
+    }
+
+    /// The same where all codes are bytes.
+    fn add_few_codes [L: Number](lanes: &[L], stride: u8, codes: &mut [u8]) {
+        for (code, lane) in codes.iter_mut().zip(lanes) {
+            *code = code.wrapping_add((lane.as_u32() as u8).wrapping_mul(stride));
+        }
+    }
+
+    /// `codes += (valid ? lane : null_code) * stride`
+    fn add_few_nullable_codes [L: Number](lanes: &[L], valid: &[u8], null_code: u8, stride: u8, codes: &mut [u8]) {
+        for ((code, lane), valid) in codes.iter_mut().zip(lanes).zip(valid) {
+            let lane = if *valid == 1 { lane.as_u32() as u8 } else { null_code };
+            *code = code.wrapping_add(lane.wrapping_mul(stride));
         }
     }
 

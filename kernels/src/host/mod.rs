@@ -8,6 +8,7 @@
 
 mod accumulate;
 mod evaluate;
+mod few;
 mod loops;
 mod packed;
 
@@ -15,7 +16,8 @@ use std::ops::Range;
 
 use accumulate::Totals;
 use evaluate::{Evaluator, Rows, Steps, write_valid};
-use loops::{add_codes, add_nullable_codes, count_bytes, leave_out, pick};
+use few::{FEW_SLOTS_MAX, Few, NO_SLOT};
+use loops::{add_codes, add_few_codes, add_few_nullable_codes, add_nullable_codes, count_bytes, leave_out, pick};
 
 use crate::bind::{Mask, MaskId, Program, ValueId};
 use crate::chunk::{Lanes, with_lanes};
@@ -45,6 +47,8 @@ enum Strategy {
     Single,
     /// Every row adds to the slot that its key lanes name. One more slot takes what rows that do not pass add.
     Direct { slots: usize },
+    /// The same, for so few groups that each group's rows are a mask.
+    Few { slots: usize },
     /// Too many possible codes to address: codes are hashed to slots.
     Hash,
 }
@@ -55,6 +59,13 @@ pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
         _ if program.keys.columns.is_empty() => Strategy::Single,
         Ok(slots) if program.forced.groups == Some(ForcedGroups::Direct) && slots <= FORCED_SLOTS_MAX => Strategy::Direct { slots },
         _ if program.forced.groups == Some(ForcedGroups::Hash) => Strategy::Hash,
+        Ok(slots)
+            if slots <= FEW_SLOTS_MAX
+                && Totals::are_short(program)
+                && (few::is_fast() || program.forced.groups == Some(ForcedGroups::Few)) =>
+        {
+            Strategy::Few { slots }
+        }
         // Slots far beyond the rows would cost more to clear and to read than the rows themselves. Slots come out in the order of
         // their keys, which is worth a few more: groups are then merged in the order in which they lie in memory.
         Ok(slots) if slots <= SMALL_SLOTS || slots <= DENSE_SLOTS_MAX && slots <= worthwhile_slots(program) => Strategy::Direct { slots },
@@ -109,10 +120,11 @@ struct Run<'p> {
     conjuncts: Vec<(MaskId, Steps)>,
     /// What the measures need.
     steps: Steps,
-    /// Whether the measures read every row of the last block, and so likely of the next.
-    reads_all: bool,
     totals: Totals,
     groups: GroupIndex,
+    few: Few,
+    /// Whether nothing is asked of the rows that pass but how many they are.
+    counts_only: bool,
     pass: Vec<u8>,
     codes: Vec<u32>,
     valid: Vec<u8>,
@@ -131,19 +143,22 @@ impl<'p> Run<'p> {
         let steps = Steps::new(program, &masks, &values, &computed, &key_columns);
         let totals = match strategy {
             Strategy::Single => Totals::new(program, 1, 0),
+            Strategy::Few { slots } => Totals::new(program, slots, 0),
             // A flush visits every slot: few of them may be flushed every block, which leaves most room in the words.
             Strategy::Direct { slots } => Totals::new(program, slots + 1, (slots * FLUSH_ROWS_A_SLOT).next_multiple_of(BLOCK_ROWS)),
             Strategy::Hash => Totals::new(program, 0, program.row_count),
         };
+        let counts_only = strategy == Strategy::Single && totals.are_counts_of_all();
         Self {
             program,
             strategy,
             evaluator: Evaluator::new(program),
-            reads_all: conjuncts.is_empty(),
             conjuncts,
             steps,
             totals,
             groups: GroupIndex::new(1),
+            counts_only,
+            few: Few::new(if let Strategy::Few { slots } = strategy { slots } else { 0 }),
             pass: vec![0; BLOCK_ROWS],
             codes: vec![0; MEASURE_ROWS],
             valid: vec![0; MEASURE_ROWS],
@@ -153,9 +168,6 @@ impl<'p> Run<'p> {
 
     fn block(&mut self, start: usize, count: usize, picks: &mut [u16]) -> Result<(), KernelError> {
         let next = start + count..self.program.row_count.min(start + count + BLOCK_ROWS);
-        if self.reads_all {
-            ask_for(self.program, self.steps.columns(), &next);
-        }
         let dense = Rows::Dense { start, count };
         let mut passing = count;
         for (position, (mask, steps)) in self.conjuncts.iter().enumerate() {
@@ -168,17 +180,26 @@ impl<'p> Run<'p> {
                 return Ok(());
             }
         }
+        if self.counts_only {
+            self.totals.add_passing(passing);
+            return Ok(());
+        }
         // Rows left out of a block that mostly passes cost less than moving the others together.
-        let leave_out_rows = matches!(self.strategy, Strategy::Direct { .. }) && passing * 2 > count;
+        let leave_out_rows = matches!(self.strategy, Strategy::Direct { .. } | Strategy::Few { .. }) && passing * 2 > count;
         let rows = if passing == count || leave_out_rows {
             dense
         } else {
             let picked = pick(&self.pass[..count], picks);
             Rows::Picked { start, picks: &picks[..picked] }
         };
-        self.reads_all = matches!(rows, Rows::Dense { .. });
+        let reads_all = matches!(rows, Rows::Dense { .. });
         for from in (0..rows.count()).step_by(MEASURE_ROWS) {
             let part = from..rows.count().min(from + MEASURE_ROWS);
+            if reads_all {
+                // Part by part, and not all at once: the work on one part hides the wait for another.
+                let ahead = next.start + from..next.end.min(next.start + from + MEASURE_ROWS);
+                ask_for(self.program, self.steps.columns(), &ahead);
+            }
             let left_out = (leave_out_rows && passing < count).then(|| part.clone());
             self.measure(rows.part(part), left_out)?;
         }
@@ -191,6 +212,15 @@ impl<'p> Run<'p> {
         self.evaluator.run(&self.steps, rows);
         match self.strategy {
             Strategy::Single => self.totals.add_run(&self.evaluator, rows),
+            Strategy::Few { .. } => {
+                let codes = self.few.codes(count);
+                write_few_codes(self.program, &self.evaluator, rows, codes, &mut self.valid);
+                if let Some(part) = left_out {
+                    leave_out(&self.pass[part], NO_SLOT, codes);
+                }
+                self.few.sort();
+                self.totals.add_few(&self.evaluator, rows, &mut self.few);
+            }
             Strategy::Direct { slots } => {
                 write_codes(self.program, &self.evaluator, rows, &mut self.codes, &mut self.valid);
                 if let Some(part) = left_out {
@@ -214,7 +244,7 @@ impl<'p> Run<'p> {
     fn finish(self) -> Partial {
         let combined =
             (self.strategy == Strategy::Hash).then(|| (0..self.groups.len()).map(|group| self.groups.key(group)[0] as u128).collect());
-        let slots = if let Strategy::Direct { slots } = self.strategy { Some(slots) } else { None };
+        let slots = if let Strategy::Direct { slots } | Strategy::Few { slots } = self.strategy { Some(slots) } else { None };
         self.totals.finish(slots, combined)
     }
 }
@@ -222,7 +252,7 @@ impl<'p> Run<'p> {
 /// Asks for these rows, those of the next block.
 fn ask_for(program: &Program<'_>, columns: &[usize], rows: &Range<usize>) {
     for column in columns {
-        with_lanes!(program.chunks[*column].lanes(), lanes => prefetch(&lanes[rows.clone()]));
+        with_lanes!(program.chunks[*column].lanes(), lanes => prefetch(lanes.get(rows.clone()).unwrap_or_default()));
     }
 }
 
@@ -238,6 +268,21 @@ fn write_codes(program: &Program<'_>, evaluator: &Evaluator<'_>, rows: Rows<'_>,
             Some(null_code) => {
                 write_valid(program, key.column, rows, &mut valid[..count]);
                 with_lanes!(lanes, lanes => add_nullable_codes(lanes, &valid[..count], null_code as u32, key.stride as u32, codes));
+            }
+        }
+    }
+}
+
+/// The combined codes of these rows where there are a few: bytes.
+fn write_few_codes(program: &Program<'_>, evaluator: &Evaluator<'_>, rows: Rows<'_>, codes: &mut [u8], valid: &mut [u8]) {
+    let valid = &mut valid[..codes.len()];
+    for key in &program.keys.columns {
+        let lanes = evaluator.lanes(key.column, rows);
+        match key.null_code {
+            None => with_lanes!(lanes, lanes => add_few_codes(lanes, key.stride as u8, codes)),
+            Some(null_code) => {
+                write_valid(program, key.column, rows, valid);
+                with_lanes!(lanes, lanes => add_few_nullable_codes(lanes, valid, null_code as u8, key.stride as u8, codes));
             }
         }
     }
