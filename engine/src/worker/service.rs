@@ -12,7 +12,7 @@ use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::DataFusionError;
-use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion_distributed::{
     DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext,
 };
@@ -31,7 +31,7 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
     let threads = if node.config.cpu_threads > 0 { node.config.cpu_threads } else { default_threads() };
     let cpu = CpuRuntime::new("bowshot-cpu", threads)?;
     let handle = cpu.handle();
-    let worker = library_worker(node.clone());
+    let worker = library_worker(node.clone())?;
     let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
     let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone() });
     let token: Arc<str> = node.config.cluster_token.as_str().into();
@@ -68,29 +68,39 @@ pub fn default_threads() -> usize {
 }
 
 /// The library's worker with our session: stores, channels, checks and rewrites.
-fn library_worker(node: Arc<WorkerNode>) -> Worker {
+fn library_worker(node: Arc<WorkerNode>) -> Result<Worker> {
     let runtime = node.runtime.clone();
     let version = format!("{} {}", node.config.node_id, env!("CARGO_PKG_VERSION"));
-    Worker::from_session_builder(move |context: WorkerQueryContext| {
-        let node = node.clone();
-        async move { session(node, context) }
-    })
-    .with_runtime_env(runtime)
-    .with_max_message_size(limits::DATA_MESSAGE_BYTES_MAX / 2)
-    .with_version(version)
+    let template = template(&node).map_err(|error| Error::bug(format!("the worker's session cannot be built: {error}")))?;
+    let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
+        let session = session(&template, node.clone(), context);
+        async move { session }
+    });
+    Ok(worker.with_runtime_env(runtime).with_max_message_size(limits::DATA_MESSAGE_BYTES_MAX / 2).with_version(version))
 }
 
-fn session(node: Arc<WorkerNode>, context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
-    let channels = node.channels.clone();
-    let mut state = context
-        .builder
-        .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
-        .with_distributed_channel_resolver(channels)
-        .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event))
-        .build();
+/// What is the same in every session: hundreds of functions, whose registration costs more than a clone of it.
+fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
+    let mut state = SessionStateBuilder::new().with_default_features().with_runtime_env(node.runtime.clone()).build();
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
+    Ok(state)
+}
+
+fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
+    let channels = node.channels.clone();
+    // The library has put the task's own things into the configuration; the rest of its builder is as in the template.
+    let config = context
+        .builder
+        .config()
+        .take()
+        .unwrap_or_default()
+        .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
+        .with_distributed_channel_resolver(channels)
+        .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event));
+    let mut state = template.clone();
+    *state.config_mut() = config;
     Ok(state)
 }
 
