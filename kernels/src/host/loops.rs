@@ -483,7 +483,7 @@ pub(crate) fn pick(mask: &[u8], picks: &mut [u16]) -> usize {
     #[cfg(target_arch = "x86_64")]
     {
         /// Compilers do not find the one instruction that makes a mask of bytes.
-        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+        #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,bmi1,popcnt")]
         fn avx512(mask: &[u8], picks: &mut [u16]) -> usize {
             use std::arch::x86_64::{_mm512_loadu_epi8, _mm512_test_epi8_mask};
             pick_by(mask, picks, |bytes| {
@@ -500,6 +500,9 @@ pub(crate) fn pick(mask: &[u8], picks: &mut [u16]) -> usize {
     pick_by(mask, picks, bits_of)
 }
 
+/// See [`pick_by`].
+const PICKS_AT_A_TIME: usize = 4;
+
 #[inline(always)]
 fn pick_by(mask: &[u8], picks: &mut [u16], bits_of: impl Fn(&[u8; 64]) -> u64) -> usize {
     let mut count = 0;
@@ -514,6 +517,19 @@ fn pick_by(mask: &[u8], picks: &mut [u16], bits_of: impl Fn(&[u8; 64]) -> u64) -
             count += 64;
             continue;
         }
+        let end = count + bits.count_ones() as usize;
+        // A few at a time, though there be fewer or none: how often a loop over those there are goes round, no processor foretells.
+        while let Some(few) = picks.get_mut(count..count + PICKS_AT_A_TIME) {
+            for pick in few {
+                *pick = first + bits.trailing_zeros() as u16;
+                bits &= bits.wrapping_sub(1);
+            }
+            count += PICKS_AT_A_TIME;
+            if bits == 0 {
+                break;
+            }
+        }
+        // What is left where there is no room for a few.
         while bits != 0 {
             if let Some(pick) = picks.get_mut(count) {
                 *pick = first + bits.trailing_zeros() as u16;
@@ -521,6 +537,7 @@ fn pick_by(mask: &[u8], picks: &mut [u16], bits_of: impl Fn(&[u8; 64]) -> u64) -
             count += 1;
             bits &= bits - 1;
         }
+        count = end;
     }
     for (row, byte) in rest.iter().enumerate() {
         if *byte == 1 {

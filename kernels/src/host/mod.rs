@@ -37,6 +37,9 @@ const SLOTS_A_ROW: usize = 4;
 /// Slots that cost next to nothing, however few the rows.
 const SMALL_SLOTS: usize = 1_024;
 
+/// One row of so many that passes, and more: all of a block's lines are asked for, not those of each row.
+const DENSE_PICKS: usize = 32;
+
 /// One of so many blocks is filtered to see how many rows pass.
 const BLOCKS_A_SAMPLE: usize = 16;
 
@@ -73,10 +76,11 @@ pub(crate) fn run(program: &Program<'_>) -> Result<Partial, KernelError> {
     };
     let mut run = Run::new(program, strategy);
     if program.masks[program.filter.0] != Mask::Constant(false) {
-        let mut picks = vec![0; BLOCK_ROWS];
+        let (mut picks, mut waiting) = (vec![0; BLOCK_ROWS], Waiting { start: 0, picked: 0, picks: vec![0; BLOCK_ROWS] });
         for start in (0..program.row_count).step_by(BLOCK_ROWS) {
-            run.block(start, BLOCK_ROWS.min(program.row_count - start), &mut picks)?;
+            run.block(start, BLOCK_ROWS.min(program.row_count - start), &mut picks, &mut waiting)?;
         }
+        run.measure_waiting(&mut waiting)?;
     }
     Ok(run.finish())
 }
@@ -110,6 +114,13 @@ fn conjuncts_of(program: &Program<'_>) -> Vec<(MaskId, Steps)> {
     };
     conjuncts.sort_by_key(|mask| cost(program, *mask));
     conjuncts.into_iter().map(|mask| (mask, Steps::new(program, &[mask], &[], &[], &[]))).collect()
+}
+
+/// Rows of a block that passed the filter and whose other columns are on their way from memory while the next block is filtered.
+struct Waiting {
+    start: usize,
+    picked: usize,
+    picks: Vec<u16>,
 }
 
 struct Run<'p> {
@@ -166,7 +177,7 @@ impl<'p> Run<'p> {
         }
     }
 
-    fn block(&mut self, start: usize, count: usize, picks: &mut [u16]) -> Result<(), KernelError> {
+    fn block(&mut self, start: usize, count: usize, picks: &mut Vec<u16>, waiting: &mut Waiting) -> Result<(), KernelError> {
         let next = start + count..self.program.row_count.min(start + count + BLOCK_ROWS);
         let dense = Rows::Dense { start, count };
         let mut passing = count;
@@ -186,24 +197,48 @@ impl<'p> Run<'p> {
         }
         // Rows left out of a block that mostly passes cost less than moving the others together.
         let leave_out_rows = matches!(self.strategy, Strategy::Direct { .. } | Strategy::Few { .. }) && passing * 2 > count;
-        let rows = if passing == count || leave_out_rows {
-            dense
-        } else {
+        if passing < count && !leave_out_rows {
             let picked = pick(&self.pass[..count], picks);
-            Rows::Picked { start, picks: &picks[..picked] }
-        };
-        let reads_all = matches!(rows, Rows::Dense { .. });
-        for from in (0..rows.count()).step_by(MEASURE_ROWS) {
-            let part = from..rows.count().min(from + MEASURE_ROWS);
-            if reads_all {
-                // Part by part, and not all at once: the work on one part hides the wait for another.
-                let ahead = next.start + from..next.end.min(next.start + from + MEASURE_ROWS);
-                ask_for(self.program, self.steps.columns(), &ahead);
-            }
+            self.ask_for_picked(start, count, &picks[..picked]);
+            self.measure_waiting(waiting)?;
+            std::mem::swap(picks, &mut waiting.picks);
+            (waiting.start, waiting.picked) = (start, picked);
+            return Ok(());
+        }
+        for from in (0..count).step_by(MEASURE_ROWS) {
+            let part = from..count.min(from + MEASURE_ROWS);
+            // Part by part, and not all at once: the work on one part hides the wait for another.
+            let ahead = next.start + from..next.end.min(next.start + from + MEASURE_ROWS);
+            ask_for(self.program, self.steps.columns(), &ahead);
             let left_out = (leave_out_rows && passing < count).then(|| part.clone());
-            self.measure(rows.part(part), left_out)?;
+            self.measure(dense.part(part), left_out)?;
         }
         Ok(())
+    }
+
+    /// Adds up the rows of the block before.
+    fn measure_waiting(&mut self, waiting: &mut Waiting) -> Result<(), KernelError> {
+        let rows = Rows::Picked { start: waiting.start, picks: &waiting.picks[..waiting.picked] };
+        for from in (0..waiting.picked).step_by(MEASURE_ROWS) {
+            self.measure(rows.part(from..waiting.picked.min(from + MEASURE_ROWS)), None)?;
+        }
+        waiting.picked = 0;
+        Ok(())
+    }
+
+    /// Asks for what the measures read of these rows.
+    fn ask_for_picked(&self, start: usize, count: usize, picks: &[u16]) {
+        if picks.len() * DENSE_PICKS > count {
+            ask_for(self.program, self.steps.columns(), &(start..start + count));
+            return;
+        }
+        for column in self.steps.columns() {
+            with_lanes!(self.program.chunks[*column].lanes(), lanes => {
+                for pick in picks {
+                    prefetch(lanes.get(start + usize::from(*pick)..).and_then(|lanes| lanes.get(..1)).unwrap_or_default());
+                }
+            });
+        }
     }
 
     /// Adds up some rows, less those of `left_out` in the block's mask that do not pass.
