@@ -84,6 +84,19 @@ impl CostModel {
 }
 
 impl Estimate {
+    /// Both, one after the other. What neither has on the device yet counts twice, if both read it.
+    pub fn and(&self, other: &Self) -> Self {
+        let (ours, theirs) = (self.work, other.work);
+        let work = Work {
+            bytes: ours.bytes + theirs.bytes,
+            upload_bytes: ours.upload_bytes + theirs.upload_bytes,
+            steps: ours.steps + theirs.steps,
+        };
+        let device_seconds = self.device_seconds.zip(other.device_seconds);
+        let device_seconds = device_seconds.map(|((run, upload), (more_run, more_upload))| (run + more_run, upload + more_upload));
+        Self { work, host_seconds: self.host_seconds + other.host_seconds, device_seconds }
+    }
+
     /// The cheaper executor. An upload serves the queries after this one too, so only a part of it counts.
     pub fn executor(&self) -> Executor {
         match self.device_seconds {

@@ -88,6 +88,23 @@ impl GroupIndex {
         }
     }
 
+    /// The number of the group with this key, if it is known.
+    pub(crate) fn find(&self, key: &[i128]) -> Option<u32> {
+        let group = match &self.finder {
+            Finder::Direct { null, .. } if key[0] == NULL_KEY => *null,
+            Finder::Direct { first, groups, .. } => *groups.get(usize::try_from(key[0].wrapping_sub(*first)).ok()?)?,
+            Finder::Hashed { slots } => {
+                let mask = slots.len() - 1;
+                let mut slot = hash_of(key) as usize & mask;
+                while slots[slot] != EMPTY && self.key(slots[slot] as usize) != key {
+                    slot = (slot + 1) & mask;
+                }
+                slots[slot]
+            }
+        };
+        (group != EMPTY).then_some(group)
+    }
+
     fn push(&mut self, key: &[i128]) -> Result<u32, Decline> {
         if self.len >= GROUPS_MAX {
             return Err(Decline::new(format!("more than {GROUPS_MAX} groups")));

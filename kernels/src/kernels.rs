@@ -269,6 +269,9 @@ impl Kernel {
     /// # Errors
     /// As [`Self::accumulate`] on the device, where that can be told beforehand.
     pub fn device_is_ready(&self, rows: &RowGroup) -> Result<bool, KernelError> {
+        if self.plan.asks_nothing() {
+            return Ok(true);
+        }
         let program = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
         self.inner.devices.is_ready(&program)
     }
@@ -276,6 +279,9 @@ impl Kernel {
     /// As [`Self::accumulate`], but nothing is counted.
     pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<Option<Executor>, KernelError> {
         self.check(rows, state)?;
+        if self.plan.asks_nothing() {
+            return Ok(());
+        }
         let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
         state.admit(&program)?;
         if rows.row_count == 0 {

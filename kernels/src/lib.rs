@@ -11,7 +11,9 @@
 //!    What cannot be proven exact is declined.
 //! 5. An [`Executor`] runs it: the host kernel in vectorised blocks, or the device kernel as one fused WGSL shader.
 //! 6. The row group's groups join a [`PartialState`] under their real key values. States merge in any order to the same bits.
-//! 7. [`PartialState::finish`] gives Arrow keys and exact answers as a [`GroupedResult`].
+//! 7. Where distinct values are counted, the states of two kernels meet: [`PartialState::distinct_values`] lists the groups of the finer one
+//!    by those of the other.
+//! 8. [`PartialState::finish`] gives Arrow keys and exact answers as a [`GroupedResult`].
 //!
 //! This crate knows Arrow and wgpu. It must not know SQL text, DataFusion, files or the network.
 
@@ -20,6 +22,7 @@ mod cache;
 mod chunk;
 mod cost;
 mod device;
+mod distinct;
 mod error;
 mod exact_float;
 mod exact_square;

@@ -43,6 +43,13 @@ pub struct AggregatePlan {
     pub aggregates: Vec<Aggregate>,
 }
 
+impl AggregatePlan {
+    /// Whether the answer is one group without aggregates, whatever the rows.
+    pub(crate) fn asks_nothing(&self) -> bool {
+        self.keys.is_empty() && self.aggregates.is_empty()
+    }
+}
+
 /// What an expression yields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

@@ -169,8 +169,8 @@ impl Column {
 #[derive(Debug, Clone)]
 pub struct PartialState {
     plan: Arc<AggregatePlan>,
-    index: GroupIndex,
-    key_values: Vec<KeyValues>,
+    pub(crate) index: GroupIndex,
+    pub(crate) key_values: Vec<KeyValues>,
     columns: Vec<Column>,
 }
 
@@ -365,7 +365,12 @@ pub enum AggregateColumn {
     },
 }
 
-fn key_array(column_type: ColumnType, values: impl Iterator<Item = Option<i128>>, key_values: &KeyValues) -> Result<ArrayRef, KernelError> {
+/// Key values as an array of their column's Arrow type.
+pub(crate) fn key_array(
+    column_type: ColumnType,
+    values: impl Iterator<Item = Option<i128>>,
+    key_values: &KeyValues,
+) -> Result<ArrayRef, KernelError> {
     if let KeyValues::Strings(table) = key_values {
         return Ok(Arc::new(StringArray::from_iter(values.map(|key| key.map(|key| table.get(key as u32))))));
     }

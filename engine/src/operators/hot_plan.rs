@@ -6,7 +6,10 @@
 //!       FilterExec*                   keys     = columns grouped by
 //!         DataSourceExec(Parquet)     aggregates, and how each partial state is made of them
 //! ```
+//!
+//! COUNT(DISTINCT x) is no aggregate of a kernel: one more kernel groups the same rows by (keys…, x), and its groups become lists by key.
 
+use super::hot_columns::{KernelPlan, share_columns};
 use super::translate::{Binding, ColumnSource, Translator, column_type, over_files};
 use arrow::datatypes::{DataType, Schema};
 use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ArithmeticOp, ColumnType, Decline, Expr, Literal};
@@ -21,7 +24,7 @@ use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use std::sync::Arc;
 
-/// How one aggregate's partial state is made of the kernel's aggregates (positions in [`AggregatePlan::aggregates`]).
+/// How one aggregate's partial state is made of the aggregates of [`HotPlan::aggregate`] (positions in [`AggregatePlan::aggregates`]).
 #[derive(Debug, Clone, Copy)]
 pub enum StateShape {
     /// One field: the count.
@@ -44,15 +47,19 @@ pub enum StateShape {
         /// Position of the sum; its minimum, its maximum and the sum of squares follow.
         sum: usize,
     },
+    /// One field: the list of distinct values. The position is one in [`HotPlan::distincts`].
+    DistinctValues(usize),
 }
 
 /// A recognised hot aggregation.
 #[derive(Debug, Clone)]
 pub struct HotPlan {
-    /// What the kernel runs.
-    pub aggregate: AggregatePlan,
-    /// For each column of the plan, where it comes from.
-    pub sources: Vec<ColumnSource>,
+    /// The groups, and what is not distinct.
+    pub aggregate: KernelPlan,
+    /// Groups of keys and one value: for each argument and filter of COUNT(DISTINCT …), those of several aggregates shared.
+    pub distincts: Vec<KernelPlan>,
+    /// The columns that kernels read: where each comes from, and what it is to them.
+    pub sources: Vec<(ColumnSource, ColumnType)>,
     /// One shape an aggregate, in output order.
     pub shapes: Vec<StateShape>,
     /// The scan, with this task's files.
@@ -74,14 +81,17 @@ pub fn recognise(aggregate: &AggregateExec) -> Result<HotPlan, Decline> {
     for (key, _) in group.expr() {
         keys.push(input.translator.key(key, &input.bindings, &schema)?);
     }
-    let mut aggregates = vec![];
+    let (mut aggregates, mut distincts) = (vec![], vec![]);
     let mut shapes = vec![];
     for (function, filter) in aggregate.aggr_expr().iter().zip(aggregate.filter_expr()) {
         let filter = match filter {
             Some(filter) => Some(input.translator.translate(filter, &input.bindings, &schema)?.expr),
             None => None,
         };
-        shapes.push(add_aggregate(function, filter, &mut input, &schema, &mut aggregates)?);
+        shapes.push(match distinct_argument(function, &mut input, &schema)? {
+            Some(column) => StateShape::DistinctValues(position_or_push(&mut distincts, (column, filter))),
+            None => add_aggregate(function, filter, &mut input, &schema, &mut aggregates)?,
+        });
     }
     let Input { translator, mut filters, scan, .. } = input;
     let filter = match filters.len() {
@@ -89,10 +99,21 @@ pub fn recognise(aggregate: &AggregateExec) -> Result<HotPlan, Decline> {
         1 => filters.pop(),
         _ => Some(Expr::And(filters)),
     };
-    let (sources, columns) = translator.columns.into_iter().unzip();
-    let mut plan = HotPlan { aggregate: AggregatePlan { columns, filter, keys, aggregates }, sources, shapes, scan };
-    drop_unread_columns(&mut plan);
-    Ok(plan)
+    let columns = translator.columns.iter().map(|(_, kind)| *kind).collect();
+    let groups = AggregatePlan { columns, filter, keys, aggregates };
+    let values = distincts.iter().map(|(column, filter)| groups.distinct_values(*column, filter.as_ref()));
+    let mut distincts: Vec<KernelPlan> = values.map(KernelPlan::new).collect();
+    let mut aggregate = KernelPlan::new(groups);
+    let sources = share_columns(std::iter::once(&mut aggregate).chain(&mut distincts), translator.columns);
+    Ok(HotPlan { aggregate, distincts, sources, shapes, scan })
+}
+
+/// The position of `item`, which is added where it is not known yet.
+fn position_or_push<T: PartialEq>(items: &mut Vec<T>, item: T) -> usize {
+    items.iter().position(|known| *known == item).unwrap_or_else(|| {
+        items.push(item);
+        items.len() - 1
+    })
 }
 
 /// What an operator reads.
@@ -171,6 +192,29 @@ fn scan_input(scan: &FileScanConfig) -> Result<Input, Decline> {
     Ok(input)
 }
 
+/// The column whose distinct values are counted; `None` of other aggregates.
+fn distinct_argument(function: &AggregateFunctionExpr, input: &mut Input, schema: &Schema) -> Result<Option<usize>, Decline> {
+    let name = function.fun().name().to_ascii_lowercase();
+    // The least of distinct values is the least of all.
+    if !function.is_distinct() || matches!(name.as_str(), "min" | "max") {
+        return Ok(None);
+    }
+    let arguments = function.expressions();
+    let [argument] = arguments.as_slice() else {
+        return Err(Decline::new(format!("{name}(DISTINCT …) of {} arguments", arguments.len())));
+    };
+    if name != "count" {
+        return Err(Decline::new(format!("{name}(DISTINCT …)")));
+    }
+    if !function.order_bys().is_empty() {
+        return Err(Decline::new(format!("{name} with ORDER BY")));
+    }
+    if argument.data_type(schema).is_ok_and(|data_type| data_type.is_floating()) {
+        return Err(Decline::new(format!("{name}(DISTINCT …) over doubles ({argument})")));
+    }
+    input.translator.key(argument, &input.bindings, schema).map(Some)
+}
+
 fn add_aggregate(
     function: &AggregateFunctionExpr,
     filter: Option<Expr>,
@@ -179,9 +223,6 @@ fn add_aggregate(
     aggregates: &mut Vec<Aggregate>,
 ) -> Result<StateShape, Decline> {
     let name = function.fun().name().to_ascii_lowercase();
-    if function.is_distinct() && !matches!(name.as_str(), "min" | "max") {
-        return Err(Decline::new(format!("{name}(DISTINCT …)")));
-    }
     if !function.order_bys().is_empty() {
         return Err(Decline::new(format!("{name} with ORDER BY")));
     }
@@ -279,61 +320,5 @@ fn number(name: &str, argument: &Arc<dyn PhysicalExpr>, input: &mut Input, schem
             let column = argument.downcast_ref::<Column>().map_or_else(|| argument.to_string(), |column| column.name().to_string());
             Err(Decline::new(format!("{name} over {data_type} ({column})")))
         }
-    }
-}
-
-/// Keeps only the columns that some expression reads, and renumbers them.
-fn drop_unread_columns(plan: &mut HotPlan) {
-    let mut read = vec![false; plan.sources.len()];
-    let mut mark = |column: usize| read[column] = true;
-    for expr in plan_expressions(&mut plan.aggregate) {
-        visit_columns(expr, &mut |column| mark(*column));
-    }
-    plan.aggregate.keys.iter().for_each(|&key| mark(key));
-    let mut renumbered = vec![usize::MAX; read.len()];
-    let mut next = 0;
-    for (old, used) in read.iter().enumerate() {
-        if *used {
-            renumbered[old] = next;
-            next += 1;
-        }
-    }
-    for expr in plan_expressions(&mut plan.aggregate) {
-        visit_columns(expr, &mut |column| *column = renumbered[*column]);
-    }
-    plan.aggregate.keys.iter_mut().for_each(|key| *key = renumbered[*key]);
-    let mut keep = read.iter();
-    plan.aggregate.columns.retain(|_| *keep.next().unwrap_or(&false));
-    let mut keep = read.iter();
-    plan.sources.retain(|_| *keep.next().unwrap_or(&false));
-}
-
-fn plan_expressions(plan: &mut AggregatePlan) -> impl Iterator<Item = &mut Expr> {
-    let aggregates = plan.aggregates.iter_mut().flat_map(|aggregate| aggregate.argument.iter_mut().chain(aggregate.filter.iter_mut()));
-    plan.filter.iter_mut().chain(aggregates)
-}
-
-fn visit_columns(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
-    match expr {
-        Expr::Column(column) => visit(column),
-        Expr::Literal(_) => {}
-        Expr::Rescale { input, .. } | Expr::Negate { input, .. } | Expr::InList { input, .. } | Expr::Like { input, .. } => {
-            visit_columns(input, visit)
-        }
-        Expr::IsNull(input) | Expr::IsNotNull(input) | Expr::Not(input) => visit_columns(input, visit),
-        Expr::Arithmetic { left, right, .. } | Expr::Compare { left, right, .. } => {
-            visit_columns(left, visit);
-            visit_columns(right, visit);
-        }
-        Expr::Case { branches, otherwise } => {
-            for (condition, value) in branches {
-                visit_columns(condition, visit);
-                visit_columns(value, visit);
-            }
-            if let Some(value) = otherwise {
-                visit_columns(value, visit);
-            }
-        }
-        Expr::And(parts) | Expr::Or(parts) => parts.iter_mut().for_each(|part| visit_columns(part, visit)),
     }
 }

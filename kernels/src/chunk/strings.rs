@@ -59,6 +59,16 @@ impl StringTable {
         }
     }
 
+    /// The code of `value`, if it is known.
+    pub(crate) fn find(&self, value: &str) -> Option<u32> {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash_of(value.as_bytes()) as usize & mask;
+        while self.slots[slot] != EMPTY && self.bytes_of(self.slots[slot]) != value.as_bytes() {
+            slot = (slot + 1) & mask;
+        }
+        (self.slots[slot] != EMPTY).then_some(self.slots[slot])
+    }
+
     #[cold]
     fn insert(&mut self, value: &str, slot: usize) -> Result<u32, Decline> {
         if self.len() >= self.values_max {
