@@ -1,4 +1,5 @@
 //! The kernels' random plans (`kernels/tests`) in DataFusion, which knows nothing of kernels: both must give the same groups and answers.
+//! Distinct values are counted beside, as the lengths of lists of a second kernel's groups.
 //!
 //! `BOWSHOT_SEED=<seed> BOWSHOT_CASES=1 cargo test --release --workspace --test random_plans` replays one case.
 
@@ -14,8 +15,10 @@ mod reference;
 use std::collections::BTreeMap;
 
 use bowshot_kernels::*;
-use case::{Case, accumulate, answers, count_event, encode, environment};
-use generator::Random;
+use case::{Case, answers, cell, count_event, encode, environment, state};
+use generator::{Random, predicate};
+use in_datafusion::{Distinct, Groups};
+use reference::Answer;
 
 #[tokio::test]
 async fn kernels_and_datafusion_agree() {
@@ -52,11 +55,12 @@ async fn run_case(seed: u64, kernels: &Kernels, executors: &[Executor]) -> Vec<S
         Err(KernelError::Declined(decline)) => return vec![format!("encode declined: {}", decline.reason)],
         Err(error) => panic!("BOWSHOT_SEED={seed}: {error}"),
     };
+    let distincts = distincts(random, &case);
     let mut events = Vec::new();
     let mut expected = None;
     for executor in executors {
-        let found = match accumulate(&kernel, *executor, &chunked, random.chance(50)) {
-            Ok(result) => answers(&case.plan, &result),
+        let found = match run_kernels(random, kernels, &kernel, *executor, &chunked, &distincts) {
+            Ok(found) => found,
             Err(KernelError::Declined(decline)) => {
                 events.push(format!("{executor:?} declined: {}", decline.reason));
                 continue;
@@ -64,17 +68,57 @@ async fn run_case(seed: u64, kernels: &Kernels, executors: &[Executor]) -> Vec<S
             Err(error) => panic!("{executor:?}: {error}; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{:#?}", case.plan),
         };
         if expected.is_none() {
-            expected = Some(in_datafusion::run(random, &case).await);
+            expected = Some(in_datafusion::run(random, &case, &distincts).await);
         }
         match &expected {
             Some(Ok(expected)) => {
                 let found = in_datafusion::in_its_types(&case.plan, found);
                 assert_eq!(&found, expected, "{executor:?} differs; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{:#?}", case.plan);
                 events.push(format!("{executor:?} compared"));
+                events.extend((!distincts.is_empty()).then(|| format!("{executor:?} compared with distinct values")));
             }
             Some(Err(error)) => events.push(format!("DataFusion failed: {error}")),
             None => {}
         }
     }
     events
+}
+
+/// Columns whose distinct values are counted, and filters of their own.
+fn distincts(random: &mut Random, case: &Case) -> Vec<Distinct> {
+    let columns: Vec<usize> = (0..case.columns.len()).filter(|column| case.columns[*column] != ColumnType::Float64).collect();
+    if columns.is_empty() {
+        return vec![];
+    }
+    let distinct = |random: &mut Random| {
+        let filter = random.chance(40).then(|| predicate(random, &case.columns, 1));
+        Distinct { column: *random.pick(&columns), filter }
+    };
+    (0..random.below(3)).map(|_| distinct(random)).collect()
+}
+
+/// The plan's answers, and behind them one count for each of `distincts`.
+fn run_kernels(
+    random: &mut Random,
+    kernels: &Kernels,
+    kernel: &Kernel,
+    executor: Executor,
+    chunked: &[RowGroup],
+    distincts: &[Distinct],
+) -> Result<Groups, KernelError> {
+    let mut groups = state(kernel, executor, chunked, random.chance(50))?;
+    let lists = distincts.iter().map(|distinct| {
+        let plan = kernel.plan().distinct_values(distinct.column, distinct.filter.as_ref());
+        let values = state(&kernels.plan(plan)?, executor, chunked, random.chance(50))?;
+        groups.distinct_values(&values)
+    });
+    let lists = lists.collect::<Result<Vec<_>, _>>()?;
+    let result = groups.finish()?;
+    let mut found = answers(kernel.plan(), &result);
+    for group in 0..result.group_count {
+        let key: Vec<_> = result.keys.iter().map(|key| cell(key, group)).collect();
+        let answers = found.get_mut(&key).unwrap_or_else(|| panic!("no answers for {key:?}"));
+        answers.extend(lists.iter().map(|list| Answer::Count(list.value_length(group) as u64)));
+    }
+    Ok(found)
 }

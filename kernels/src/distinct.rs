@@ -42,7 +42,7 @@ impl PartialState {
     ///
     /// # Errors
     /// Declines strings of more than 2 GiB in all. A state whose groups are none of this one's is a bug.
-    pub fn distinct_values(&self, finer: &PartialState) -> Result<ListArray, KernelError> {
+    pub fn distinct_values(&mut self, finer: &PartialState) -> Result<ListArray, KernelError> {
         let Some((column, keys)) = finer.plan().keys.split_last() else {
             return Err(KernelError::internal("distinct values of a state without keys"));
         };
@@ -50,6 +50,7 @@ impl PartialState {
         if types(self.plan(), &self.plan().keys) != types(finer.plan(), keys) {
             return Err(KernelError::internal("distinct values of a state with other keys"));
         }
+        self.index.index();
         let owners = self.owners(finer)?;
         let (offsets, order) = by_owner(&owners, self.group_count());
         let values = order.iter().map(|group| finer.index.key(*group as usize)[keys.len()]);
@@ -150,7 +151,7 @@ mod tests {
             state
         };
         let finer = state(coarse.distinct_values(value, filter));
-        let coarse = state(coarse);
+        let mut coarse = state(coarse);
         let lists = coarse.distinct_values(&finer).unwrap();
         let result = coarse.finish().unwrap();
         assert_eq!(lists.len(), result.group_count);

@@ -4,8 +4,15 @@
 use crate::chunk::{Chunk, StringTable};
 use crate::error::Decline;
 use crate::limits::GROUPS_MAX;
+use crate::simd::prefetch_place;
 
 const EMPTY: u32 = u32::MAX;
+
+/// Keys that are looked up together.
+const BATCH: usize = 32;
+
+/// The least slots of a table.
+const SLOTS_MIN: usize = 64;
 
 /// Keys that are addressed directly, however few there are among them: 16 MiB.
 const DIRECT_KEYS_FREE: usize = 1 << 22;
@@ -30,19 +37,28 @@ pub(crate) struct GroupIndex {
 enum Finder {
     /// Single keys near each other: the group of key `first + position`, and that of NULL.
     Direct { first: i128, groups: Vec<u32>, null: u32 },
-    /// Any keys: a power-of-two table of group numbers, at most half full.
-    Hashed { slots: Vec<u32> },
+    /// Nothing was looked for yet. Keys of several parts that came all at once are not told apart before others come.
+    Unasked,
+    /// Any keys: a power-of-two table of groups, at most half full.
+    Hashed { slots: Vec<Slot> },
 }
 
-impl Finder {
-    fn hashed() -> Self {
-        Self::Hashed { slots: vec![EMPTY; 64] }
-    }
+/// A place of the table.
+#[derive(Debug, Clone, Copy)]
+struct Slot {
+    /// Of its key, so that keys are only looked at where they are most likely the same, and not at all when the table grows.
+    hash: u32,
+    /// [`EMPTY`] where there is none.
+    group: u32,
+}
+
+impl Slot {
+    const NONE: Self = Self { hash: 0, group: EMPTY };
 }
 
 impl GroupIndex {
     pub(crate) fn new(width: usize) -> Self {
-        let finder = if width == 1 { Finder::Direct { first: 0, groups: Vec::new(), null: EMPTY } } else { Finder::hashed() };
+        let finder = if width == 1 { Finder::Direct { first: 0, groups: Vec::new(), null: EMPTY } } else { Finder::Unasked };
         Self { width, keys: Vec::new(), len: 0, finder }
     }
 
@@ -57,10 +73,11 @@ impl GroupIndex {
     /// Bytes held.
     pub(crate) fn bytes(&self) -> usize {
         let finder = match &self.finder {
-            Finder::Direct { groups, .. } => groups.capacity(),
-            Finder::Hashed { slots } => slots.capacity(),
+            Finder::Direct { groups, .. } => groups.capacity() * size_of::<u32>(),
+            Finder::Unasked => 0,
+            Finder::Hashed { slots } => slots.capacity() * size_of::<Slot>(),
         };
-        self.keys.capacity() * size_of::<i128>() + finder * size_of::<u32>()
+        self.keys.capacity() * size_of::<i128>() + finder
     }
 
     /// The number of the group with this key, new or known.
@@ -74,17 +91,65 @@ impl GroupIndex {
                     _ => self.insert_direct(key[0]),
                 }
             }
+            Finder::Unasked => {
+                self.index();
+                self.group_of(key)
+            }
             Finder::Hashed { slots } => {
-                let mask = slots.len() - 1;
-                let mut slot = hash_of(key) as usize & mask;
+                let (mask, hash) = (slots.len() - 1, hash_of(key));
+                let mut place = hash as usize & mask;
                 loop {
-                    match slots[slot] {
-                        EMPTY => return self.insert_hashed(key, slot),
-                        group if self.keys[group as usize * self.width..][..self.width] == *key => return Ok(group),
-                        _ => slot = (slot + 1) & mask,
+                    let slot = slots[place];
+                    if slot.group == EMPTY {
+                        return self.insert_hashed(key, hash, place);
                     }
+                    if slot.hash == hash && is_key(&self.keys, slot.group, key) {
+                        return Ok(slot.group);
+                    }
+                    place = (place + 1) & mask;
                 }
             }
+        }
+    }
+
+    /// The groups of many keys, one behind the other. Keys and their places lie anywhere in memory, and all else is far shorter than a
+    /// miss: those of a batch are asked for before the first is looked at.
+    pub(crate) fn groups_of(&mut self, keys: &[i128], groups: &mut [u32]) -> Result<(), Decline> {
+        // A key without parts is one key, however often.
+        let width = self.width.max(1);
+        for (keys, groups) in keys.chunks(BATCH * width).zip(groups.chunks_mut(BATCH)) {
+            if let Finder::Hashed { slots } = &self.finder {
+                let mask = slots.len() - 1;
+                let mut places = [0; BATCH];
+                for (place, key) in places.iter_mut().zip(keys.chunks(width)) {
+                    *place = hash_of(key) as usize & mask;
+                    prefetch_place(&slots[*place]);
+                }
+                let likely = places.iter().filter_map(|place| self.keys.get(slots[*place].group as usize * width));
+                likely.for_each(prefetch_place);
+            }
+            for (group, key) in groups.iter_mut().zip(keys.chunks(width)) {
+                *group = self.group_of(key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The groups of `count` keys that all differ, one behind the other. The first ones are taken as they are.
+    pub(crate) fn groups_of_distinct(&mut self, keys: Vec<i128>, count: usize) -> Result<Vec<u32>, Decline> {
+        if self.len == 0 && count <= GROUPS_MAX && matches!(self.finder, Finder::Unasked) {
+            (self.keys, self.len) = (keys, count);
+            return Ok((0..count as u32).collect());
+        }
+        let mut groups = vec![0; count];
+        self.groups_of(&keys, &mut groups)?;
+        Ok(groups)
+    }
+
+    /// Makes a table of keys that came unasked.
+    pub(crate) fn index(&mut self) {
+        if matches!(self.finder, Finder::Unasked) {
+            self.rehash(self.len * 2);
         }
     }
 
@@ -93,13 +158,14 @@ impl GroupIndex {
         let group = match &self.finder {
             Finder::Direct { null, .. } if key[0] == NULL_KEY => *null,
             Finder::Direct { first, groups, .. } => *groups.get(usize::try_from(key[0].wrapping_sub(*first)).ok()?)?,
+            Finder::Unasked => return (0..self.len as u32).find(|group| is_key(&self.keys, *group, key)),
             Finder::Hashed { slots } => {
-                let mask = slots.len() - 1;
-                let mut slot = hash_of(key) as usize & mask;
-                while slots[slot] != EMPTY && self.key(slots[slot] as usize) != key {
-                    slot = (slot + 1) & mask;
+                let (mask, hash) = (slots.len() - 1, hash_of(key));
+                let mut place = hash as usize & mask;
+                while slots[place].group != EMPTY && (slots[place].hash != hash || !is_key(&self.keys, slots[place].group, key)) {
+                    place = (place + 1) & mask;
                 }
-                slots[slot]
+                slots[place].group
             }
         };
         (group != EMPTY).then_some(group)
@@ -148,13 +214,14 @@ impl GroupIndex {
         }
     }
 
-    fn insert_hashed(&mut self, key: &[i128], slot: usize) -> Result<u32, Decline> {
+    fn insert_hashed(&mut self, key: &[i128], hash: u32, place: usize) -> Result<u32, Decline> {
         let group = self.push(key)?;
         if let Finder::Hashed { slots } = &mut self.finder {
-            slots[slot] = group;
+            slots[place] = Slot { hash, group };
             if self.len * 2 > slots.len() {
-                let doubled = slots.len() * 2;
-                self.rehash(doubled);
+                let doubled = vec![Slot::NONE; slots.len() * 2];
+                let before = std::mem::replace(slots, doubled);
+                before.into_iter().filter(|slot| slot.group != EMPTY).for_each(|slot| put(slots, slot));
             }
         }
         Ok(group)
@@ -162,21 +229,31 @@ impl GroupIndex {
 
     /// A table of at least `size` slots for the keys so far.
     fn rehash(&mut self, size: usize) {
-        let mask = size.next_power_of_two() - 1;
-        let mut slots = vec![EMPTY; mask + 1];
-        for group in 0..self.len {
-            let mut slot = hash_of(self.key(group)) as usize & mask;
-            while slots[slot] != EMPTY {
-                slot = (slot + 1) & mask;
-            }
-            slots[slot] = group as u32;
-        }
+        let mut slots = vec![Slot::NONE; size.next_power_of_two().max(SLOTS_MIN)];
+        (0..self.len).for_each(|group| put(&mut slots, Slot { hash: hash_of(self.key(group)), group: group as u32 }));
         self.finder = Finder::Hashed { slots };
     }
 }
 
+/// Puts a group that is not there into a table that has room.
+fn put(slots: &mut [Slot], slot: Slot) {
+    let mask = slots.len() - 1;
+    let mut place = slot.hash as usize & mask;
+    while slots[place].group != EMPTY {
+        place = (place + 1) & mask;
+    }
+    slots[place] = slot;
+}
+
+/// Whether `key` is that of the group. Keys have few parts: a call to compare memory would take longer.
 #[inline]
-fn hash_of(key: &[i128]) -> u64 {
+fn is_key(keys: &[i128], group: u32, key: &[i128]) -> bool {
+    keys[group as usize * key.len()..].iter().zip(key).all(|(ours, theirs)| ours == theirs)
+}
+
+/// All bits that a table of [`GROUPS_MAX`] groups is addressed by, and some more.
+#[inline]
+fn hash_of(key: &[i128]) -> u32 {
     let mut hash = 0x9E37_79B9_7F4A_7C15;
     for part in key {
         hash = crate::chunk::fold(hash, *part as u64);
@@ -185,7 +262,7 @@ fn hash_of(key: &[i128]) -> u64 {
             hash = crate::chunk::fold(hash, (*part >> 64) as u64);
         }
     }
-    hash
+    (hash >> 32) as u32
 }
 
 /// Key values that are alike across chunks: integers as they are, strings by a number of their own.
@@ -223,5 +300,25 @@ impl KeyValues {
             }
         }
         Ok(mapping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_came_unasked_are_found_and_come_no_second_time() {
+        let key = |number: i128| [number % 7, number << 70];
+        let mut index = GroupIndex::new(2);
+        let first = index.groups_of_distinct((0..1_000).flat_map(key).collect(), 1_000).unwrap();
+        assert!(first.iter().copied().eq(0..1_000));
+        assert_eq!((index.find(&key(999)), index.find(&key(1_000))), (Some(999), None));
+        let second = index.groups_of_distinct((500..1_500).flat_map(key).collect(), 1_000).unwrap();
+        assert!(second.iter().copied().eq(500..1_500));
+        for number in 0..2_000 {
+            assert_eq!(index.group_of(&key(number)).unwrap(), number as u32);
+        }
+        assert_eq!((index.find(&key(1_999)), index.find(&key(2_000)), index.len()), (Some(1_999), None, 2_000));
     }
 }

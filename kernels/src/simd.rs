@@ -47,16 +47,21 @@ const ROWS_AHEAD: usize = 16;
 /// Asks for the state of a row to come: groups lie anywhere, and a row's work is far shorter than a miss.
 #[inline(always)]
 pub(crate) fn prefetch_far<T>(states: &[T], groups: &[usize], row: usize) {
-    #[cfg(target_arch = "x86_64")]
     if let Some(state) = groups.get(row + ROWS_AHEAD).and_then(|group| states.get(*group)) {
-        let state = std::ptr::from_ref(state).cast::<i8>();
-        for line in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
-            // SAFETY: a hint; it reads nothing and faults on no address, and this one is inside the state.
-            unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(state.add(line)) };
-        }
+        prefetch_place(state);
+    }
+}
+
+/// Asks for a place anywhere in memory that is read or written soon.
+#[inline(always)]
+pub(crate) fn prefetch_place<T>(place: &T) {
+    #[cfg(target_arch = "x86_64")]
+    for line in (0..size_of::<T>()).step_by(CACHE_LINE_BYTES) {
+        // SAFETY: a hint; it reads nothing and faults on no address, and this one is inside the place.
+        unsafe { std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(place).cast::<i8>().add(line)) };
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (states, groups, row);
+    let _ = place;
 }
 
 #[cfg(target_arch = "x86_64")]

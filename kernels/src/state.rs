@@ -244,22 +244,25 @@ impl PartialState {
             let wanted = slots.iter().map(|(_, combined)| key.code_of(*combined)).filter(|code| Some(*code) != key.null_code);
             translations.push(values.translate(&program.chunks[key.column], wanted)?);
         }
-        let mut key_values = vec![0; program.keys.columns.len()];
-        let mut found = Vec::with_capacity(slots.len());
-        for (slot, combined) in slots {
-            for ((key, translation), value) in program.keys.columns.iter().zip(&translations).zip(&mut key_values) {
-                let code = key.code_of(combined);
+        let mut keys = Vec::with_capacity(slots.len() * program.keys.columns.len());
+        for (_, combined) in &slots {
+            let mut rest = *combined;
+            for (key, translation) in program.keys.columns.iter().zip(&translations) {
+                let (others, code) = divide(rest, key.radix);
+                rest = others;
                 let chunk = &program.chunks[key.column];
-                *value = if Some(code) == key.null_code {
+                keys.push(if Some(code) == key.null_code {
                     NULL_KEY
                 } else if translation.is_empty() {
                     chunk.base().wrapping_add(chunk.factor().wrapping_mul(i128::from(code)))
                 } else {
                     translation[code as usize]
-                };
+                });
             }
-            found.push(Found { slot: slot as u32, group: self.index.group_of(&key_values)? });
         }
+        // Slots of one row group are groups of their own. Without keys there is one, and its number is 0.
+        let groups = self.index.groups_of_distinct(keys, slots.len())?;
+        let found: Vec<Found> = slots.iter().zip(groups).map(|((slot, _), group)| Found { slot: *slot as u32, group }).collect();
         // Column by column: each is one plain loop.
         for (column, output) in self.columns.iter_mut().zip(&program.outputs) {
             column.grow(self.index.len());
@@ -363,6 +366,21 @@ pub enum AggregateColumn {
         /// Inputs that were not NULL; 0 means the answer is SQL NULL.
         counts: Vec<u64>,
     },
+}
+
+/// Quotient and remainder. A division of 128 bits costs more than all else that is done for a group, and the last key needs none.
+#[inline]
+fn divide(number: u128, by: u128) -> (u128, u64) {
+    if number < by {
+        return (0, number as u64);
+    }
+    match (u64::try_from(number), u64::try_from(by)) {
+        (Ok(number), Ok(by)) => ((number / by).into(), number % by),
+        _ => {
+            let quotient = number / by;
+            (quotient, (number - quotient * by) as u64)
+        }
+    }
 }
 
 /// Key values as an array of their column's Arrow type.

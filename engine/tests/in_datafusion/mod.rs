@@ -13,7 +13,7 @@ use bowshot_engine::operators::exact_aggregates::exact_aggregates;
 use bowshot_kernels::{AggregateFunction, AggregatePlan, ArithmeticOp, ColumnType, CompareOp, Expr, Literal, TotalOrder};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::MemTable;
-use datafusion::functions_aggregate::expr_fn::{count, max, min};
+use datafusion::functions_aggregate::expr_fn::{count, count_distinct, max, min};
 use datafusion::logical_expr::expr::Like;
 use datafusion::logical_expr::{Expr as Logical, ExprFunctionExt, Operator, binary_expr, col, lit, not, when};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -28,8 +28,14 @@ const WIDE: (u8, i8) = (38, 0);
 /// Groups and answers.
 pub type Groups = BTreeMap<Vec<Value>, Vec<Answer>>;
 
-/// The case's answers.
-pub async fn run(random: &mut Random, case: &Case) -> Result<Groups> {
+/// COUNT(DISTINCT column) FILTER (WHERE …).
+pub struct Distinct {
+    pub column: usize,
+    pub filter: Option<Expr>,
+}
+
+/// The case's answers, and behind them one count for each of `distincts`.
+pub async fn run(random: &mut Random, case: &Case, distincts: &[Distinct]) -> Result<Groups> {
     let config = SessionConfig::new().with_target_partitions(*random.pick(&[1, 3])).with_batch_size(*random.pick(&[100, 8_192]));
     let context = SessionContext::new_with_config(config);
     let plan = Plan { columns: &case.columns };
@@ -45,14 +51,23 @@ pub async fn run(random: &mut Random, case: &Case) -> Result<Groups> {
     }
     let keys = case.plan.keys.iter().enumerate().map(|(position, column)| plan.column(*column).alias(format!("key{position}")));
     let aggregates = (0..case.plan.aggregates.len()).map(|position| plan.aggregate(&case.plan, position)).collect::<Result<Vec<_>>>()?;
-    let aggregates = aggregates.into_iter().flatten().enumerate().map(|(position, aggregate)| aggregate.alias(format!("answer{position}")));
+    let distincts = distincts.iter().map(|distinct| plan.distinct(distinct)).collect::<Result<Vec<_>>>()?;
+    let aggregates = aggregates
+        .into_iter()
+        .flatten()
+        .chain(distincts)
+        .enumerate()
+        .map(|(position, aggregate)| aggregate.alias(format!("answer{position}")));
     let batches = table.aggregate(keys.collect(), aggregates.collect())?.collect().await?;
     let mut groups = Groups::new();
     for batch in batches {
         for row in 0..batch.num_rows() {
             let (keys, answers) = batch.columns().split_at(case.plan.keys.len());
+            let (answers, counts) = answers.split_at(2 * case.plan.aggregates.len());
             let answers = answers.chunks(2).zip(&case.plan.aggregates);
-            let answers = answers.map(|(columns, aggregate)| answer(aggregate.function, columns, row)).collect();
+            let answers = answers.map(|(columns, aggregate)| answer(aggregate.function, columns, row));
+            let counts = counts.iter().map(|counts| Answer::Count(counts.as_primitive::<Int64Type>().value(row) as u64));
+            let answers = answers.chain(counts).collect();
             assert!(groups.insert(keys.iter().map(|key| cell(key, row)).collect(), answers).is_none(), "a group came twice");
         }
     }
@@ -164,11 +179,18 @@ impl Plan<'_> {
             }
             AggregateFunction::Count | AggregateFunction::CountStar => count(argument.clone()),
         };
-        let filtered = |function: Logical| match &aggregate.filter {
+        Ok([self.filtered(answer, aggregate.filter.as_ref())?, self.filtered(count(argument), aggregate.filter.as_ref())?])
+    }
+
+    fn distinct(&self, distinct: &Distinct) -> Result<Logical> {
+        self.filtered(count_distinct(self.column(distinct.column)), distinct.filter.as_ref())
+    }
+
+    fn filtered(&self, function: Logical, filter: Option<&Expr>) -> Result<Logical> {
+        match filter {
             Some(filter) => function.filter(self.predicate(filter)).build(),
             None => Ok(function),
-        };
-        Ok([filtered(answer)?, filtered(count(argument))?])
+        }
     }
 
     /// Whether a literal is one of the column's type: arithmetic has any.

@@ -265,10 +265,8 @@ impl<'p> Run<'p> {
             }
             Strategy::Hash => {
                 write_wide_codes(self.program, &self.evaluator, rows, &mut self.wide_codes, &mut self.valid);
-                for (code, wide) in self.codes.iter_mut().zip(&self.wide_codes[..count]) {
-                    // Codes are keys only by equality: the sign does not matter.
-                    *code = self.groups.group_of(&[*wide as i128])?;
-                }
+                // Codes are keys only by equality: the sign does not matter.
+                self.groups.groups_of(bytemuck::cast_slice(&self.wide_codes[..count]), &mut self.codes)?;
                 self.totals.grow(self.groups.len());
                 self.totals.scatter(&self.evaluator, rows, &self.codes[..count]);
             }

@@ -59,8 +59,13 @@ pub fn count_event(tally: &mut BTreeMap<String, usize>, event: &str) {
     *tally.entry(event).or_default() += 1;
 }
 
-/// All row groups in one state, or each in its own and merged.
+/// The answers over all row groups.
 pub fn accumulate(kernel: &Kernel, executor: Executor, groups: &[RowGroup], merged: bool) -> Result<GroupedResult, KernelError> {
+    state(kernel, executor, groups, merged)?.finish()
+}
+
+/// All row groups in one state, or each in its own and merged.
+pub fn state(kernel: &Kernel, executor: Executor, groups: &[RowGroup], merged: bool) -> Result<PartialState, KernelError> {
     let mut state = kernel.new_state();
     for group in groups {
         if merged {
@@ -71,7 +76,7 @@ pub fn accumulate(kernel: &Kernel, executor: Executor, groups: &[RowGroup], merg
             kernel.accumulate(executor, group, &mut state)?;
         }
     }
-    state.finish()
+    Ok(state)
 }
 
 pub fn encode(random: &mut Random, columns: &[ColumnType], rows: &[Vec<Value>]) -> Result<RowGroup, KernelError> {

@@ -132,7 +132,7 @@ fn integer(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
     }
 }
 
-fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
+pub fn predicate(random: &mut Random, columns: &[ColumnType], depth: usize) -> Expr {
     if depth > 0 && random.chance(45) {
         let inputs = |random: &mut Random| (0..1 + random.below(3)).map(|_| predicate(random, columns, depth - 1)).collect();
         return match random.below(7) {
