@@ -2,7 +2,7 @@
 //!
 //! Nothing is released before a partition's whole state is there, so that a fallback never doubles a row.
 
-use super::hot_partition::PartitionRun;
+use super::hot_partition::{GROUP_ROWS_MIN, PartitionRun, rows_min_of_values};
 use super::hot_plan::{HotPlan, recognise};
 use super::row_group_reader::{KernelRuntime, ReadColumn, ReadError};
 use crate::config::KernelChoice;
@@ -63,13 +63,16 @@ pub(super) struct KernelPart {
     pub kernel: Kernel,
     /// The position of each of its columns in [`Planned::columns`].
     pub columns: Vec<usize>,
+    /// Rows a group below which it is not worth it.
+    pub rows_min: usize,
 }
 
 impl Planned {
     fn new(plan: HotPlan, runtime: &KernelRuntime) -> Result<Self, Decline> {
-        let parts = std::iter::once(&plan.aggregate).chain(&plan.distincts).map(|part| {
+        let distincts = plan.distincts.iter().map(|part| (part, rows_min_of_values(&part.plan)));
+        let parts = std::iter::once((&plan.aggregate, GROUP_ROWS_MIN)).chain(distincts).map(|(part, rows_min)| {
             let kernel = runtime.kernels.plan(part.plan.clone())?;
-            Ok(KernelPart { kernel, columns: part.columns.clone() })
+            Ok(KernelPart { kernel, columns: part.columns.clone(), rows_min })
         });
         let parts = parts.collect::<Result<_, Decline>>()?;
         let schema = plan.scan.file_schema();
