@@ -117,9 +117,10 @@ async fn sorted_lines(context: &SessionContext, plan: Arc<dyn ExecutionPlan>) ->
 
 /// Runs a query in both ways. Returns how many rows kernels went over, and how often they declined.
 async fn compare(context: &SessionContext, sql: &str) -> (usize, usize) {
-    let plan = context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
-    let hot = with_kernels(plan.clone());
-    let expected = sorted_lines(context, plan).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+    // Plans cannot run twice: scans hand out their files once.
+    let plan = async || context.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    let hot = with_kernels(plan().await);
+    let expected = sorted_lines(context, plan().await).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     let found = sorted_lines(context, hot.clone()).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
     assert_eq!(found, expected, "{sql}");
     (metric(&hot, KERNEL_ROWS_METRIC), metric(&hot, DECLINED_METRIC))
@@ -160,7 +161,7 @@ async fn distinct_values_may_be_all_there_is() {
     let context = context().await;
     for sql in [
         "SELECT count(DISTINCT number), count(DISTINCT word) FROM rows",
-        "SELECT count(DISTINCT number), count(DISTINCT word) FROM rows WHERE number > 1_000_000",
+        "SELECT count(DISTINCT number), count(DISTINCT word) FROM rows WHERE number > 1000000",
         "SELECT count(DISTINCT number), count(DISTINCT word) FROM rows WHERE tiny = 3",
         "SELECT name, count(DISTINCT number), count(DISTINCT word), count(DISTINCT name) FROM rows GROUP BY name",
     ] {
@@ -174,7 +175,7 @@ async fn expressions_are_counted_as_computed_columns() {
     let context = context().await;
     for sql in [
         "SELECT name, count(DISTINCT number % 10), count(*) FROM rows GROUP BY name",
-        "SELECT date_part('month', day) AS month, count(DISTINCT substr(word, 1, 1)), min(price) FROM rows GROUP BY month",
+        "SELECT date_part('month', day) AS month, count(DISTINCT substr(word, 1, 1)), count(*) FROM rows GROUP BY month",
         "SELECT name, count(DISTINCT CASE WHEN flag THEN bucket END), count(DISTINCT number > 700), sum(number) FROM rows GROUP BY name",
     ] {
         assert_kernels_run(&context, sql).await;

@@ -74,7 +74,7 @@ async fn run_case(seed: u64, kernels: &Kernels, executors: &[Executor]) -> Vec<S
         match &expected {
             Some(Ok(expected)) => {
                 let found = in_datafusion::in_its_types(&case.plan, found);
-                assert_eq!(&found, expected, "{executor:?} differs; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{:#?}", case.plan);
+                assert_eq!(&found, expected, "{executor:?} differs; BOWSHOT_SEED={seed} BOWSHOT_CASES=1\n{:#?}\n{distincts:#?}", case.plan);
                 events.push(format!("{executor:?} compared"));
                 events.extend((!distincts.is_empty()).then(|| format!("{executor:?} compared with distinct values")));
             }

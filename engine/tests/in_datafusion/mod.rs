@@ -13,7 +13,7 @@ use bowshot_engine::operators::exact_aggregates::exact_aggregates;
 use bowshot_kernels::{AggregateFunction, AggregatePlan, ArithmeticOp, ColumnType, CompareOp, Expr, Literal, TotalOrder};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::datasource::MemTable;
-use datafusion::functions_aggregate::expr_fn::{count, count_distinct, max, min};
+use datafusion::functions_aggregate::expr_fn::{count, max, min};
 use datafusion::logical_expr::expr::Like;
 use datafusion::logical_expr::{Expr as Logical, ExprFunctionExt, Operator, binary_expr, col, lit, not, when};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -29,6 +29,7 @@ const WIDE: (u8, i8) = (38, 0);
 pub type Groups = BTreeMap<Vec<Value>, Vec<Answer>>;
 
 /// COUNT(DISTINCT column) FILTER (WHERE …).
+#[derive(Debug)]
 pub struct Distinct {
     pub column: usize,
     pub filter: Option<Expr>,
@@ -183,7 +184,12 @@ impl Plan<'_> {
     }
 
     fn distinct(&self, distinct: &Distinct) -> Result<Logical> {
-        self.filtered(count_distinct(self.column(distinct.column)), distinct.filter.as_ref())
+        // The builder of a filter forgets what was distinct before it.
+        let values = count(self.column(distinct.column)).distinct();
+        match &distinct.filter {
+            Some(filter) => values.filter(self.predicate(filter)).build(),
+            None => values.build(),
+        }
     }
 
     fn filtered(&self, function: Logical, filter: Option<&Expr>) -> Result<Logical> {
