@@ -134,19 +134,18 @@ fn cheaper(work: &[Work], estimate: Option<Estimate>, not_on_device: &mut Option
     if estimate.map_or(Executor::Host, |estimate| estimate.executor()) == Executor::Host {
         return Executor::Host;
     }
+    let mut executor = Executor::Device;
     // All are asked, so that kernels are compiled side by side.
-    let missing = work.iter().filter_map(|work| match work.kernel.device_is_ready(&work.rows) {
-        Ok(true) => None,
-        Ok(false) => Some("device: the kernel is being compiled, the host answers meanwhile".to_string()),
-        Err(error) => Some(error.to_string()),
-    });
-    match missing.last() {
-        Some(reason) => {
-            *not_on_device = Some(reason);
-            Executor::Host
-        }
-        None => Executor::Device,
+    for work in work {
+        let missing = match work.kernel.device_is_ready(&work.rows) {
+            Ok(true) => continue,
+            Ok(false) => "device: the kernel is being compiled, the host answers meanwhile".to_string(),
+            Err(error) => error.to_string(),
+        };
+        *not_on_device = Some(missing);
+        executor = Executor::Host;
     }
+    executor
 }
 
 /// Declines where what the first row group holds lets expect groups that are too many, or hardly fewer than rows.
