@@ -147,7 +147,9 @@ mod tests {
         let state = |plan| {
             let kernel = kernels.plan(plan).unwrap();
             let mut state = kernel.new_state();
-            groups.iter().for_each(|group| kernel.accumulate(Executor::Host, group, &mut state).unwrap());
+            for group in groups {
+                kernel.accumulate(Executor::Host, group, &mut state).unwrap();
+            }
             state
         };
         let finer = state(coarse.distinct_values(value, filter));

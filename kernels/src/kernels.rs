@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::bind::{self, Program};
+use crate::bind::{self, GroupKeys, Program};
 use crate::cache::{ChunkCache, MemoryAccount, Unaccounted};
 use crate::chunk::Chunk;
 use crate::cost::{self, CostModel, Estimate, Work};
@@ -258,6 +258,11 @@ impl Kernel {
         }
     }
 
+    /// Combinations of the keys' lanes that there can be in the row group: it has no more groups. 1 without keys.
+    pub fn group_codes(&self, rows: &RowGroup) -> u128 {
+        GroupKeys::new(&self.plan.keys, &rows.chunks).map_or(u128::MAX, |keys| keys.slots)
+    }
+
     /// What the row group is foreseen to cost; `None` before [`Kernels::measure`].
     pub fn estimate(&self, rows: &RowGroup) -> Option<Estimate> {
         self.inner.cost.get().map(|model| model.estimate(self.work(rows)))
@@ -280,7 +285,7 @@ impl Kernel {
     pub(crate) fn run(&self, executor: Executor, rows: &RowGroup, state: &mut PartialState) -> Result<Option<Executor>, KernelError> {
         self.check(rows, state)?;
         if self.plan.asks_nothing() {
-            return Ok(());
+            return Ok(None);
         }
         let program: Program<'_> = bind::bind(&self.plan, &rows.chunks, rows.row_count, self.forced)?;
         state.admit(&program)?;

@@ -2,7 +2,7 @@
 //!
 //! Nothing is released before a partition's whole state is there, so that a fallback never doubles a row.
 
-use super::hot_partition::{GROUP_ROWS_MIN, PartitionRun, rows_min_of_values};
+use super::hot_partition::{GROUP_ROWS_MIN, PartitionRun, VALUE_ROWS_MIN};
 use super::hot_plan::{HotPlan, recognise};
 use super::row_group_reader::{KernelRuntime, ReadColumn, ReadError};
 use crate::config::KernelChoice;
@@ -69,7 +69,7 @@ pub(super) struct KernelPart {
 
 impl Planned {
     fn new(plan: HotPlan, runtime: &KernelRuntime) -> Result<Self, Decline> {
-        let distincts = plan.distincts.iter().map(|part| (part, rows_min_of_values(&part.plan)));
+        let distincts = plan.distincts.iter().map(|part| (part, VALUE_ROWS_MIN));
         let parts = std::iter::once((&plan.aggregate, GROUP_ROWS_MIN)).chain(distincts).map(|(part, rows_min)| {
             let kernel = runtime.kernels.plan(part.plan.clone())?;
             Ok(KernelPart { kernel, columns: part.columns.clone(), rows_min })

@@ -9,7 +9,7 @@ use super::row_group_reader::{FileReader, KernelRuntime, ReadError, panicked};
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bowshot_kernels::limits::GROUPS_MAX;
-use bowshot_kernels::{AggregatePlan, ColumnType, Decline, Estimate, Executor, Kernel, KernelError, PartialState, RowGroup};
+use bowshot_kernels::{ColumnType, Decline, Estimate, Executor, Kernel, KernelError, PartialState, RowGroup};
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -21,11 +21,12 @@ const BYTES_SCANNED_METRIC: &str = "bytes_scanned";
 /// Rows a group, as the first row group lets expect, below which kernels leave the rest to DataFusion: merging groups would cost more
 /// than rows save.
 pub const GROUP_ROWS_MIN: usize = 2;
-/// The same of distinct integers, for which DataFusion has one set over all groups: at 1.8 rows a value it took three quarters of the
-/// processor time that kernels took.
-const INTEGER_ROWS_MIN: usize = 4;
-/// The same of other distinct values, of which DataFusion keeps a set a group: kernels took less time however few the rows.
-const VALUE_ROWS_MIN: usize = 1;
+/// Rows that a row group must have for each distinct integer within a group that there could be. DataFusion has one set of integers over
+/// all groups, which kernels are faster than only where they address values directly: at 11 rows a value they took 1.3 times as long.
+const INTEGER_ROWS_MIN: u128 = 32;
+/// As [`GROUP_ROWS_MIN`], of distinct values within groups. DataFusion keeps a set of strings a group: kernels took less time however few
+/// the rows.
+pub const VALUE_ROWS_MIN: usize = 1;
 /// Groups that are merged in no time, however few their rows.
 const GROUPS_FREE: usize = 10_000;
 
@@ -62,6 +63,8 @@ impl PartitionRun {
         let mut states: States = self.planned.parts.iter().map(|part| part.kernel.new_state()).collect();
         let reservation = MemoryConsumer::new("HotAggregate").register(&self.context.runtime_env().memory_pool);
         let (mut rows, mut row_groups, mut device_rows) = (0, 0, 0);
+        // Whether statistics answered what the device was asked.
+        let mut settled = false;
         // The last reason why a row group was the host's that the device was foreseen to be faster at.
         let mut not_on_device = None;
         let mut foreseen = Foreseen::default();
@@ -82,18 +85,25 @@ impl PartitionRun {
                 bytes_scanned.add((read.bytes.read + read.bytes.cached) as usize);
                 rows += read.rows.row_count;
                 let work: Vec<Work> = self.planned.parts.iter().map(|part| Work::of(part, &read.rows)).collect();
+                few_integers(&work)?;
                 let estimate = work.iter().map(|work| work.kernel.estimate(&work.rows)).reduce(|all, one| Some(all?.and(&one?))).flatten();
                 let executor = match place {
                     Try::All(executor) => executor,
                     Try::Cheaper => cheaper(&work, estimate, &mut not_on_device),
                 };
                 estimate.iter().for_each(|estimate| foreseen.add(estimate));
-                device_rows += if executor == Executor::Device { read.rows.row_count } else { 0 };
+                let row_count = read.rows.row_count;
                 // A row group is milliseconds of work: off the async threads, so that streams and keepalive go on.
                 let run = tokio::task::spawn_blocking(move || accumulate(executor, &work, states));
-                states = run.await.map_err(panicked)??;
+                let (ran, found) = run.await.map_err(panicked)??;
+                states = found;
+                device_rows += if ran == Some(Executor::Device) { row_count } else { 0 };
+                settled |= ran.is_none() && place == Try::All(Executor::Device);
                 reserve(&reservation, &states, 0)?;
             }
+        }
+        if settled {
+            self.declined("device: statistics of the columns have the answer");
         }
         if let Some(reason) = not_on_device {
             self.declined(&reason);
@@ -121,12 +131,13 @@ impl Work {
     }
 }
 
-/// Adds a row group to the state of each kernel.
-fn accumulate(executor: Executor, work: &[Work], mut states: States) -> Result<States, KernelError> {
+/// Adds a row group to the state of each kernel, and says where: nowhere, if statistics of its columns have every answer.
+fn accumulate(executor: Executor, work: &[Work], mut states: States) -> Result<(Option<Executor>, States), KernelError> {
+    let mut ran = None;
     for (work, state) in work.iter().zip(&mut states) {
-        work.kernel.accumulate(executor, &work.rows, state)?;
+        ran = work.kernel.accumulate(executor, &work.rows, state)?.or(ran);
     }
-    Ok(states)
+    Ok((ran, states))
 }
 
 /// Where a row group is foreseen to cost less, all kernels taken together; if the device cannot run it now, why not.
@@ -148,6 +159,20 @@ fn cheaper(work: &[Work], estimate: Option<Estimate>, not_on_device: &mut Option
     executor
 }
 
+/// Declines distinct integers of which there may be too many; the first kernel has none.
+fn few_integers(work: &[Work]) -> Result<(), ReadError> {
+    for Work { kernel, rows } in &work[1..] {
+        let value = kernel.plan().keys.last().map(|key| kernel.plan().columns[*key]);
+        let (codes, rows_of) = (kernel.group_codes(rows), rows.row_count as u128);
+        let too_many = rows.row_count > GROUPS_FREE && codes.saturating_mul(INTEGER_ROWS_MIN) > rows_of;
+        if matches!(value, Some(ColumnType::Int { .. })) && too_many {
+            let reason = format!("count(DISTINCT) over integers: up to {codes} of them within groups of {rows_of} rows");
+            return Err(ReadError::Declined(Decline::new(reason)));
+        }
+    }
+    Ok(())
+}
+
 /// Declines where what the first row group holds lets expect groups that are too many, or hardly fewer than rows.
 fn worthwhile(groups: usize, rows: usize, rows_in_all: usize, rows_min: usize) -> Result<(), ReadError> {
     if groups <= GROUPS_FREE {
@@ -162,12 +187,6 @@ fn worthwhile(groups: usize, rows: usize, rows_in_all: usize, rows_min: usize) -
         return Err(ReadError::Declined(Decline::new(format!("{sampled} fewer than {rows_min} rows a group in all"))));
     }
     Ok(())
-}
-
-/// Rows a group below which a kernel of distinct values, the last of its keys, is not worth it.
-pub fn rows_min_of_values(plan: &AggregatePlan) -> usize {
-    let values = plan.keys.last().map(|key| plan.columns[*key]);
-    if matches!(values, Some(ColumnType::Int { .. })) { INTEGER_ROWS_MIN } else { VALUE_ROWS_MIN }
 }
 
 /// Accounts for the states and so many bytes more.

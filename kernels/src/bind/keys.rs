@@ -26,7 +26,7 @@ pub(crate) struct GroupKeys {
 }
 
 impl GroupKeys {
-    pub(super) fn new(keys: &[usize], chunks: &[Arc<Chunk>]) -> Result<Self, Decline> {
+    pub(crate) fn new(keys: &[usize], chunks: &[Arc<Chunk>]) -> Result<Self, Decline> {
         let mut columns = Vec::with_capacity(keys.len());
         let mut slots = 1u128;
         for column in keys {

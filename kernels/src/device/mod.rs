@@ -217,7 +217,7 @@ impl Devices {
             if self.config.policy == DevicePolicy::Off {
                 return Err(unavailable("devices are switched off"));
             }
-            let adapters: Vec<(Adapter, AdapterReport)> = gpu::found().into_iter().map(|adapter| gpu::with_report(adapter)).collect();
+            let adapters: Vec<(Adapter, AdapterReport)> = gpu::found().into_iter().map(gpu::with_report).collect();
             let Some((_, first)) = adapters.first() else { return Err(unavailable("no adapter was found")) };
             let first = first.clone();
             if !first.is_hardware && self.config.policy == DevicePolicy::Hardware {
