@@ -32,6 +32,13 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// As `bowshot` keeps freed memory, for what is embedded here.
+fn keep_freed_memory() {
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: sets a number; nothing else runs yet.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 15_000) };
+}
+
 /// What every fallible step returns: benchmarks end at the first problem and print it.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -89,6 +96,7 @@ struct RunArguments {
 }
 
 fn main() -> Outcome<ExitCode> {
+    keep_freed_memory();
     let Command::Run(arguments) = Arguments::parse().command;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(run(arguments))

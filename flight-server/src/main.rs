@@ -19,6 +19,18 @@ use std::process::ExitCode;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// mimalloc's option of how many milliseconds freed memory is kept; 15 in all versions of its header.
+const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+/// Groups by the million take gigabytes a query: given back at once, the system clears them anew for the next one, which costs up to half as
+/// much as the query. What is kept is reused first, so the process grows no larger for it. `MIMALLOC_PURGE_DELAY` overrides it.
+const KEEP_FREED_MS: std::ffi::c_long = 15_000;
+
+fn keep_freed_memory() {
+    // SAFETY: sets a number; nothing else runs yet.
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEEP_FREED_MS) };
+}
+
 fn main() -> ExitCode {
+    keep_freed_memory();
     cli::run(cli::Arguments::parse())
 }
