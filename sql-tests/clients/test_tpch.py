@@ -94,7 +94,7 @@ def test_what_the_kernels_decline_names_its_reason(tpch_cluster, sql, kernel):
 
 
 def test_what_only_the_device_declines_runs_on_the_host_kernel_and_says_why(tpch_cluster):
-    many_groups = "SELECT l_orderkey, count(*) FROM lineitem GROUP BY l_orderkey"
+    many_groups = "SELECT l_orderkey, l_partkey, count(*) FROM lineitem GROUP BY l_orderkey, l_partkey"
     _, _, query_id = analyzed(tpch_cluster, many_groups, "device")
     reasons = [reason for _, device, reason, _ in recorded_tasks(tpch_cluster, query_id) if device == "host"]
     assert len(reasons) == len(NODES)
