@@ -194,7 +194,7 @@ impl Gpu {
     }
 
     /// Whether the kernel is compiled; if not, that begins beside.
-    pub(super) fn is_ready(&self, prepared: &Prepared) -> bool {
+    pub(super) fn is_ready(&self, prepared: &Prepared) -> Result<bool, KernelError> {
         self.pipelines.is_ready(&prepared.shader)
     }
 

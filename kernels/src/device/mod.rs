@@ -168,7 +168,7 @@ impl Devices {
     /// Whether the program would run at once; if its kernel is not compiled yet, that begins beside.
     pub(crate) fn is_ready(&self, program: &Program<'_>) -> Result<bool, KernelError> {
         let prepared = Prepared::new(program)?;
-        Ok(self.card_for(program)?.is_ready(&prepared))
+        self.card_for(program)?.is_ready(&prepared)
     }
 
     /// Whether a copy of the chunk is on an open card.

@@ -1,7 +1,7 @@
 //! Compiled kernels: by the shape of their plans, in memory and in a file that outlives the process, and compiled beside queries where those
 //! can be answered meanwhile.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
@@ -14,6 +14,7 @@ use super::copies::RecentlyUsed;
 use super::faults::Faults;
 use super::wgsl::{LOWER_WORDS, MAIN, Shader};
 use super::with_error_scopes;
+use crate::error::KernelError;
 use crate::limits::{COMPILING_MAX, PIPELINE_FILE_BYTES_MAX, PIPELINES_MAX};
 
 /// The storage bindings before the columns.
@@ -48,8 +49,8 @@ pub(super) struct Pipelines {
     faults: Arc<Faults>,
     ready: Mutex<RecentlyUsed<String, Arc<Pipeline>>>,
     stored: Option<Stored>,
-    /// What is being compiled beside queries, and what could not be.
-    asked: Mutex<HashSet<String>>,
+    /// What is being compiled beside queries, and why what could not be could not.
+    asked: Mutex<HashMap<String, Option<String>>>,
     /// To the thread that compiles; started when first needed.
     compiler: Mutex<Option<SyncSender<Ask>>>,
 }
@@ -82,16 +83,20 @@ impl Pipelines {
         pipeline
     }
 
-    /// Whether the pipeline is there. If not, it is compiled beside; one that could not be is not tried again, nor ever there.
-    pub(super) fn is_ready(self: &Arc<Self>, shader: &Shader) -> bool {
+    /// Whether the pipeline is there. If not, it is compiled beside; one that could not be is declined from then on.
+    pub(super) fn is_ready(self: &Arc<Self>, shader: &Shader) -> Result<bool, KernelError> {
         if self.ready.lock().get(&shader.source).is_some() {
-            return true;
+            return Ok(true);
         }
         let mut asked = self.asked.lock();
-        if asked.len() < COMPILING_MAX && asked.insert(shader.source.clone()) && !self.ask(Ask::Compile(Request::of(shader))) {
-            asked.remove(&shader.source);
+        if let Some(known) = asked.get(&shader.source) {
+            let Some(error) = known else { return Ok(false) };
+            return Err(KernelError::declined(format!("device: the kernel does not compile: {error}")));
         }
-        false
+        if asked.len() < COMPILING_MAX && self.ask(Ask::Compile(Request::of(shader))) {
+            asked.insert(shader.source.clone(), None);
+        }
+        Ok(false)
     }
 
     #[cfg(test)]
@@ -134,7 +139,10 @@ impl Pipelines {
                 self.ready.lock().insert(request.source.clone(), pipeline);
                 self.asked.lock().remove(&request.source);
             }
-            Some(error) => tracing::warn!(%error, "a kernel does not compile: the host has its queries"),
+            Some(error) => {
+                tracing::warn!(error, "a kernel does not compile: the host has its queries");
+                self.asked.lock().insert(request.source, Some(error));
+            }
         }
     }
 

@@ -186,6 +186,31 @@ fn kernels_are_compiled_beside_queries_and_kept() {
     }
 }
 
+#[test]
+fn a_kernel_that_does_not_compile_is_declined_from_then_on() {
+    let faults = DeviceFaults { shader: Some(1), ..DeviceFaults::default() };
+    let policy = DevicePolicy::AllowSoftware;
+    let devices = Devices::new(DevicesConfig { policy, cache_bytes: 1 << 26, faults, pipelines: None, repeated: 1 });
+    if !devices.reports()[0].available {
+        println!("no adapter here: {:?}", devices.reports());
+        return;
+    }
+    let (plan, chunks) = (plan(vec![2]), rows(1));
+    let program = bind::bind(&plan, &chunks, 100, Forced::default()).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let error = loop {
+        match devices.is_ready(&program) {
+            Ok(is_ready) => assert!(!is_ready && Instant::now() < deadline),
+            Err(error) => break error.to_string(),
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
+    assert!(error.contains("device: the kernel does not compile: "), "{error}");
+    // Who asks for the device whatever it costs has the next try.
+    devices.run(&program).unwrap();
+    assert!(devices.is_ready(&program).unwrap());
+}
+
 fn devices(repeated: usize, pipelines: Option<PathBuf>) -> Devices {
     let policy = DevicePolicy::AllowSoftware;
     Devices::new(DevicesConfig { policy, cache_bytes: 1 << 26, faults: DeviceFaults::default(), pipelines, repeated })
