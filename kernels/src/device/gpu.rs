@@ -218,8 +218,7 @@ impl Gpu {
         if let Some(reason) = self.lost() {
             return Err(KernelError::device(reason));
         }
-        let partial = layout.decode(program, &words?)?;
-        Ok(partial)
+        layout.decode(program, &words?)
     }
 
     /// Bytes of the row group on the device, all limits respected.
