@@ -229,11 +229,6 @@ fn external(text: &str) -> Error {
 }
 
 fn internal(text: &str) -> Error {
-    if text.contains("No suitable object store found for node://") {
-        return Error::user(
-            "this query needs stored rows on the coordinator, which holds none of the files: a shape that must run in one place (a UNION with literal rows, a recursive CTE) is not supported over stored tables yet; materialise the literal side as a file or split the query",
-        );
-    }
     if text.contains(NODE_LOST_PREFIX) {
         return external(text);
     }

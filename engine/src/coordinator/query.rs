@@ -17,6 +17,7 @@ use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::fragment::route::no_workers;
 use crate::limits;
+use crate::operators::replay;
 use crate::result_types::{plain_batch, plain_schema};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -255,14 +256,11 @@ pub(crate) async fn plan_physical(
     let plan = state.create_physical_plan(&query.plan).await?;
     if !plan.is::<DistributedExec>() {
         plan.apply(|node| match stored_scan(node) {
-            Some(_) => Err(Error::user(
-                "this query would read stored files on the coordinator, which holds none: its shape cannot be spread over the workers yet",
-            )
-            .into()),
+            Some(_) => Err(Error::bug("a plan would read stored files on the coordinator, which holds none").into()),
             None => Ok(TreeNodeRecursion::Continue),
         })?;
     }
-    Ok((plan, state))
+    Ok((replay::in_recursive_terms(plan)?, state))
 }
 
 /// Whether a logical plan scans a stored table.

@@ -9,17 +9,20 @@
 
 use super::placement::Placement;
 use crate::catalog::CatalogFile;
-use crate::error::Error;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Result, plan_err};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
+use datafusion::physical_plan::work_table::WorkTableExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{
-    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedLeafExec, ScaleUpLeafNodeEvent, ScaleUpLeafNodeEventResponse,
+    DesiredTaskCountEvent, DesiredTaskCountEventResponse, DistributedLeafExec, NetworkCoalesceExec, ScaleUpLeafNodeEvent,
+    ScaleUpLeafNodeEventResponse,
 };
 use std::sync::Arc;
 
@@ -35,8 +38,14 @@ fn is_literal_leaf(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.downcast_ref::<DataSourceExec>().is_some_and(|leaf| leaf.data_source().downcast_ref::<MemorySourceConfig>().is_some())
 }
 
-/// Stored scans want one task a node; literal leaves want one, but follow their stage.
+/// Stored scans want one task a node; literal leaves want one, but follow their stage. A recursive query and its work table live in one
+/// process: everything over them runs on the coordinator, up to where rows of other fragments come in.
 pub fn desired_task_count(placement: &Placement, event: DesiredTaskCountEvent) -> Option<Result<DesiredTaskCountEventResponse>> {
+    match event.plan.exists(|node| Ok(node.is::<WorkTableExec>())) {
+        Ok(true) => return Some(Ok(DesiredTaskCountEventResponse::maximum(1))),
+        Ok(false) => {}
+        Err(error) => return Some(Err(error)),
+    }
     if stored_scan(event.plan).is_some() {
         return Some(Ok(DesiredTaskCountEventResponse::desired(placement.nodes.len())));
     }
@@ -56,13 +65,6 @@ pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Re
 
 fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
     let slots = placement.nodes.len();
-    if event.task_count != slots {
-        return Err(Error::user(format!(
-            "this query has a shape that must run in {} task(s), but its table lies on {slots} nodes; shapes that gather all raw rows in one place (NOT IN over a subquery with NULLs, nested-loop FULL JOIN, recursive CTE over stored tables) are not supported yet",
-            event.task_count
-        ))
-        .into());
-    }
     let mut files: Vec<Vec<(&CatalogFile, i64)>> = vec![vec![]; slots];
     let mut load_bytes = vec![0u64; slots];
     for planned in scan.file_groups.iter().flat_map(|group| group.files()) {
@@ -86,7 +88,17 @@ fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUp
         variant.file_groups = split_by_row_groups(&files, partitions);
         DataSourceExec::from_data_source(variant) as Arc<dyn ExecutionPlan>
     });
-    Ok(ScaleUpLeafNodeEventResponse::new(Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?)))
+    let leaf: Arc<dyn ExecutionPlan> = Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?);
+    Ok(ScaleUpLeafNodeEventResponse::new(if event.task_count == slots { leaf } else { gathered(leaf, slots, event)? }))
+}
+
+/// The leaf as a fragment of its own, for a stage that does not run on every node (a nested-loop full join, NOT IN over NULLs, a recursive
+/// CTE, a union with literal rows): files are still read where they lie, and their rows go to the tasks of that stage.
+fn gathered(leaf: Arc<dyn ExecutionPlan>, slots: usize, event: &ScaleUpLeafNodeEvent) -> Result<Arc<dyn ExecutionPlan>> {
+    let partitions = event.plan.output_partitioning().partition_count();
+    let gathered: Arc<dyn ExecutionPlan> = Arc::new(NetworkCoalesceExec::try_new(leaf, slots, event.task_count)?);
+    // The plan above was made for this many partitions: where that is one, it reads no other.
+    Ok(if partitions == 1 { Arc::new(CoalescePartitionsExec::new(gathered)) } else { gathered })
 }
 
 /// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node.

@@ -11,6 +11,7 @@ pub mod hot_plan;
 mod hot_state;
 pub mod in_place;
 pub mod panic_guard;
+pub mod replay;
 pub mod row_group_reader;
 pub mod subquery_value;
 pub mod translate;
