@@ -23,6 +23,9 @@ pub struct CoordinatorConfig {
     pub storage: Vec<StorageConfig>,
     /// Limits on queries.
     pub query: QueryConfig,
+    /// How long a silent node is waited for, in milliseconds, before its files are copied elsewhere; also after the coordinator's own start.
+    /// Default 30000.
+    pub replication_grace_ms: u64,
 }
 
 impl Default for CoordinatorConfig {
@@ -35,6 +38,7 @@ impl Default for CoordinatorConfig {
             default_schema: "public".into(),
             storage: vec![],
             query: QueryConfig::default(),
+            replication_grace_ms: 30_000,
         }
     }
 }
@@ -99,6 +103,8 @@ pub struct WorkerConfig {
     pub cpu_threads: usize,
     /// Folder for spilled data; the system's temporary folder when unset.
     pub spill_dir: Option<PathBuf>,
+    /// Bytes a second at which this node makes copies of other nodes' files; 0 for no limit. Default 100 MB.
+    pub replication_bytes_per_second: u64,
     /// Test hooks by name; empty outside tests. See `worker::fault`.
     pub faults: Vec<String>,
 }
@@ -121,6 +127,7 @@ impl Default for WorkerConfig {
             kernel_dir: None,
             cpu_threads: 0,
             spill_dir: None,
+            replication_bytes_per_second: 100_000_000,
             faults: vec![],
         }
     }

@@ -26,6 +26,41 @@ pub const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest control message: an inventory of about 100,000 files.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
 
+/// Longest wait of a node whose data path failed again and again; the first is [`NODE_SUSPECT_AFTER`], each further one twice the last.
+pub const BREAKER_WAIT_MAX: Duration = Duration::from_secs(30);
+/// A failure of the data path that is older than this no longer makes the next one count double.
+pub const BREAKER_FORGETS_AFTER: Duration = Duration::from_secs(60);
+/// What a running task beyond two a core counts as when copies are chosen: bytes that a core reads in a few hundred milliseconds.
+pub const BUSY_TASK_BYTES: u64 = 64 << 20;
+/// How often the coordinator compares copies that are there with copies that should be.
+pub const REPLICATION_INTERVAL: Duration = Duration::from_secs(1);
+/// Least time after the coordinator's start before copies are ordered: nodes come back one after another.
+pub const REPLICATION_SETTLE: Duration = Duration::from_secs(4);
+/// Copies that one node makes, and that one node gives, at once.
+pub const REPLICAS_AT_ONCE: usize = 2;
+/// Files whose copies are ordered in one step: bounds the answer to a heartbeat.
+pub const REPLICA_ORDERS_MAX: usize = 1_000;
+/// A copy in surplus stays this long after it was last needed: queries that were placed on it may still read it.
+pub const REPLICA_DISCARD_AFTER: Duration = Duration::from_secs(60);
+/// A copy of a file that no table has any more stays this long.
+pub const REPLICA_ORPHAN_AFTER: Duration = Duration::from_secs(3_600);
+/// Bytes that a worker hashes between two heartbeats: hashing must not make a node look dead.
+pub const HASHED_BYTES_A_BEAT: u64 = 256 << 20;
+/// Wait before a copy that could not be made is tried again from the start.
+pub const REPLICA_RETRY_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of a file in one message between nodes.
+pub const FILE_MESSAGE_BYTES: usize = 1 << 20;
+/// Files that one worker sends to others at once; one more is refused for the moment.
+pub const FILES_SENT_MAX: usize = 16;
+/// How long a node that is told to end waits for the coordinator to hear of it.
+pub const LEAVE_TELL_WAIT: Duration = Duration::from_secs(3);
+/// Time for plans that were placed before the coordinator heard of it to arrive.
+pub const LEAVE_SETTLE: Duration = Duration::from_millis(300);
+/// A node that is told to end waits this long for its running tasks.
+pub const LEAVE_GRACE: Duration = Duration::from_secs(30);
+/// Most copies that a table may ask for.
+pub const REPLICAS_MAX: u32 = 16;
+
 /// TCP connect to another node.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// HTTP/2 keepalive between nodes: a stopped process is noticed after interval + timeout.

@@ -1,10 +1,10 @@
 //! Sessions: settings, views, and the way of a statement from text to rows.
 
 use crate::catalog::provider::OverlaySchemas;
-use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot};
+use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot, Table};
 use crate::config::BowshotOptions;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
-use crate::coordinator::{Coordinator, explain, planner};
+use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::{plain_schema, plain_type};
 use crate::statement::own::{self, OwnStatement};
@@ -137,7 +137,9 @@ impl Session {
         let state = self.state(snapshot.clone()).await?;
         if let Some(own) = own::parse(sql)? {
             let (kind, schema) = match own {
-                OwnStatement::Refresh(_) => (StatementKind::Command, Arc::new(Schema::empty())),
+                OwnStatement::Refresh(_) | OwnStatement::AlterTable { .. } | OwnStatement::AlterNode { .. } => {
+                    (StatementKind::Command, Arc::new(Schema::empty()))
+                }
                 OwnStatement::Cache { .. } => (StatementKind::Query, cache_table::schema()),
             };
             let (plan, parameters) = (Arc::new(LogicalPlan::default()), Schema::empty());
@@ -174,18 +176,27 @@ impl Session {
         self.run(inner, prepared, parameters).await
     }
 
-    async fn run(
-        &self,
-        inner: Arc<crate::coordinator::CoordinatorInner>,
-        prepared: &Prepared,
-        parameters: Vec<ScalarValue>,
-    ) -> Result<QueryStream> {
+    async fn run(&self, inner: Arc<CoordinatorInner>, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
         let wanted = prepared.parameters.fields().len();
         if parameters.len() != wanted {
             return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", parameters.len())));
         }
         match &prepared.own {
             Some(OwnStatement::Refresh(table)) => return self.refresh_table(table).await,
+            Some(OwnStatement::AlterTable { table, replicas, regions }) => {
+                let (schema, name) = self.resolve(table)?;
+                let known = known_table(&inner, &schema, &name)?;
+                inner.change_catalog(|store| store.alter_table(known.table_id, *replicas, regions.as_deref()))?;
+                return Ok(QueryStream::done(None));
+            }
+            Some(OwnStatement::AlterNode { node, drain }) => {
+                // A node that is gone may be resumed all the same: its mark outlives it.
+                if *drain && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
+                    return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
+                }
+                inner.change_catalog(|store| store.set_draining(node, *drain))?;
+                return Ok(QueryStream::done(None));
+            }
             Some(OwnStatement::Cache { action, table, columns }) => {
                 let (schema, name) = self.resolve(table)?;
                 let snapshot = prepared.snapshot.clone();
@@ -380,7 +391,9 @@ impl Session {
                     [one] => one.clone(),
                     other => return Err(Error::user(format!("CREATE EXTERNAL TABLE takes one LOCATION, not {}", other.len()))),
                 };
-                let table = external_table::discover(inner, &schema, &name, &location).await?;
+                let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
+                let mut table = external_table::discover(inner, &schema, &name, &location, known.map(Arc::as_ref)).await?;
+                (table.replicas, table.regions) = own::table_options(&create.options)?;
                 if !inner.change_catalog(|store| store.create_table(&table, create.or_replace))? && !create.if_not_exists {
                     return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
                 }
@@ -454,12 +467,18 @@ impl Session {
     async fn refresh_table(&self, table: &TableReference) -> Result<QueryStream> {
         let inner = &self.inner.coordinator.inner;
         let (schema, name) = self.resolve(table)?;
-        let snapshot = inner.snapshot();
-        let known = snapshot.table(&schema, &name).ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))?;
-        let fresh = external_table::discover(inner, &schema, &name, &known.location_text).await?;
+        let known = known_table(inner, &schema, &name)?;
+        let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
+        (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
         inner.change_catalog(|store| store.create_table(&fresh, true))?;
         Ok(QueryStream::done(None))
     }
+}
+
+fn known_table(inner: &CoordinatorInner, schema: &str, name: &str) -> Result<Arc<Table>> {
+    let snapshot = inner.snapshot();
+    let known = snapshot.table(schema, name).ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))?;
+    Ok(known.clone())
 }
 
 /// Settings that a session may change, with their values.
@@ -476,7 +495,7 @@ fn settable_values(config: &SessionConfig) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn drop_schema(inner: &crate::coordinator::CoordinatorInner, name: &str) -> Result<()> {
+fn drop_schema(inner: &CoordinatorInner, name: &str) -> Result<()> {
     if name == inner.config.default_schema {
         return Err(Error::user(format!("schema {name} is the default schema of new sessions (coordinator.default_schema) and stays")));
     }

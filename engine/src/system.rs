@@ -3,6 +3,7 @@
 use crate::catalog::Table;
 use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
+use crate::coordinator::membership::NodeState;
 use crate::coordinator::registry::QueryState;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
@@ -13,7 +14,7 @@ use datafusion::common::Result;
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
@@ -82,6 +83,10 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("cpu_threads"),
         count("file_count"),
         count("last_heartbeat_ms"),
+        count("replica_count"),
+        count("running_tasks"),
+        Field::new("clock_ahead_ms", DataType::Int64, true),
+        Field::new("draining", DataType::Boolean, true),
     ];
     add("nodes", fields, Arc::new(move || node_rows(&of)));
     let of = coordinator.clone();
@@ -109,6 +114,8 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         text("region"),
         count("replica"),
         text("checksum"),
+        text("kind"),
+        text("state"),
     ];
     add("files", fields, Arc::new(move || file_rows(&of)));
     let of = coordinator.clone();
@@ -153,6 +160,7 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
 
 fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     let nodes = coordinator.nodes();
+    let draining = &coordinator.inner.snapshot().draining;
     vec![
         strings(&nodes, |node| node.node_id.clone()),
         strings(&nodes, |node| node.role.clone()),
@@ -167,6 +175,10 @@ fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&nodes, |node| node.cpu_threads as u64),
         counts(&nodes, |node| node.file_count as u64),
         counts(&nodes, |node| node.heartbeat_age_ms),
+        counts(&nodes, |node| node.replica_count as u64),
+        counts(&nodes, |node| node.running_tasks),
+        Arc::new(nodes.iter().map(|node| Some(node.clock_ahead_ms)).collect::<Int64Array>()),
+        Arc::new(nodes.iter().map(|node| Some(draining.contains(&node.node_id))).collect::<BooleanArray>()),
     ]
 }
 
@@ -202,6 +214,8 @@ fn cache_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     ]
 }
 
+/// A copy of a file of a table.
+#[derive(Clone)]
 struct FileRow {
     schema: String,
     table: String,
@@ -213,30 +227,67 @@ struct FileRow {
     region: Option<String>,
     replica: u64,
     checksum: Option<String>,
+    kind: &'static str,
+    state: &'static str,
 }
 
 fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     let regions: BTreeMap<String, String> = coordinator.nodes().into_iter().map(|node| (node.node_id, node.region)).collect();
-    let snapshot = coordinator.inner.snapshot();
+    let (snapshot, inventories) = (coordinator.inner.snapshot(), coordinator.inner.membership.inventories());
+    // Copies that the cluster made, by volume and checksum.
+    let mut made: HashMap<(&str, &str), Vec<&str>> = HashMap::new();
+    for (node, held) in &inventories {
+        for (volume, checksum) in held.replicas.keys() {
+            made.entry((volume, checksum)).or_default().push(node);
+        }
+    }
+    let alive = |node: &str, whole: fn(NodeState) -> &'static str| match inventories.get(node) {
+        Some(_) if snapshot.draining.contains(node) => "draining",
+        Some(held) => whole(held.state),
+        None => "missing",
+    };
+    let of_node = |state: NodeState| if state == NodeState::Live { "live" } else { "suspect" };
     let mut rows = vec![];
-    for table in snapshot.schemas.values().flat_map(|tables| tables.values()) {
+    for table in snapshot.tables() {
         for file in &table.files {
-            let row = |node: Option<String>, replica: usize| FileRow {
+            let one = FileRow {
                 schema: table.schema_name.clone(),
                 table: table.name.clone(),
                 path: file.path.clone(),
-                size_bytes: file.facts.size_bytes,
-                row_count: file.facts.row_count,
-                region: node.as_ref().and_then(|node| regions.get(node).cloned()),
-                storage: node.is_none().then(|| file.store_url.clone()),
-                node,
-                replica: replica as u64,
-                checksum: file.facts.checksum.clone(),
+                size_bytes: file.size_bytes,
+                row_count: file.row_count,
+                node: None,
+                storage: None,
+                region: None,
+                replica: 0,
+                checksum: file.checksum.clone(),
+                kind: "object",
+                state: "live",
             };
-            if file.homes.is_empty() {
-                rows.push(row(None, 0));
+            let Some(volume) = file.volume() else {
+                rows.push(FileRow { storage: Some(file.store_url.to_string()), ..one });
+                continue;
+            };
+            let key = format!("{volume}/{}", file.path);
+            let mut replica = 0;
+            let mut add = |node: &str, kind: &'static str, state: &'static str| {
+                let region = regions.get(node).cloned();
+                rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, ..one.clone() });
+                replica += 1;
+            };
+            for (node, version) in &file.homes {
+                let found = inventories.get(&**node).map(|held| held.files.get(&key));
+                let state = match found {
+                    Some(None) => "missing",
+                    Some(Some(found)) if found.facts.version != *version => "replaced",
+                    _ => alive(node, of_node),
+                };
+                add(node, "original", state);
             }
-            rows.extend(file.homes.iter().enumerate().map(|(replica, (node, _))| row(Some(node.clone()), replica)));
+            let copies = file.checksum.as_deref().and_then(|checksum| made.get(&(volume, checksum)));
+            for node in copies.into_iter().flatten() {
+                add(node, "replica", alive(node, of_node));
+            }
         }
     }
     let optional = |value: fn(&FileRow) -> Option<String>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<StringArray>()) };
@@ -251,6 +302,8 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         optional(|row| row.region.clone()),
         counts(&rows, |row| row.replica),
         optional(|row| row.checksum.clone()),
+        strings(&rows, |row| row.kind.to_string()),
+        strings(&rows, |row| row.state.to_string()),
     ]
 }
 

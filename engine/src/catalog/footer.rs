@@ -92,18 +92,27 @@ pub fn decode_schema(text: &str) -> Result<Schema, String> {
 type Bounds = (Option<ScalarValue>, Option<ScalarValue>, Option<u64>);
 
 /// Table statistics as the sum of its files', all marked inexact: a bound that a writer truncated must never answer a query.
-pub fn table_statistics<'a>(schema: &Schema, files: impl Iterator<Item = &'a FileFacts>) -> Statistics {
-    let mut rows = 0u64;
-    let mut bytes = 0u64;
-    let mut columns: Vec<Option<Bounds>> = vec![None; schema.fields().len()];
-    for file in files {
-        rows += file.row_count;
-        bytes += file.size_bytes;
-        if file.row_count == 0 {
-            continue;
+pub struct StatisticsSum {
+    rows: u64,
+    bytes: u64,
+    columns: Vec<Option<Bounds>>,
+}
+
+impl StatisticsSum {
+    /// Over files with this many columns.
+    pub fn new(columns: usize) -> Self {
+        Self { rows: 0, bytes: 0, columns: vec![None; columns] }
+    }
+
+    /// Adds a file.
+    pub fn add(&mut self, row_count: u64, size_bytes: u64, columns: &[ColumnFacts]) {
+        self.rows += row_count;
+        self.bytes += size_bytes;
+        if row_count == 0 {
+            return;
         }
-        for (index, slot) in columns.iter_mut().enumerate() {
-            let facts = file.columns.get(index);
+        for (index, slot) in self.columns.iter_mut().enumerate() {
+            let facts = columns.get(index);
             let min = facts.and_then(|facts| decode_scalar(facts.min.as_deref()?));
             let max = facts.and_then(|facts| decode_scalar(facts.max.as_deref()?));
             let nulls = facts.and_then(|facts| facts.null_count);
@@ -117,22 +126,27 @@ pub fn table_statistics<'a>(schema: &Schema, files: impl Iterator<Item = &'a Fil
             });
         }
     }
-    let inexact =
-        |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value.and_then(|value| value.cast_to(field.data_type()).ok()) {
+
+    /// The sum, in the types of `schema`.
+    pub fn finish(self, schema: &Schema) -> Statistics {
+        let inexact = |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value
+            .and_then(|value| value.cast_to(field.data_type()).ok())
+        {
             Some(value) => Precision::Inexact(value),
             None => Precision::Absent,
         };
-    let mut statistics = Statistics::new_unknown(schema);
-    statistics.num_rows = Precision::Inexact(rows as usize);
-    // Parquet is about three times smaller than Arrow.
-    statistics.total_byte_size = Precision::Inexact((bytes as usize).saturating_mul(3));
-    for (index, slot) in columns.into_iter().enumerate() {
-        let Some((min, max, nulls)) = slot else { continue };
-        let field = schema.field(index);
-        let column = &mut statistics.column_statistics[index];
-        column.min_value = inexact(min, field);
-        column.max_value = inexact(max, field);
-        column.null_count = nulls.map_or(Precision::Absent, |count| Precision::Inexact(count as usize));
+        let mut statistics = Statistics::new_unknown(schema);
+        statistics.num_rows = Precision::Inexact(self.rows as usize);
+        // Parquet is about three times smaller than Arrow.
+        statistics.total_byte_size = Precision::Inexact((self.bytes as usize).saturating_mul(3));
+        for (index, slot) in self.columns.into_iter().enumerate() {
+            let Some((min, max, nulls)) = slot else { continue };
+            let field = schema.field(index);
+            let column = &mut statistics.column_statistics[index];
+            column.min_value = inexact(min, field);
+            column.max_value = inexact(max, field);
+            column.null_count = nulls.map_or(Precision::Absent, |count| Precision::Inexact(count as usize));
+        }
+        statistics
     }
-    statistics
 }

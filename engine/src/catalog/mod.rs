@@ -7,12 +7,11 @@ pub mod location;
 pub mod provider;
 pub mod store;
 
-use crate::control::FileFacts;
-use crate::error::Result;
+use crate::control::RowGroupFacts;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::Statistics;
 use location::Location;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Name of the one catalog that sessions see.
@@ -27,9 +26,16 @@ pub struct Snapshot {
     pub version: i64,
     /// Tables by schema and name.
     pub schemas: BTreeMap<String, BTreeMap<String, Arc<Table>>>,
+    /// Nodes that are to be emptied: `ALTER NODE … DRAIN`.
+    pub draining: BTreeSet<String>,
 }
 
 impl Snapshot {
+    /// All tables, in the order of their names.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.schemas.values().flat_map(|tables| tables.values())
+    }
+
     /// The table of this name.
     pub fn table(&self, schema: &str, name: &str) -> Option<&Arc<Table>> {
         self.schemas.get(schema)?.get(name)
@@ -41,6 +47,8 @@ impl Snapshot {
 pub struct Table {
     /// Catalog id.
     pub table_id: i64,
+    /// Catalog version that changed it last.
+    pub revision: i64,
     /// Schema it belongs to.
     pub schema_name: String,
     /// Name in that schema.
@@ -57,31 +65,16 @@ pub struct Table {
     pub files: Vec<Arc<CatalogFile>>,
     /// Sums over the files, inexact.
     pub statistics: Statistics,
+    /// Copies of each file that the cluster keeps, the original included.
+    pub replicas: u32,
+    /// Regions that its rows never leave; empty where they may go anywhere.
+    pub regions: Vec<String>,
 }
 
 impl Table {
-    /// Builds a table from stored facts.
-    pub fn new(
-        table_id: i64,
-        schema_name: String,
-        name: String,
-        location_text: String,
-        stored: Schema,
-        files: Vec<Arc<CatalogFile>>,
-    ) -> Result<Self> {
-        let scan_schema = Arc::new(scan_schema(&stored));
-        let statistics = footer::table_statistics(&scan_schema, files.iter().map(|file| &file.facts));
-        Ok(Self {
-            table_id,
-            schema_name,
-            name,
-            location: Location::parse(&location_text)?,
-            location_text,
-            stored_schema: Arc::new(stored),
-            scan_schema,
-            files,
-            statistics,
-        })
+    /// Whether a copy of its files may lie in, and its rows be read in, this region.
+    pub fn allows_region(&self, region: &str) -> bool {
+        self.regions.is_empty() || self.regions.iter().any(|allowed| allowed == region)
     }
 
     /// `schema.name`.
@@ -90,28 +83,41 @@ impl Table {
     }
 }
 
-/// A file of a table.
+/// A file of a table. There may be a million of them: what only CREATE needs is not kept here.
 #[derive(Debug)]
 pub struct CatalogFile {
     /// Catalog id, unique over all tables.
     pub file_id: i64,
     /// Base URL of its object store inside plans.
-    pub store_url: String,
+    pub store_url: Arc<str>,
     /// Path below it.
     pub path: String,
-    /// What its footer said.
-    pub facts: FileFacts,
-    /// Nodes that hold a copy, with the version of each copy; empty for buckets, which every node reads.
-    pub homes: Vec<(String, i64)>,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Version of a bucket's object; copies on disks have one each, see [`Self::homes`].
+    pub version: i64,
+    /// Rows.
+    pub row_count: u64,
+    /// Row groups in file order.
+    pub row_groups: Box<[RowGroupFacts]>,
+    /// SHA-256 of the whole content, where it was asked for; copies that the cluster made are found by it.
+    pub checksum: Option<String>,
+    /// Nodes that hold an original, with the version of each; empty for buckets, which every node reads.
+    pub homes: Box<[(Arc<str>, i64)]>,
 }
 
 impl CatalogFile {
+    /// Volume it lies in; `None` for objects of a bucket.
+    pub fn volume(&self) -> Option<&str> {
+        self.store_url.strip_prefix("node://").map(|volume| volume.trim_end_matches('/'))
+    }
+
     /// The file for people: `node://node-1/data/part-1.parquet` or `s3://bucket/key`.
     pub fn display_name(&self) -> String {
-        match self.store_url.strip_prefix("node://") {
+        match self.volume() {
             Some(volume) => {
-                let nodes: Vec<_> = self.homes.iter().map(|(node, _)| node.as_str()).collect();
-                format!("node://{}/{}/{}", nodes.join("|"), volume.trim_end_matches('/'), self.path)
+                let nodes: Vec<_> = self.homes.iter().map(|(node, _)| &**node).collect();
+                format!("node://{}/{}/{}", nodes.join("|"), volume, self.path)
             }
             None => format!("{}/{}", self.store_url.trim_end_matches('/'), self.path),
         }

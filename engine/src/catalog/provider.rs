@@ -27,6 +27,11 @@ impl StoredTable {
     pub fn new(table: Arc<Table>) -> Self {
         Self { table }
     }
+
+    /// The catalog's table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
 }
 
 #[async_trait]
@@ -59,7 +64,7 @@ impl TableProvider for StoredTable {
         let group_count = session.config().target_partitions().max(2);
         let mut groups = vec![vec![]; group_count];
         for (index, file) in self.table.files.iter().enumerate() {
-            let mut planned = PartitionedFile::new(file.path.clone(), file.facts.size_bytes);
+            let mut planned = PartitionedFile::new(file.path.clone(), file.size_bytes);
             // The entity tag carries the catalog id to the leaf handler of this process; it is not part of the plan that travels.
             planned.object_meta.e_tag = Some(file.file_id.to_string());
             groups[index % group_count].push(planned);

@@ -3,11 +3,16 @@
 //! Written in one transaction a statement; read once at start and after each commit into an immutable [`Snapshot`](super::Snapshot),
 //! so that planning never waits for the disk.
 
-use super::{CatalogFile, Snapshot, Table, footer};
+use super::footer::StatisticsSum;
+use super::location::Location;
+use super::{CatalogFile, Snapshot, Table, footer, scan_schema};
 use crate::control::{ColumnFacts, FileFacts, RowGroupFacts};
 use crate::error::{Error, Result};
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
-use std::collections::BTreeMap;
+use arrow::datatypes::Schema;
+use datafusion::common::Statistics;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter::Peekable;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +35,16 @@ CREATE TABLE IF NOT EXISTS placement (
 CREATE INDEX IF NOT EXISTS files_by_table ON files(table_id);
 ";
 
-/// Layout of the database; raised when the tables above change.
-const LAYOUT_VERSION: i64 = 1;
+/// What each layout added to the one before it: the database is brought up to date when it is opened.
+const UPGRADES: [&str; 2] = [
+    TABLES,
+    "
+ALTER TABLE tables ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tables ADD COLUMN replicas INTEGER NOT NULL DEFAULT 1;
+ALTER TABLE tables ADD COLUMN regions TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE draining_nodes (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+",
+];
 
 /// A table as a statement wants it stored.
 pub struct NewTable {
@@ -45,6 +58,10 @@ pub struct NewTable {
     pub schema_ipc: String,
     /// Files with their homes.
     pub files: Vec<NewFile>,
+    /// Copies of each file.
+    pub replicas: u32,
+    /// Regions it is pinned to; empty for none.
+    pub regions: Vec<String>,
 }
 
 /// A file as a statement wants it stored.
@@ -78,91 +95,145 @@ impl CatalogStore {
         // WAL with FULL: a committed statement survives kill -9 and power loss.
         connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")?;
         let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-        if layout > LAYOUT_VERSION {
+        let known = UPGRADES.len() as i64;
+        if layout > known {
             return Err(Error::user(format!(
-                "the catalog in {} has layout {layout}, this release knows {LAYOUT_VERSION}: start the newer release again",
+                "the catalog in {} has layout {layout}, this release knows {known}: start the newer release again",
                 folder.display()
             )));
         }
-        connection.execute_batch(TABLES)?;
-        connection.execute_batch(&format!("PRAGMA user_version={LAYOUT_VERSION}; INSERT OR IGNORE INTO schemas VALUES ('public');"))?;
+        for (from, upgrade) in UPGRADES.iter().enumerate().skip(layout.max(0) as usize) {
+            connection.execute_batch(&format!("BEGIN; {upgrade} PRAGMA user_version={}; COMMIT;", from + 1))?;
+        }
+        connection.execute("INSERT OR IGNORE INTO schemas VALUES ('public')", [])?;
         connection.execute("INSERT INTO catalog_version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM catalog_version)", [])?;
         Ok(Self { connection })
     }
 
-    /// Everything, as one immutable value.
-    pub fn snapshot(&self) -> Result<Snapshot> {
+    /// Everything, as one immutable value. Tables that have not changed since `before` are taken from there.
+    pub fn snapshot(&self, before: Option<&Snapshot>) -> Result<Snapshot> {
         let version = self.connection.query_row("SELECT version FROM catalog_version", [], |row| row.get(0))?;
+        let known: HashMap<i64, &Arc<Table>> = before.into_iter().flat_map(Snapshot::tables).map(|table| (table.table_id, table)).collect();
         let mut schemas: BTreeMap<String, BTreeMap<String, Arc<Table>>> = BTreeMap::new();
         for name in self.connection.prepare("SELECT name FROM schemas")?.query_map([], |row| row.get::<_, String>(0))? {
             schemas.insert(name?, BTreeMap::new());
         }
-        let mut statement = self.connection.prepare("SELECT table_id, schema_name, name, location, schema_ipc FROM tables")?;
-        let rows = statement.query_map([], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                row.get::<_, String>(1)?,
-                row.get::<_, String>(2)?,
-                row.get::<_, String>(3)?,
-                row.get::<_, String>(4)?,
-            ))
-        })?;
-        for row in rows {
-            let (table_id, schema_name, name, location, schema_ipc) = row?;
-            let schema = footer::decode_schema(&schema_ipc)
-                .map_err(|why| Error::bug(format!("the catalog's schema of {schema_name}.{name} is damaged: {why}")))?;
-            let table = Table::new(table_id, schema_name.clone(), name.clone(), location, schema, self.files(table_id, &schema_ipc)?)?;
-            schemas.entry(schema_name).or_default().insert(name, Arc::new(table));
+        let mut statement =
+            self.connection.prepare("SELECT table_id, schema_name, name, location, schema_ipc, revision, replicas, regions FROM tables")?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let (table_id, revision): (i64, i64) = (row.get(0)?, row.get(5)?);
+            let table = match known.get(&table_id).filter(|table| table.revision == revision) {
+                Some(table) => Arc::clone(table),
+                None => Arc::new(self.table(row)?),
+            };
+            schemas.entry(table.schema_name.clone()).or_default().insert(table.name.clone(), table);
         }
-        Ok(Snapshot { version, schemas })
+        let mut statement = self.connection.prepare("SELECT node_id FROM draining_nodes")?;
+        let draining = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+        Ok(Snapshot { version, schemas, draining })
     }
 
-    fn files(&self, table_id: i64, schema_ipc: &str) -> Result<Vec<Arc<CatalogFile>>> {
-        let mut homes: BTreeMap<i64, Vec<(String, i64)>> = BTreeMap::new();
-        let mut statement = self.connection.prepare(
-            "SELECT p.file_id, p.node_id, p.version FROM placement p JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY p.node_id",
+    fn table(&self, row: &Row) -> Result<Table> {
+        let (table_id, schema_name, name): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let (location_text, schema_ipc, regions): (String, String, String) = (row.get(3)?, row.get(4)?, row.get(7)?);
+        let damaged = |what: &str, why: String| Error::bug(format!("the catalog's {what} of {schema_name}.{name} is damaged: {why}"));
+        let stored = footer::decode_schema(&schema_ipc).map_err(|why| damaged("schema", why))?;
+        let scan_schema = Arc::new(scan_schema(&stored));
+        let (files, statistics) = self.files(table_id, &scan_schema)?;
+        Ok(Table {
+            table_id,
+            revision: row.get(5)?,
+            location: Location::parse(&location_text)?,
+            location_text,
+            stored_schema: Arc::new(stored),
+            scan_schema,
+            files,
+            statistics,
+            replicas: row.get(6)?,
+            regions: serde_json::from_str(&regions).map_err(|why| damaged("list of regions", why.to_string()))?,
+            schema_name,
+            name,
+        })
+    }
+
+    fn files(&self, table_id: i64, schema: &Schema) -> Result<(Vec<Arc<CatalogFile>>, Statistics)> {
+        // Three streams in the order of file ids, merged: a table may have a million files.
+        let mut names: HashMap<String, Arc<str>> = HashMap::new();
+        let mut shared = |text: String| names.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT p.file_id, p.node_id, p.version FROM placement p JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY p.file_id, p.node_id",
         )?;
-        for row in statement.query_map([table_id], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))? {
-            let (file_id, node, version): (i64, String, i64) = row?;
-            homes.entry(file_id).or_default().push((node, version));
-        }
-        let mut columns: BTreeMap<i64, Vec<ColumnFacts>> = BTreeMap::new();
-        let mut statement = self.connection.prepare(
+        let mut homes = statement.query_map([table_id], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?.peekable();
+        let mut statement = self.connection.prepare_cached(
             "SELECT c.file_id, c.min, c.max, c.null_count FROM column_statistics c JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY c.file_id, c.column_index",
         )?;
-        for row in statement.query_map([table_id], |row| {
-            Ok((
-                row.get::<_, i64>(0)?,
-                ColumnFacts { min: row.get(1)?, max: row.get(2)?, null_count: row.get::<_, Option<i64>>(3)?.map(|count| count as u64) },
-            ))
-        })? {
-            let (file_id, facts) = row?;
-            columns.entry(file_id).or_default().push(facts);
-        }
-        let mut statement = self
-            .connection
-            .prepare("SELECT file_id, store_url, path, size_bytes, version, row_count, row_groups, footer_hash, checksum FROM files WHERE table_id = ? ORDER BY file_id")?;
-        let rows = statement.query_map([table_id], |row| {
-            let file_id: i64 = row.get(0)?;
-            let row_groups: Vec<RowGroupFacts> = serde_json::from_str(&row.get::<_, String>(6)?).unwrap_or_default();
-            Ok(Arc::new(CatalogFile {
-                file_id,
-                store_url: row.get(1)?,
-                path: row.get(2)?,
-                facts: FileFacts {
-                    size_bytes: row.get::<_, i64>(3)? as u64,
-                    version: row.get(4)?,
-                    row_count: row.get::<_, i64>(5)? as u64,
-                    row_groups,
-                    schema_ipc: schema_ipc.to_string(),
-                    footer_hash: row.get(7)?,
-                    checksum: row.get(8)?,
-                    columns: columns.remove(&file_id).unwrap_or_default(),
-                },
-                homes: homes.remove(&file_id).unwrap_or_default(),
-            }))
+        let columns = statement.query_map([table_id], |row| {
+            let null_count = row.get::<_, Option<i64>>(3)?.map(|count| count as u64);
+            Ok((row.get(0)?, ColumnFacts { min: row.get(1)?, max: row.get(2)?, null_count }))
         })?;
-        Ok(rows.collect::<Result<_, _>>()?)
+        let mut columns = columns.peekable();
+        let mut statement = self.connection.prepare_cached(
+            "SELECT file_id, store_url, path, size_bytes, version, row_count, row_groups, checksum FROM files WHERE table_id = ? ORDER BY file_id",
+        )?;
+        let mut rows = statement.query([table_id])?;
+        let (mut files, mut sum) = (vec![], StatisticsSum::new(schema.fields().len()));
+        while let Some(row) = rows.next()? {
+            let file_id: i64 = row.get(0)?;
+            let (path, row_groups): (String, String) = (row.get(2)?, row.get(6)?);
+            let row_groups = row_groups_of(&path, &row_groups)?;
+            let homes: Vec<(String, i64)> = of_file(&mut homes, file_id)?;
+            let file = CatalogFile {
+                file_id,
+                store_url: shared(row.get(1)?),
+                path,
+                size_bytes: row.get::<_, i64>(3)? as u64,
+                version: row.get(4)?,
+                row_count: row.get::<_, i64>(5)? as u64,
+                row_groups: row_groups.into(),
+                checksum: row.get(7)?,
+                homes: homes.into_iter().map(|(node, version)| (shared(node), version)).collect(),
+            };
+            sum.add(file.row_count, file.size_bytes, &of_file(&mut columns, file_id)?);
+            files.push(Arc::new(file));
+        }
+        Ok((files, sum.finish(schema)))
+    }
+
+    /// All that is stored of a file.
+    pub fn file(&self, file_id: i64) -> Result<NewFile> {
+        let pairs = |sql: &str| -> Result<Vec<(String, i64)>> {
+            let mut statement = self.connection.prepare_cached(sql)?;
+            let rows = statement.query_map([file_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(rows.collect::<Result<_, _>>()?)
+        };
+        let homes = pairs("SELECT node_id, version FROM placement WHERE file_id = ? ORDER BY node_id")?;
+        let mut statement =
+            self.connection.prepare_cached("SELECT min, max, null_count FROM column_statistics WHERE file_id = ? ORDER BY column_index")?;
+        let columns = statement.query_map([file_id], |row| {
+            let null_count = row.get::<_, Option<i64>>(2)?.map(|count| count as u64);
+            Ok(ColumnFacts { min: row.get(0)?, max: row.get(1)?, null_count })
+        })?;
+        let columns = columns.collect::<Result<_, _>>()?;
+        let mut statement = self.connection.prepare_cached(
+            "SELECT f.store_url, f.path, f.size_bytes, f.version, f.row_count, f.row_groups, f.footer_hash, f.checksum, t.schema_ipc FROM files f JOIN tables t USING (table_id) WHERE f.file_id = ?",
+        )?;
+        let file = statement.query_row([file_id], |row| {
+            let facts = FileFacts {
+                size_bytes: row.get::<_, i64>(2)? as u64,
+                version: row.get(3)?,
+                row_count: row.get::<_, i64>(4)? as u64,
+                row_groups: vec![],
+                footer_hash: row.get(6)?,
+                checksum: row.get(7)?,
+                schema_ipc: row.get(8)?,
+                columns,
+            };
+            Ok((NewFile { store_url: row.get(0)?, path: row.get(1)?, facts, homes }, row.get::<_, String>(5)?))
+        })?;
+        let (mut file, row_groups) = file;
+        file.facts.row_groups = row_groups_of(&file.path, &row_groups)?;
+        Ok(file)
     }
 
     /// Adds a schema. Returns whether it was new.
@@ -195,8 +266,8 @@ impl CatalogStore {
                 transaction.execute("DELETE FROM tables WHERE table_id = ?", [table_id])?;
             }
             transaction.execute(
-                "INSERT INTO tables (schema_name, name, location, schema_ipc) VALUES (?, ?, ?, ?)",
-                params![table.schema_name, table.name, table.location, table.schema_ipc],
+                "INSERT INTO tables (schema_name, name, location, schema_ipc, replicas, regions) VALUES (?, ?, ?, ?, ?, ?)",
+                params![table.schema_name, table.name, table.location, table.schema_ipc, table.replicas, regions_text(&table.regions)?],
             )?;
             let table_id = transaction.last_insert_rowid();
             for file in &table.files {
@@ -213,6 +284,41 @@ impl CatalogStore {
         })
     }
 
+    /// Sets how many copies a table's files have, and which regions it is pinned to; `None` leaves what is.
+    pub fn alter_table(&mut self, table_id: i64, replicas: Option<u32>, regions: Option<&[String]>) -> Result<()> {
+        self.commit(|transaction| {
+            if let Some(replicas) = replicas {
+                transaction.execute("UPDATE tables SET replicas = ? WHERE table_id = ?", params![replicas, table_id])?;
+            }
+            if let Some(regions) = regions {
+                transaction.execute("UPDATE tables SET regions = ? WHERE table_id = ?", params![regions_text(regions)?, table_id])?;
+            }
+            touch(transaction, table_id)
+        })
+    }
+
+    /// Notes the hashes of files' content, as (table id, file id, hash).
+    pub fn set_checksums(&mut self, checksums: &[(i64, i64, String)]) -> Result<()> {
+        self.commit(|transaction| {
+            for (table_id, file_id, checksum) in checksums {
+                transaction
+                    .prepare_cached("UPDATE files SET checksum = ? WHERE file_id = ? AND table_id = ?")?
+                    .execute(params![checksum, file_id, table_id])?;
+            }
+            let tables: BTreeSet<i64> = checksums.iter().map(|(table_id, _, _)| *table_id).collect();
+            tables.into_iter().try_for_each(|table_id| touch(transaction, table_id))
+        })
+    }
+
+    /// Notes that a node is to be emptied, or no longer.
+    pub fn set_draining(&mut self, node_id: &str, draining: bool) -> Result<()> {
+        let sql = match draining {
+            true => "INSERT OR IGNORE INTO draining_nodes VALUES (?)",
+            false => "DELETE FROM draining_nodes WHERE node_id = ?",
+        };
+        self.commit(|transaction| Ok(transaction.execute(sql, [node_id]).map(|_| ())?))
+    }
+
     fn commit<T>(&mut self, change: impl FnOnce(&Transaction) -> Result<T>) -> Result<T> {
         let transaction = self.connection.transaction()?;
         let value = change(&transaction)?;
@@ -220,6 +326,30 @@ impl CatalogStore {
         transaction.commit()?;
         Ok(value)
     }
+}
+
+/// The next rows of a stream that belong to this file; all streams are in the order of file ids.
+fn of_file<T>(rows: &mut Peekable<impl Iterator<Item = rusqlite::Result<(i64, T)>>>, file_id: i64) -> Result<Vec<T>> {
+    let mut own = vec![];
+    while let Some(row) = rows.next_if(|row| !matches!(row, Ok((of, _)) if *of != file_id)) {
+        own.push(row?.1);
+    }
+    Ok(own)
+}
+
+/// The table changed: snapshots read it anew.
+fn touch(transaction: &Transaction, table_id: i64) -> Result<()> {
+    let sql = "UPDATE tables SET revision = 1 + (SELECT version FROM catalog_version) WHERE table_id = ?";
+    Ok(transaction.execute(sql, [table_id]).map(|_| ())?)
+}
+
+/// Without them a file would read as empty: a damaged list is an error.
+fn row_groups_of(path: &str, text: &str) -> Result<Vec<RowGroupFacts>> {
+    serde_json::from_str(text).map_err(|why| Error::bug(format!("the catalog's row groups of {path} are damaged: {why}")))
+}
+
+fn regions_text(regions: &[String]) -> Result<String> {
+    serde_json::to_string(regions).map_err(|error| Error::bug(error.to_string()))
 }
 
 fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Result<()> {

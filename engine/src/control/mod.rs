@@ -9,13 +9,17 @@ pub mod server;
 
 use crate::config::StorageConfig;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Action type of [`Register`].
 pub const REGISTER: &str = "bowshot.register";
 /// Action type of [`Heartbeat`].
 pub const HEARTBEAT: &str = "bowshot.heartbeat";
-/// Version of this protocol: both sides must speak the same.
-pub const PROTOCOL_VERSION: u32 = 2;
+/// Version of this protocol. New fields have defaults, so that nodes of neighbouring releases understand each other while a cluster is
+/// upgraded node by node.
+pub const PROTOCOL_VERSION: u32 = 3;
+/// Oldest version that a coordinator takes in.
+pub const PROTOCOL_VERSION_MIN: u32 = 2;
 /// Metadata key of the shared secret on every call between nodes.
 pub const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
 
@@ -40,6 +44,9 @@ pub struct Register {
     pub device: String,
     /// Distinguishes two lives of one node: a new process has a new one.
     pub incarnation: String,
+    /// Names of its volumes; empty for a worker that is there for inner fragments alone.
+    #[serde(default)]
+    pub volumes: Vec<String>,
 }
 
 /// The coordinator's answer to [`Register`].
@@ -70,6 +77,24 @@ pub struct Heartbeat {
     pub listed_at_ms: u64,
     /// Files in the volumes that could not be read as Parquet, with the reason; at most a hundred.
     pub unreadable: Vec<UnreadableFile>,
+    /// Copies of other nodes' files that it keeps; travels with the inventory.
+    #[serde(default)]
+    pub replicas: Vec<Replica>,
+    /// Copies that could not be made since the last heartbeat.
+    #[serde(default)]
+    pub failed_copies: Vec<FailedCopy>,
+    /// Bytes that are free on the disk of each volume.
+    #[serde(default)]
+    pub free_bytes: BTreeMap<String, u64>,
+    /// Tasks that run now.
+    #[serde(default)]
+    pub running_tasks: u64,
+    /// The worker is about to end and wants no new tasks.
+    #[serde(default)]
+    pub leaving: bool,
+    /// Unix milliseconds of the worker's clock.
+    #[serde(default)]
+    pub sent_at_ms: Option<u64>,
 }
 
 /// The coordinator's answer to [`Heartbeat`].
@@ -81,6 +106,71 @@ pub struct HeartbeatAnswer {
     pub acknowledged_epoch: u64,
     /// Files (`volume/path`) whose content checksum is wanted, because another node reports a file of the same name.
     pub wanted_checksums: Vec<String>,
+    /// What to do about replicas, all of it: what is no longer named is no longer wanted.
+    #[serde(default)]
+    pub orders: Orders,
+}
+
+/// A copy of another node's file: `<volume>/.bowshot/replicas/<checksum>.parquet`. Named by its content, so that it can be told from a torn one,
+/// and found again after any restart.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replica {
+    /// Volume it lies in.
+    pub volume: String,
+    /// SHA-256 of its content, in hexadecimal.
+    pub checksum: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Modification time of the copy in nanoseconds.
+    pub version: i64,
+}
+
+impl Replica {
+    /// Path below its volume.
+    pub fn path(&self) -> String {
+        replica_path(&self.checksum)
+    }
+}
+
+/// Folder of replicas below a volume.
+pub const REPLICA_FOLDER: &str = ".bowshot/replicas";
+
+/// Path of a replica below its volume.
+pub fn replica_path(checksum: &str) -> String {
+    format!("{REPLICA_FOLDER}/{checksum}.parquet")
+}
+
+/// A copy that could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedCopy {
+    /// Volume it was for.
+    pub volume: String,
+    /// SHA-256 of the content.
+    pub checksum: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What a worker is to do about replicas.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Orders {
+    /// Copies to make.
+    pub fetch: Vec<FetchReplica>,
+    /// Copies to delete, as (volume, checksum).
+    pub discard: Vec<(String, String)>,
+}
+
+/// A copy to make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FetchReplica {
+    /// Volume that it goes to.
+    pub volume: String,
+    /// SHA-256 of the content.
+    pub checksum: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Where it can be had: URL of a worker and path below the same volume there.
+    pub sources: Vec<(String, String)>,
 }
 
 /// A column of a file in a worker's column cache.

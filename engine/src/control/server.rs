@@ -1,7 +1,7 @@
 //! Coordinator side of the control channel.
 
-use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
-use crate::coordinator::membership::Membership;
+use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
+use crate::coordinator::membership::Heartbeats;
 use crate::limits;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
@@ -14,14 +14,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 /// Answers `register` and `heartbeat`; every other Flight call is refused.
 pub struct ControlService {
-    membership: Arc<Membership>,
+    membership: Arc<Heartbeats>,
     token: String,
     registered: Registered,
 }
 
 impl ControlService {
     /// A service over `membership` for callers that know `token`.
-    pub fn new(membership: Arc<Membership>, token: String, registered: Registered) -> Self {
+    pub fn new(membership: Arc<Heartbeats>, token: String, registered: Registered) -> Self {
         Self { membership, token, registered }
     }
 
@@ -76,10 +76,13 @@ impl FlightService for ControlService {
         match action.r#type.as_str() {
             REGISTER => {
                 let register: Register = body(&action)?;
-                if register.protocol_version != PROTOCOL_VERSION {
+                if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&register.protocol_version) {
                     return Err(Status::failed_precondition(format!(
-                        "worker {} (release {}) speaks control protocol {}, this coordinator {}: run the same release on every node",
-                        register.node_id, register.version, register.protocol_version, PROTOCOL_VERSION
+                        "worker {} (release {}) speaks control protocol {}, this coordinator (release {}) {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}: upgrade the coordinator first, then the workers one by one, a release at a time",
+                        register.node_id,
+                        register.version,
+                        register.protocol_version,
+                        env!("CARGO_PKG_VERSION")
                     )));
                 }
                 self.membership.register(register, observed).map_err(|error| Status::already_exists(error.message()))?;

@@ -2,9 +2,8 @@
 
 use super::CoordinatorInner;
 use super::observer::{QueryObserver, TaskRecord};
-use super::query::{PlannedQuery, QueryStream, plan_physical, run_to_end};
+use super::query::{PlannedQuery, QueryStream, place, plan_physical, run_to_end};
 use crate::error::{Result, from_datafusion};
-use crate::fragment::placement::Placement;
 use crate::limits;
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -30,9 +29,9 @@ fn answer(query_id: Uuid, rows: Vec<(&str, String)>) -> Result<QueryStream> {
 /// EXPLAIN: logical plan and fragments.
 pub(crate) async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<QueryStream> {
     let query_id = Uuid::now_v7();
-    let placement = Arc::new(Placement::freeze(&query.snapshot, &inner.membership, &HashSet::new()));
     let observer = Arc::new(QueryObserver::new(query_id, HashMap::new(), inner.config.region.clone(), Instant::now(), 0));
     let failed = |error| from_datafusion(&error).with_query(query_id);
+    let placement = Arc::new(place(&inner, &query, &HashSet::new()).map_err(failed)?);
     let optimized = query.state.optimize(&query.plan).map_err(failed)?;
     let nodes =
         placement.nodes.iter().enumerate().map(|(slot, node)| format!("task {slot}: {} ({})\n", node.node_id, node.region)).collect();

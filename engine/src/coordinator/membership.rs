@@ -1,15 +1,46 @@
 //! Which nodes are there, how long ago each was heard, and what their volumes hold.
+//!
+//! [`Membership`] is what planning needs to know; [`Heartbeats`] knows it from the workers' own reports. Time is tokio's, so that a test
+//! can let ten seconds of silence pass at once.
 
-use crate::control::{CachedColumn, Heartbeat, HeartbeatAnswer, Register, UnreadableFile, VolumeFile};
+use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, VolumeFile, now_ms};
 use crate::error::{Error, Result};
 use crate::limits;
+use async_trait::async_trait;
 use parking_lot::RwLock;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
+
+/// Which nodes there are and what they hold. Workers report to the coordinator ([`Heartbeats`]); whoever watches a cluster manager or a gossip
+/// ring instead implements this.
+#[async_trait]
+pub trait Membership: Send + Sync {
+    /// Workers that may take fragments now, by node id.
+    fn live(&self) -> Vec<LiveNode>;
+    /// What every node that is not dead holds, by node id.
+    fn inventories(&self) -> BTreeMap<String, Inventory>;
+    /// Every node, for people.
+    fn nodes(&self) -> Vec<NodeInfo>;
+    /// A query's data path to this node failed: it takes no fragments for a while, each time longer, and then only if it was heard.
+    fn trip(&self, node_id: &str);
+    /// Asks every holder of these files (`volume/path`) to hash their content.
+    fn want_checksums(&self, keys: &[String]);
+    /// What the nodes are to do about their replicas, from now on.
+    fn give_orders(&self, orders: HashMap<String, Orders>);
+    /// Copies that nodes could not make, each told once, as (node, failure).
+    fn failed_copies(&self) -> Vec<(String, FailedCopy)>;
+    /// What is in the column cache of every node that is not dead, as of its last report, by node id.
+    fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>>;
+    /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
+    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)>;
+    /// Waits until every live node has listed its volumes again after this call began, at most `wait`.
+    async fn await_fresh_inventories(&self, wait: Duration) -> Result<()>;
+}
 
 /// Life of a node as the coordinator sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -19,6 +50,8 @@ pub enum NodeState {
     Live,
     /// Silent for more than three seconds, or its data path just failed: takes no new fragments.
     Suspect,
+    /// It said that it is about to end: takes no new fragments, those it has run on.
+    Leaving,
     /// Silent for more than ten seconds: its inventory has expired.
     Dead,
 }
@@ -28,8 +61,35 @@ impl std::fmt::Display for NodeState {
         f.write_str(match self {
             Self::Live => "live",
             Self::Suspect => "suspect",
+            Self::Leaving => "leaving",
             Self::Dead => "dead",
         })
+    }
+}
+
+/// What a node holds.
+#[derive(Debug, Clone)]
+pub struct Inventory {
+    /// Life of the node.
+    pub state: NodeState,
+    /// Region label.
+    pub region: String,
+    /// URL of its worker service.
+    pub url: Url,
+    /// Names of its volumes.
+    pub volumes: Arc<[String]>,
+    /// Files by `volume/path`.
+    pub files: Arc<BTreeMap<String, VolumeFile>>,
+    /// Copies that the cluster made, by volume and checksum.
+    pub replicas: Arc<HashMap<(String, String), Replica>>,
+    /// Bytes that are free on the disk of each volume.
+    pub free_bytes: BTreeMap<String, u64>,
+}
+
+impl Inventory {
+    /// The replica of this content in this volume.
+    pub fn replica(&self, volume: &str, checksum: &str) -> Option<&Replica> {
+        self.replicas.get(&(volume.to_string(), checksum.to_string()))
     }
 }
 
@@ -62,6 +122,12 @@ pub struct NodeInfo {
     pub heartbeat_age_ms: u64,
     /// Readable files in its volumes.
     pub file_count: usize,
+    /// Copies of other nodes' files that it keeps.
+    pub replica_count: usize,
+    /// Tasks that it ran when it was last heard.
+    pub running_tasks: u64,
+    /// How far its clock is ahead of the coordinator's, in milliseconds; behind when negative. The way of the message is part of it.
+    pub clock_ahead_ms: i64,
 }
 
 /// A live worker, as a query's placement sees it.
@@ -75,21 +141,51 @@ pub struct LiveNode {
     pub url: Url,
     /// Cores for fragments.
     pub cpu_threads: usize,
+    /// Whether it serves files; one that does not is there for what lies above scans.
+    pub has_volumes: bool,
+    /// Tasks that it ran when it was last heard.
+    pub running_tasks: u64,
+}
+
+impl LiveNode {
+    /// Its share of the bytes to read, in proportion to others'.
+    pub fn weight(&self) -> u128 {
+        self.cpu_threads.max(1) as u128
+    }
+
+    /// What its work in flight counts as, in bytes to read. Nothing while each task has a core: a choice that changes with every small load
+    /// would leave the same columns in the caches of all replicas.
+    pub fn busy_bytes(&self) -> u64 {
+        self.running_tasks.saturating_sub(2 * self.cpu_threads as u64) * limits::BUSY_TASK_BYTES
+    }
 }
 
 struct Node {
     register: Register,
     url: Url,
+    volumes: Arc<[String]>,
     observed: Option<SocketAddr>,
     heard: Instant,
-    tripped_until: Option<Instant>,
+    tripped: Option<Trip>,
+    leaving: bool,
+    running_tasks: u64,
+    clock_ahead_ms: i64,
     device: String,
     cached_bytes: u64,
     cached_columns: Arc<Vec<CachedColumn>>,
     epoch: u64,
     listed_at_ms: u64,
     files: Arc<BTreeMap<String, VolumeFile>>,
+    replicas: Arc<HashMap<(String, String), Replica>>,
+    free_bytes: BTreeMap<String, u64>,
     unreadable: Vec<UnreadableFile>,
+}
+
+/// A breaker that is open.
+#[derive(Clone, Copy)]
+struct Trip {
+    at: Instant,
+    wait: Duration,
 }
 
 impl Node {
@@ -97,8 +193,10 @@ impl Node {
         let silent = now.duration_since(self.heard);
         if silent > limits::NODE_DEAD_AFTER {
             NodeState::Dead
-        } else if silent > limits::NODE_SUSPECT_AFTER || self.tripped_until.is_some_and(|until| now < until) {
+        } else if silent > limits::NODE_SUSPECT_AFTER || self.tripped.is_some_and(|trip| now < trip.at + trip.wait) {
             NodeState::Suspect
+        } else if self.leaving {
+            NodeState::Leaving
         } else {
             NodeState::Live
         }
@@ -107,12 +205,14 @@ impl Node {
 
 /// All nodes that ever registered in this coordinator's life.
 #[derive(Default)]
-pub struct Membership {
+pub struct Heartbeats {
     nodes: RwLock<HashMap<String, Node>>,
     wanted_checksums: RwLock<HashSet<String>>,
+    orders: RwLock<HashMap<String, Orders>>,
+    failed_copies: RwLock<Vec<(String, FailedCopy)>>,
 }
 
-impl Membership {
+impl Heartbeats {
     /// Takes a worker in, or a new life of one.
     pub fn register(&self, register: Register, observed: Option<SocketAddr>) -> Result<()> {
         let url = Url::parse(&register.address).map_err(|error| {
@@ -133,15 +233,21 @@ impl Membership {
         tracing::info!(node = register.node_id, region = register.region, address = register.address, "worker registered");
         let node = Node {
             url,
+            volumes: register.volumes.as_slice().into(),
             observed,
             heard: Instant::now(),
-            tripped_until: None,
+            tripped: None,
+            leaving: false,
+            running_tasks: 0,
+            clock_ahead_ms: 0,
             device: register.device.clone(),
             cached_bytes: 0,
             cached_columns: Arc::default(),
             epoch: 0,
             listed_at_ms: 0,
             files: Arc::default(),
+            replicas: Arc::default(),
+            free_bytes: BTreeMap::new(),
             unreadable: vec![],
             register,
         };
@@ -155,7 +261,15 @@ impl Membership {
         let Some(node) = nodes.get_mut(&beat.node_id).filter(|node| node.register.incarnation == beat.incarnation) else {
             return HeartbeatAnswer { register_again: true, ..Default::default() };
         };
+        let mut failed = self.failed_copies.write();
+        let room = limits::REPLICA_ORDERS_MAX.saturating_sub(failed.len());
+        failed.extend(beat.failed_copies.into_iter().take(room).map(|failure| (beat.node_id.clone(), failure)));
+        drop(failed);
         node.heard = Instant::now();
+        node.leaving = beat.leaving;
+        node.running_tasks = beat.running_tasks;
+        node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
+        node.free_bytes = beat.free_bytes;
         node.cached_bytes = beat.cached_bytes;
         if let Some(columns) = beat.cached_columns {
             node.cached_columns = Arc::new(columns);
@@ -163,6 +277,8 @@ impl Membership {
         node.device = beat.device;
         if let Some(files) = beat.inventory {
             node.files = Arc::new(files.into_iter().map(|file| (format!("{}/{}", file.volume, file.path), file)).collect());
+            let key = |replica: &Replica| (replica.volume.clone(), replica.checksum.clone());
+            node.replicas = Arc::new(beat.replicas.into_iter().map(|replica| (key(&replica), replica)).collect());
             node.unreadable = beat.unreadable;
             node.epoch = beat.inventory_epoch;
         }
@@ -173,19 +289,28 @@ impl Membership {
             register_again: false,
             acknowledged_epoch: node.epoch,
             wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains_key(*key)).cloned().collect(),
+            orders: self.orders.read().get(&beat.node_id).cloned().unwrap_or_default(),
         }
     }
+}
 
-    /// A query's data path to this node failed: it takes no fragments for a short while, and then only if it was heard.
-    pub fn trip(&self, node_id: &str) {
+#[async_trait]
+impl Membership for Heartbeats {
+    fn trip(&self, node_id: &str) {
         if let Some(node) = self.nodes.write().get_mut(node_id) {
-            tracing::warn!(node = node_id, "data path failed; the node is suspect");
-            node.tripped_until = Some(Instant::now() + limits::NODE_SUSPECT_AFTER);
+            let now = Instant::now();
+            // Several queries that fail at once are one failure.
+            if node.tripped.is_some_and(|trip| now < trip.at + trip.wait) {
+                return;
+            }
+            let again = node.tripped.filter(|trip| now < trip.at + limits::BREAKER_FORGETS_AFTER);
+            let wait = again.map_or(limits::NODE_SUSPECT_AFTER, |trip| (trip.wait * 2).min(limits::BREAKER_WAIT_MAX));
+            tracing::warn!(node = node_id, ?wait, "data path failed; the node is suspect");
+            node.tripped = Some(Trip { at: now, wait });
         }
     }
 
-    /// Workers that may take fragments now, by node id.
-    pub fn live(&self) -> Vec<LiveNode> {
+    fn live(&self) -> Vec<LiveNode> {
         let now = Instant::now();
         let nodes = self.nodes.read();
         let mut live: Vec<_> = nodes.values().filter(|node| node.state(now) == NodeState::Live).map(live_node).collect();
@@ -193,27 +318,38 @@ impl Membership {
         live
     }
 
-    /// Every node that is not dead, with its files by `volume/path`.
-    pub fn inventories(&self) -> BTreeMap<String, (NodeState, Arc<BTreeMap<String, VolumeFile>>)> {
+    fn inventories(&self) -> BTreeMap<String, Inventory> {
         let now = Instant::now();
         let nodes = self.nodes.read();
-        nodes
-            .values()
-            .filter(|node| node.state(now) != NodeState::Dead)
-            .map(|node| (node.register.node_id.clone(), (node.state(now), node.files.clone())))
-            .collect()
+        let inventory = |node: &Node| Inventory {
+            state: node.state(now),
+            region: node.register.region.clone(),
+            url: node.url.clone(),
+            volumes: node.volumes.clone(),
+            files: node.files.clone(),
+            replicas: node.replicas.clone(),
+            free_bytes: node.free_bytes.clone(),
+        };
+        let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
+        alive.map(|node| (node.register.node_id.clone(), inventory(node))).collect()
     }
 
-    /// What is in the column cache of every node that is not dead, as of its last heartbeat, by node id.
-    pub fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>> {
+    fn give_orders(&self, orders: HashMap<String, Orders>) {
+        *self.orders.write() = orders;
+    }
+
+    fn failed_copies(&self) -> Vec<(String, FailedCopy)> {
+        std::mem::take(&mut *self.failed_copies.write())
+    }
+
+    fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>> {
         let now = Instant::now();
         let nodes = self.nodes.read();
         let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
         alive.map(|node| (node.register.node_id.clone(), node.cached_columns.clone())).collect()
     }
 
-    /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
-    pub fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)> {
+    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)> {
         let nodes = self.nodes.read();
         nodes
             .values()
@@ -223,9 +359,8 @@ impl Membership {
             .collect()
     }
 
-    /// Waits until every live node has listed its volumes again after this call began, at most `wait`. A node's own clock is only
-    /// compared with itself.
-    pub async fn await_fresh_inventories(&self, wait: Duration) -> Result<()> {
+    async fn await_fresh_inventories(&self, wait: Duration) -> Result<()> {
+        // A node's own clock is only compared with itself.
         let before: HashMap<String, u64> = self.nodes.read().iter().map(|(id, node)| (id.clone(), node.listed_at_ms)).collect();
         let deadline = Instant::now() + wait;
         loop {
@@ -253,13 +388,11 @@ impl Membership {
         }
     }
 
-    /// Asks every holder of these files (`volume/path`) to hash their content.
-    pub fn want_checksums(&self, keys: impl IntoIterator<Item = String>) {
-        self.wanted_checksums.write().extend(keys);
+    fn want_checksums(&self, keys: &[String]) {
+        self.wanted_checksums.write().extend(keys.iter().cloned());
     }
 
-    /// Every node, for people.
-    pub fn nodes(&self) -> Vec<NodeInfo> {
+    fn nodes(&self) -> Vec<NodeInfo> {
         let now = Instant::now();
         let nodes = self.nodes.read();
         let mut all: Vec<_> = nodes
@@ -278,6 +411,9 @@ impl Membership {
                 cpu_threads: node.register.cpu_threads,
                 heartbeat_age_ms: now.duration_since(node.heard).as_millis() as u64,
                 file_count: node.files.len(),
+                replica_count: node.replicas.len(),
+                running_tasks: node.running_tasks,
+                clock_ahead_ms: node.clock_ahead_ms,
             })
             .collect();
         all.sort_by(|a, b| a.node_id.cmp(&b.node_id));
@@ -291,5 +427,7 @@ fn live_node(node: &Node) -> LiveNode {
         region: node.register.region.clone(),
         url: node.url.clone(),
         cpu_threads: node.register.cpu_threads,
+        has_volumes: !node.volumes.is_empty(),
+        running_tasks: node.running_tasks,
     }
 }

@@ -7,9 +7,10 @@ pub mod observer;
 pub mod planner;
 pub mod query;
 pub mod registry;
+pub mod replication;
 
 use crate::catalog::Snapshot;
-use crate::catalog::store::CatalogStore;
+use crate::catalog::store::{CatalogStore, NewFile};
 use crate::config::CoordinatorConfig;
 use crate::control::Registered;
 use crate::control::server::ControlService;
@@ -20,7 +21,7 @@ use crate::limits;
 use crate::session::Session;
 use crate::worker::{bind, check_token, incoming};
 use admission::Admission;
-use membership::{Membership, NodeInfo};
+use membership::{Heartbeats, Membership, NodeInfo};
 use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
 use registry::QueryRegistry;
@@ -37,7 +38,7 @@ pub struct Coordinator {
 
 pub(crate) struct CoordinatorInner {
     pub config: CoordinatorConfig,
-    pub membership: Arc<Membership>,
+    pub membership: Arc<dyn Membership>,
     pub channels: ClusterChannels,
     pub queries: QueryRegistry,
     pub admission: Admission,
@@ -64,13 +65,13 @@ impl Coordinator {
             crate::worker::store::open_bucket(storage)?;
         }
         let mut store = CatalogStore::open(&config.data_dir)?;
-        if !store.snapshot()?.schemas.contains_key(&config.default_schema) {
+        if !store.snapshot(None)?.schemas.contains_key(&config.default_schema) {
             store.create_schema(&config.default_schema)?;
         }
-        let snapshot = Arc::new(store.snapshot()?);
+        let snapshot = Arc::new(store.snapshot(None)?);
         let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
         let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
-        let membership = Arc::new(Membership::default());
+        let membership = Arc::new(Heartbeats::default());
         let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
@@ -99,7 +100,10 @@ impl Coordinator {
             control_address,
             config,
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let inner = Arc::new(inner);
+        let grace = std::time::Duration::from_millis(inner.config.replication_grace_ms);
+        tokio::spawn(replication::run(Arc::downgrade(&inner), grace));
+        Ok(Self { inner })
     }
 
     /// A new session of `user`.
@@ -128,6 +132,9 @@ impl Coordinator {
             cpu_threads: crate::worker::service::default_threads(),
             heartbeat_age_ms: 0,
             file_count: 0,
+            replica_count: 0,
+            running_tasks: 0,
+            clock_ahead_ms: 0,
         };
         std::iter::once(own).chain(self.inner.membership.nodes()).collect()
     }
@@ -159,8 +166,14 @@ impl CoordinatorInner {
     pub fn change_catalog<T>(&self, change: impl FnOnce(&mut CatalogStore) -> Result<T>) -> Result<T> {
         let mut store = self.store.lock();
         let value = change(&mut store)?;
-        *self.snapshot.write() = Arc::new(store.snapshot()?);
+        let after = store.snapshot(Some(&self.snapshot()))?;
+        *self.snapshot.write() = Arc::new(after);
         Ok(value)
+    }
+
+    /// All that the catalog knows of a file, from its database.
+    pub fn stored_file(&self, file_id: i64) -> Result<NewFile> {
+        self.store.lock().file(file_id)
     }
 
     /// Deadline of a query, in milliseconds.

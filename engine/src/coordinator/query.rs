@@ -10,12 +10,12 @@ use super::CoordinatorInner;
 use super::observer::{QueryObserver, QuerySummary};
 use super::planner;
 use super::registry::{QueryHandle, QueryState};
-use crate::catalog::Snapshot;
+use crate::catalog::provider::StoredTable;
+use crate::catalog::{Snapshot, Table};
 use crate::config::BowshotOptions;
 use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_node};
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
-use crate::fragment::route::no_workers;
 use crate::limits;
 use crate::operators::replay;
 use crate::result_types::{plain_batch, plain_schema};
@@ -28,7 +28,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_distributed::DistributedExec;
 use futures::{Stream, StreamExt};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -218,7 +218,7 @@ async fn run_once(
     retry: u32,
     released: &mut bool,
 ) -> Result<FinishedRun, DataFusionError> {
-    let placement = Arc::new(Placement::freeze(&query.snapshot, &inner.membership, avoid));
+    let placement = Arc::new(place(inner, query, avoid)?);
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
     handle.observe(observer.clone());
@@ -248,11 +248,7 @@ pub(crate) async fn plan_physical(
     placement: Arc<Placement>,
     observer: Arc<QueryObserver>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
-    let no_nodes = placement.nodes.is_empty();
     let state = planner::physical_state(inner, &query.state, placement, observer)?;
-    if no_nodes && reads_stored(&query.plan)? {
-        return Err(no_workers().into());
-    }
     let plan = state.create_physical_plan(&query.plan).await?;
     if !plan.is::<DistributedExec>() {
         plan.apply(|node| match stored_scan(node) {
@@ -263,18 +259,28 @@ pub(crate) async fn plan_physical(
     Ok((replay::in_recursive_terms(plan)?, state))
 }
 
-/// Whether a logical plan scans a stored table.
-fn reads_stored(plan: &LogicalPlan) -> Result<bool, DataFusionError> {
-    let mut found = false;
+/// Chooses nodes and copies for the tables that a query reads, without the nodes in `avoid`.
+pub(crate) fn place(inner: &CoordinatorInner, query: &PlannedQuery, avoid: &HashSet<String>) -> Result<Placement, DataFusionError> {
+    let mut tables = BTreeMap::new();
+    stored_tables(&query.plan, &mut tables)?;
+    let tables: Vec<_> = tables.into_values().collect();
+    Ok(Placement::freeze(&query.snapshot, &tables, inner.membership.as_ref(), avoid)?)
+}
+
+/// The stored tables that a logical plan scans, by table id; those under views too.
+fn stored_tables(plan: &LogicalPlan, tables: &mut BTreeMap<i64, Arc<Table>>) -> Result<(), DataFusionError> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Ok(provider) = datafusion::datasource::source_as_provider(&scan.source)
-            && provider.downcast_ref::<crate::catalog::provider::StoredTable>().is_some()
         {
-            found = true;
-            return Ok(TreeNodeRecursion::Stop);
+            if let Some(stored) = provider.downcast_ref::<StoredTable>() {
+                tables.insert(stored.table().table_id, stored.table().clone());
+            }
+            if let Some(view) = provider.get_logical_plan() {
+                stored_tables(&view, tables)?;
+            }
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
-    Ok(found)
+    Ok(())
 }

@@ -7,8 +7,7 @@
 //!   DistributedLeafExec                      node-1's files    node-2's files    node-3's files
 //! ```
 
-use super::placement::Placement;
-use crate::catalog::CatalogFile;
+use super::placement::{PlacedFile, Placement};
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::tree_node::TreeNode;
@@ -65,18 +64,13 @@ pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Re
 
 fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
     let slots = placement.nodes.len();
-    let mut files: Vec<Vec<(&CatalogFile, i64)>> = vec![vec![]; slots];
-    let mut load_bytes = vec![0u64; slots];
+    let mut files: Vec<Vec<&PlacedFile>> = vec![vec![]; slots];
     for planned in scan.file_groups.iter().flat_map(|group| group.files()) {
         let Some(file_id) = planned.object_meta.e_tag.as_ref().and_then(|tag| tag.parse().ok()) else {
             return plan_err!("a file of the scan carries no catalog id");
         };
-        let (file, copies) = placement.copies(file_id)?;
-        let Some(&(slot, version)) = copies.iter().min_by_key(|(slot, _)| load_bytes[*slot]) else {
-            return plan_err!("no live replica of {}", file.display_name());
-        };
-        load_bytes[slot] += file.facts.size_bytes.max(1);
-        files[slot].push((file, version));
+        let placed = placement.file(file_id)?;
+        files[placed.slot].push(placed);
     }
     let partitions = event.session_config.target_partitions().max(2);
     let variants = files.into_iter().map(|files| {
@@ -102,13 +96,13 @@ fn gathered(leaf: Arc<dyn ExecutionPlan>, slots: usize, event: &ScaleUpLeafNodeE
 }
 
 /// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node.
-fn split_by_row_groups(files: &[(&CatalogFile, i64)], partitions: usize) -> Vec<FileGroup> {
-    let total: u64 = files.iter().flat_map(|(file, _)| &file.facts.row_groups).map(|group| group.rows).sum();
+fn split_by_row_groups(files: &[&PlacedFile], partitions: usize) -> Vec<FileGroup> {
+    let total: u64 = files.iter().flat_map(|placed| placed.file.row_groups.iter()).map(|group| group.rows).sum();
     let mut groups: Vec<Vec<PartitionedFile>> = vec![vec![]; partitions];
     let mut before = 0u64;
-    for (file, version) in files {
+    for placed in files {
         let mut run: Option<(usize, u64, u64)> = None;
-        for row_group in &file.facts.row_groups {
+        for row_group in placed.file.row_groups.iter() {
             // The row group belongs to the partition in whose share its middle row lies.
             let middle = before + row_group.rows / 2;
             let partition = ((middle as u128 * partitions as u128) / total.max(1) as u128).min(partitions as u128 - 1) as usize;
@@ -116,23 +110,24 @@ fn split_by_row_groups(files: &[(&CatalogFile, i64)], partitions: usize) -> Vec<
             run = match run {
                 Some((open, first, last)) if open == partition && row_group.offset > last => Some((open, first, row_group.offset)),
                 Some((open, first, last)) => {
-                    groups[open].push(ranged(file, *version, first, last));
+                    groups[open].push(ranged(placed, first, last));
                     Some((partition, row_group.offset, row_group.offset))
                 }
                 None => Some((partition, row_group.offset, row_group.offset)),
             };
         }
         if let Some((open, first, last)) = run {
-            groups[open].push(ranged(file, *version, first, last));
+            groups[open].push(ranged(placed, first, last));
         }
     }
     groups.into_iter().map(FileGroup::new).collect()
 }
 
 /// The row groups of a file that start in `first..=last`. The time of modification carries the copy's version to the worker.
-fn ranged(file: &CatalogFile, version: i64, first: u64, last: u64) -> PartitionedFile {
-    let mut planned = PartitionedFile::new(file.path.clone(), file.facts.size_bytes);
-    planned.object_meta.last_modified = DateTime::<Utc>::from_timestamp_nanos(version);
+fn ranged(placed: &PlacedFile, first: u64, last: u64) -> PartitionedFile {
+    let path = placed.path.as_ref().unwrap_or(&placed.file.path);
+    let mut planned = PartitionedFile::new(path.clone(), placed.file.size_bytes);
+    planned.object_meta.last_modified = DateTime::<Utc>::from_timestamp_nanos(placed.version);
     planned.range = Some(FileRange { start: first as i64, end: last as i64 + 1 });
     planned
 }
@@ -151,39 +146,39 @@ fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEvent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{FileFacts, RowGroupFacts};
+    use crate::catalog::CatalogFile;
+    use crate::control::RowGroupFacts;
 
-    fn file(rows: &[u64]) -> CatalogFile {
+    fn file(size_bytes: u64, rows: &[u64]) -> PlacedFile {
         let row_groups = rows.iter().enumerate().map(|(i, &rows)| RowGroupFacts { offset: 4 + 100 * i as u64, rows, bytes: 100 }).collect();
-        let facts = FileFacts {
-            size_bytes: 1000,
+        let file = CatalogFile {
+            file_id: 1,
+            store_url: "node://data".into(),
+            path: "f.parquet".into(),
+            size_bytes,
             version: 1,
             row_count: rows.iter().sum(),
             row_groups,
-            schema_ipc: String::new(),
-            footer_hash: String::new(),
             checksum: None,
-            columns: vec![],
+            homes: Box::default(),
         };
-        CatalogFile { file_id: 1, store_url: "node://data".into(), path: "f.parquet".into(), facts, homes: vec![] }
+        PlacedFile { file: Arc::new(file), slot: 0, version: 1, path: None }
     }
 
     #[test]
     fn every_row_group_lands_in_exactly_one_partition() {
-        let (a, b) = (file(&[10, 10, 10]), file(&[5]));
-        let groups = split_by_row_groups(&[(&a, 1), (&b, 1)], 2);
+        let (a, b) = (file(1000, &[10, 10, 10]), file(2000, &[5]));
+        let groups = split_by_row_groups(&[&a, &b], 2);
         let mut seen = vec![];
-        for group in &groups {
-            for planned in group.files() {
-                let range = planned.range.as_ref().unwrap();
-                let facts = if planned.object_meta.size == 1000 { &a.facts } else { &b.facts };
-                seen.extend(facts.row_groups.iter().filter(|g| range.contains(g.offset as i64)).map(|g| g.offset));
-            }
+        for planned in groups.iter().flat_map(|group| group.files()) {
+            let range = planned.range.as_ref().unwrap();
+            let of = if planned.object_meta.size == 1000 { &a } else { &b };
+            let inside = of.file.row_groups.iter().filter(|group| range.contains(group.offset as i64));
+            seen.extend(inside.map(|group| (planned.object_meta.size, group.offset)));
         }
         seen.sort();
         assert_eq!(groups.len(), 2);
-        assert!(seen.len() >= 4, "{seen:?}");
-        assert_eq!(groups.iter().flat_map(|g| g.files()).count(), 3);
+        assert_eq!(seen, [(1000, 4), (1000, 104), (1000, 204), (2000, 4)]);
     }
 
     #[test]

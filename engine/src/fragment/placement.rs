@@ -1,9 +1,17 @@
-//! Placement at one moment: the live nodes, and for each file the nodes that can serve the catalogued version of it.
+//! Placement at one moment: which live node reads which file of a query, frozen for the life of one try.
+//!
+//! ```text
+//!   part-1  node-1*  node-2          node-1: part-1, part-4
+//!   part-2  node-2*  node-3    ──►   node-2: part-2
+//!   part-3  node-3*  node-1          node-3: part-3, part-5
+//!   part-4  node-2   node-1*         a node gets bytes in proportion to its cores; one that drains, or is busy, gets less
+//! ```
 
+use super::route::no_workers;
 use crate::catalog::{CatalogFile, Snapshot, Table};
-use crate::coordinator::membership::{LiveNode, Membership, NodeState};
+use crate::coordinator::membership::{Inventory, LiveNode, Membership, NodeState};
 use crate::error::{Error, ErrorClass, Result};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 /// Frozen when a query is planned: the leaf handler runs at planning, the route handler at execution, and both must see the same nodes.
@@ -11,90 +19,173 @@ use std::sync::Arc;
 pub struct Placement {
     /// Slot i of every fragment over stored files runs on node i; a single node stands here twice.
     pub nodes: Vec<LiveNode>,
-    files: HashMap<i64, FilePlacement>,
+    files: HashMap<i64, PlacedFile>,
 }
 
+/// A file of a query and the copy of it that is read.
 #[derive(Debug)]
-struct FilePlacement {
-    table: Arc<Table>,
-    file: Arc<CatalogFile>,
-    /// Slot and version of each usable copy.
-    copies: Vec<(usize, i64)>,
-    /// Why there is none, when there is none.
-    lost: Option<String>,
+pub struct PlacedFile {
+    /// The catalog's entry.
+    pub file: Arc<CatalogFile>,
+    /// Slot that reads it.
+    pub slot: usize,
+    /// Version of the copy.
+    pub version: i64,
+    /// Path of the copy, where it is not the file's own.
+    pub path: Option<String>,
+}
+
+/// A usable copy of a file.
+struct Copy {
+    node: usize,
+    version: i64,
+    path: Option<String>,
+}
+
+/// What is known of the nodes while copies are looked for.
+struct View<'a> {
+    live: Vec<LiveNode>,
+    /// Index in `live` by node id.
+    by_id: HashMap<String, usize>,
+    inventories: BTreeMap<String, Inventory>,
+    draining: &'a BTreeSet<String>,
 }
 
 impl Placement {
-    /// Looks at all files of `snapshot` against the nodes that live now, leaving out the nodes in `avoid`.
-    pub fn freeze(snapshot: &Snapshot, membership: &Membership, avoid: &HashSet<String>) -> Self {
-        let mut nodes: Vec<LiveNode> = membership.live().into_iter().filter(|node| !avoid.contains(&node.node_id)).collect();
-        // A fragment of one task is not cut off the coordinator's own plan, and the coordinator reads no file: a single node takes two slots.
-        if let [only] = nodes.as_slice() {
-            nodes.push(only.clone());
+    /// Chooses a copy of every file of `tables` among the nodes that live now, leaving out those in `avoid`.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Retry`] when a file has no usable copy, with the reason for each copy that it should have.
+    pub fn freeze(snapshot: &Snapshot, tables: &[Arc<Table>], membership: &dyn Membership, avoid: &HashSet<String>) -> Result<Self> {
+        let live: Vec<LiveNode> = membership.live().into_iter().filter(|node| !avoid.contains(&node.node_id)).collect();
+        if live.is_empty() && !tables.is_empty() {
+            return Err(no_workers());
         }
-        let mut slots: HashMap<&str, Vec<usize>> = HashMap::new();
-        for (slot, node) in nodes.iter().enumerate() {
-            slots.entry(&node.node_id).or_default().push(slot);
-        }
-        let inventories = membership.inventories();
-        let mut files = HashMap::new();
-        for table in snapshot.schemas.values().flat_map(|tables| tables.values()) {
+        let by_id = live.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
+        let view = View { by_id, live, inventories: membership.inventories(), draining: &snapshot.draining };
+        let mut read_bytes: Vec<u64> = view.live.iter().map(|node| node.busy_bytes()).collect();
+        let mut chosen: Vec<(Arc<CatalogFile>, Copy)> = vec![];
+        for table in tables {
             for file in &table.files {
-                let mut copies = vec![];
-                let mut reasons = vec![];
-                let Some(volume) = file.store_url.strip_prefix("node://") else {
-                    // Every node reads the bucket.
-                    copies.extend((0..nodes.len()).map(|slot| (slot, file.facts.version)));
-                    files.insert(file.file_id, FilePlacement { table: table.clone(), file: file.clone(), copies, lost: None });
-                    continue;
-                };
-                let key = format!("{}/{}", volume.trim_end_matches('/'), file.path);
-                for (node, version) in &file.homes {
-                    let Some((state, inventory)) = inventories.get(node) else {
-                        reasons.push(format!("node {node} is not there"));
-                        continue;
-                    };
-                    match (slots.get(node.as_str()), inventory.get(&key)) {
-                        (None, _) if *state == NodeState::Live => reasons.push(format!("node {node} failed during this query")),
-                        (None, _) => reasons.push(format!("node {node} is silent")),
-                        (Some(_), None) => reasons.push(format!("node {node} is live but the file is gone from its volume")),
-                        (Some(slots), Some(present))
-                            if present.facts.version == *version && present.facts.size_bytes == file.facts.size_bytes =>
-                        {
-                            copies.extend(slots.iter().map(|&slot| (slot, *version)))
-                        }
-                        (Some(_), Some(_)) => reasons.push(format!(
-                            "the file on node {node} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",
-                            table.qualified_name()
-                        )),
-                    }
-                }
-                let lost = copies.is_empty().then(|| reasons.join("; "));
-                files.insert(file.file_id, FilePlacement { table: table.clone(), file: file.clone(), copies, lost });
+                let copy = view.choose(table, file, &mut read_bytes)?;
+                chosen.push((file.clone(), copy));
             }
         }
+        Ok(Self::over(view.live, chosen))
+    }
+
+    /// Slots for the nodes that read something, and for those that hold no volume and are there for what lies above.
+    fn over(live: Vec<LiveNode>, chosen: Vec<(Arc<CatalogFile>, Copy)>) -> Self {
+        let mut used: BTreeSet<usize> = chosen.iter().map(|(_, copy)| copy.node).collect();
+        let spare = (0..live.len()).filter(|node| !live[*node].has_volumes);
+        match used.is_empty() {
+            // Without a file to read any node will do for what the plan spreads nevertheless.
+            true => used.extend(0..live.len()),
+            false => used.extend(spare),
+        }
+        let slot_of: HashMap<usize, usize> = used.iter().enumerate().map(|(slot, node)| (*node, slot)).collect();
+        let mut nodes: Vec<LiveNode> = used.iter().map(|node| live[*node].clone()).collect();
+        // A fragment of one task is not cut off the coordinator's own plan, and the coordinator reads no file: a single node takes two slots.
+        let both = nodes.len() == 1;
+        if both {
+            nodes.push(nodes[0].clone());
+        }
+        let place = |(at, (file, copy)): (usize, (Arc<CatalogFile>, Copy))| {
+            let slot = if both { at % 2 } else { slot_of[&copy.node] };
+            (file.file_id, PlacedFile { file, slot, version: copy.version, path: copy.path })
+        };
+        let files = chosen.into_iter().enumerate().map(place).collect();
         Self { nodes, files }
     }
 
-    /// A file of a scan: its catalog entry and its usable copies as `(slot, version)`.
-    pub fn copies(&self, file_id: i64) -> Result<(&CatalogFile, &[(usize, i64)])> {
-        let placed = self.files.get(&file_id).ok_or_else(|| Error::bug(format!("file {file_id} of the plan is not in the placement")))?;
-        if let Some(reason) = &placed.lost {
-            return Err(Error::new(
-                ErrorClass::Retry,
-                format!(
-                    "no live replica of {} (table {}): {reason}. Bring the node or file back, or run REFRESH TABLE {} to go on without it",
-                    placed.file.display_name(),
-                    placed.table.qualified_name(),
-                    placed.table.qualified_name()
-                ),
-            ));
-        }
-        Ok((&placed.file, &placed.copies))
+    /// A file of a scan.
+    pub fn file(&self, file_id: i64) -> Result<&PlacedFile> {
+        self.files.get(&file_id).ok_or_else(|| Error::bug(format!("file {file_id} of the plan is not in the placement")))
     }
 
     /// Largest core count among the nodes, within 2 and 16: how many partitions a fragment has on each.
     pub fn partitions(&self) -> usize {
         self.nodes.iter().map(|node| node.cpu_threads).max().unwrap_or(2).clamp(2, 16)
     }
+}
+
+impl View<'_> {
+    /// The copy whose node would be done first, and its bytes booked there.
+    fn choose(&self, table: &Table, file: &CatalogFile, read_bytes: &mut [u64]) -> Result<Copy> {
+        let mut reasons = vec![];
+        let copies = match file.volume() {
+            Some(volume) => self.copies(table, file, volume, &mut reasons),
+            None => {
+                // Every node reads the bucket.
+                let allowed = (0..self.live.len()).filter(|node| table.allows_region(&self.live[*node].region));
+                allowed.map(|node| Copy { node, version: file.version, path: None }).collect()
+            }
+        };
+        let size = file.size_bytes.max(1);
+        let done = |copy: &Copy| {
+            let node = &self.live[copy.node];
+            // Nodes that are to be emptied serve what nobody else has. Bytes a core, in whole numbers: the choice must not hang on rounding.
+            (self.draining.contains(&node.node_id), u128::from(read_bytes[copy.node] + size) * 1024 / node.weight())
+        };
+        let Some(best) = copies.into_iter().min_by_key(done) else { return Err(lost(table, file, &reasons)) };
+        read_bytes[best.node] += size;
+        Ok(best)
+    }
+
+    fn copies(&self, table: &Table, file: &CatalogFile, volume: &str, reasons: &mut Vec<String>) -> Vec<Copy> {
+        let mut copies = vec![];
+        let key = format!("{volume}/{}", file.path);
+        for (node_id, version) in &file.homes {
+            let Some(inventory) = self.inventories.get(&**node_id) else {
+                reasons.push(format!("node {node_id} is not there"));
+                continue;
+            };
+            let Some(&node) = self.by_id.get(&**node_id) else {
+                reasons.push(match inventory.state {
+                    NodeState::Live => format!("node {node_id} failed during this query"),
+                    NodeState::Leaving => format!("node {node_id} is shutting down"),
+                    _ => format!("node {node_id} is silent"),
+                });
+                continue;
+            };
+            if !table.allows_region(&self.live[node].region) {
+                reasons.push(format!(
+                    "node {node_id} is in region {}, the table is pinned to {}",
+                    self.live[node].region,
+                    table.regions.join(", ")
+                ));
+                continue;
+            }
+            match inventory.files.get(&key) {
+                None => reasons.push(format!("node {node_id} is live but the file is gone from its volume")),
+                Some(present) if present.facts.version == *version && present.facts.size_bytes == file.size_bytes => {
+                    copies.push(Copy { node, version: *version, path: None })
+                }
+                Some(_) => reasons.push(format!(
+                    "the file on node {node_id} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",
+                    table.qualified_name()
+                )),
+            }
+        }
+        let Some(checksum) = &file.checksum else { return copies };
+        for (node, live) in self.live.iter().enumerate().filter(|(_, live)| table.allows_region(&live.region)) {
+            let held = self.inventories.get(&live.node_id).and_then(|inventory| inventory.replica(volume, checksum));
+            if let Some(replica) = held.filter(|replica| replica.size_bytes == file.size_bytes) {
+                copies.push(Copy { node, version: replica.version, path: Some(replica.path()) });
+            }
+        }
+        copies
+    }
+}
+
+fn lost(table: &Table, file: &CatalogFile, reasons: &[String]) -> Error {
+    let name = table.qualified_name();
+    let reasons = if reasons.is_empty() { "no node may read it".to_string() } else { reasons.join("; ") };
+    Error::new(
+        ErrorClass::Retry,
+        format!(
+            "no live replica of {} (table {name}): {reasons}. Bring the node or file back, or run REFRESH TABLE {name} to go on without it",
+            file.display_name()
+        ),
+    )
 }

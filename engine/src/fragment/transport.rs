@@ -60,7 +60,8 @@ impl ClusterChannels {
         Ok(Self { token, io, open: Arc::default() })
     }
 
-    async fn channel(&self, url: &Url) -> Result<BoxCloneSyncChannel, NodeLost> {
+    /// A connection to the worker of this address, made or kept, that carries the token.
+    pub(crate) async fn channel(&self, url: &Url) -> Result<BoxCloneSyncChannel, NodeLost> {
         let origin = url.origin().ascii_serialization();
         let known = self.open.lock().get(&origin).cloned();
         let channel = match known {

@@ -4,9 +4,9 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
-use crate::catalog::footer;
 use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, NewTable};
+use crate::catalog::{Table, footer};
 use crate::control::{FileFacts, VolumeFile};
 use crate::coordinator::CoordinatorInner;
 use crate::error::{Error, ErrorClass, Result};
@@ -16,26 +16,69 @@ use arrow::datatypes::{Field, Schema};
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Footers of a bucket that are read at once.
 const BUCKET_READS_AT_ONCE: usize = 16;
 
-/// Finds the files of `location` and checks that they make one table.
-pub(crate) async fn discover(inner: &CoordinatorInner, schema_name: &str, name: &str, location_text: &str) -> Result<NewTable> {
+/// Finds the files of `location` and checks that they make one table. Of the table as it is `known`, files whose nodes are away stay where the
+/// cluster has copies of them: a file is gone only when its node says so.
+pub(crate) async fn discover(
+    inner: &CoordinatorInner,
+    schema_name: &str,
+    name: &str,
+    location_text: &str,
+    known: Option<&Table>,
+) -> Result<NewTable> {
     let location = Location::parse(location_text)?;
-    let files = match &location {
+    let mut files = match &location {
         Location::Node { node, volume, .. } => volume_files(inner, &location, node.as_deref(), volume).await?,
         Location::Bucket { url, prefix } => bucket_files(inner, url, prefix, &location).await?,
     };
+    if let Some(known) = known {
+        keep_known(inner, known, &mut files)?;
+    }
     if files.is_empty() {
         return Err(nothing_found(inner, &location, location_text));
     }
     let schema = common_schema(&files)?;
     let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
-    Ok(NewTable { schema_name: schema_name.into(), name: name.into(), location: location_text.into(), schema_ipc, files })
+    Ok(NewTable {
+        schema_name: schema_name.into(),
+        name: name.into(),
+        location: location_text.into(),
+        schema_ipc,
+        files,
+        replicas: 1,
+        regions: vec![],
+    })
+}
+
+/// Takes over checksums of files that have not changed, and files that only copies are left of for the moment.
+fn keep_known(inner: &CoordinatorInner, known: &Table, files: &mut Vec<NewFile>) -> Result<()> {
+    let inventories = inner.membership.inventories();
+    let mut by_path: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, file) in files.iter().enumerate() {
+        by_path.entry(file.path.clone()).or_default().push(at);
+    }
+    for file in &known.files {
+        let Some(checksum) = &file.checksum else { continue };
+        let is_home = |(node, version): &(String, i64)| file.homes.iter().any(|(home, known)| **home == *node && known == version);
+        let same = |new: &NewFile| new.facts.size_bytes == file.size_bytes && new.homes.iter().any(is_home);
+        let found = by_path.get(&file.path).and_then(|found| found.iter().copied().find(|at| same(&files[*at])));
+        if let Some(at) = found {
+            files[at].facts.checksum.get_or_insert_with(|| checksum.clone());
+            continue;
+        }
+        let away = file.homes.iter().all(|(node, _)| !inventories.contains_key(&**node));
+        let copied = file.volume().is_some_and(|volume| inventories.values().any(|held| held.replica(volume, checksum).is_some()));
+        if away && copied {
+            files.push(inner.stored_file(file.file_id)?);
+        }
+    }
+    Ok(())
 }
 
 fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> Error {
@@ -72,11 +115,11 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
             return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
         }
         let mut by_name: BTreeMap<&str, Copies> = BTreeMap::new();
-        for (holder, (_, files)) in &inventories {
+        for (holder, held) in &inventories {
             if node.is_some_and(|wanted| wanted != holder) {
                 continue;
             }
-            for file in files.values().filter(|file| file.volume == volume && location.covers(&file.path)) {
+            for file in held.files.values().filter(|file| file.volume == volume && location.covers(&file.path)) {
                 by_name.entry(&file.path).or_default().push((holder, file));
             }
         }
@@ -97,7 +140,7 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
                 unhashed[0]
             )));
         }
-        inner.membership.want_checksums(unhashed);
+        inner.membership.want_checksums(&unhashed);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }

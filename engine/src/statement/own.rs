@@ -1,11 +1,15 @@
-//! Statements of our own, which DataFusion's parser does not know: `REFRESH TABLE`, `CACHE TABLE`, `UNCACHE TABLE`.
+//! Statements of our own, which DataFusion's parser does not know: `REFRESH TABLE`, `CACHE TABLE`, `UNCACHE TABLE`, `ALTER TABLE … SET`,
+//! `ALTER NODE`.
 
+use crate::catalog::location::valid_name;
 use crate::config::CacheAction;
 use crate::error::{Error, Result};
+use crate::limits;
 use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
+use std::collections::HashMap;
 
 /// A statement of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +25,22 @@ pub enum OwnStatement {
         /// Columns; all of them when empty.
         columns: Vec<String>,
     },
+    /// `ALTER TABLE t SET (replicas = 2, regions = 'eu, us')`; what is `None` stays.
+    AlterTable {
+        /// The table.
+        table: TableReference,
+        /// Copies of each file.
+        replicas: Option<u32>,
+        /// Regions that the rows never leave; empty for none.
+        regions: Option<Vec<String>>,
+    },
+    /// `ALTER NODE n DRAIN` or `ALTER NODE n RESUME`.
+    AlterNode {
+        /// Node id.
+        node: String,
+        /// Whether it is to be emptied.
+        drain: bool,
+    },
 }
 
 /// The statement, if the text is one of ours.
@@ -30,9 +50,11 @@ pub fn parse(sql: &str) -> Result<Option<OwnStatement>> {
         "REFRESH" => "REFRESH TABLE <schema>.<table>",
         "CACHE" => "CACHE TABLE <schema>.<table> [COLUMNS (<column>, …)]",
         "UNCACHE" => "UNCACHE TABLE <schema>.<table> [COLUMNS (<column>, …)]",
+        "ALTER" => "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), or ALTER NODE <node> DRAIN | RESUME",
         _ => return Ok(None),
     };
-    let statement = read(sql, &verb).map_err(|error| {
+    let statement = if verb == "ALTER" { read_alter(sql) } else { read(sql, &verb) };
+    let statement = statement.map_err(|error| {
         let what = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
             ParserError::RecursionLimitExceeded => "nested too deeply".into(),
@@ -49,18 +71,7 @@ fn read(sql: &str, verb: &str) -> Result<OwnStatement, ParserError> {
     if !is_word(&table_word.token, "TABLE") {
         return parser.expected("TABLE", table_word);
     }
-    let mut names = vec![name(&mut parser)?];
-    while parser.consume_token(&Token::Period) {
-        names.push(name(&mut parser)?);
-    }
-    let table = match <[String; 1]>::try_from(names) {
-        Ok([table]) => TableReference::bare(table),
-        Err(names) => match names.as_slice() {
-            [schema, table] => TableReference::partial(schema.as_str(), table.as_str()),
-            [catalog, schema, table] => TableReference::full(catalog.as_str(), schema.as_str(), table.as_str()),
-            _ => return Err(ParserError::ParserError(format!("a table name of {} parts", names.len()))),
-        },
-    };
+    let table = table_name(&mut parser)?;
     let mut columns = vec![];
     if verb != "REFRESH" && is_word(&parser.peek_token().token, "COLUMNS") {
         parser.next_token();
@@ -71,16 +82,129 @@ fn read(sql: &str, verb: &str) -> Result<OwnStatement, ParserError> {
         }
         parser.expect_token(&Token::RParen)?;
     }
-    while parser.consume_token(&Token::SemiColon) {}
-    let rest = parser.next_token();
-    if rest.token != Token::EOF {
-        return parser.expected("the end of the statement", rest);
-    }
+    end(&mut parser)?;
     Ok(match verb {
         "REFRESH" => OwnStatement::Refresh(table),
         "CACHE" => OwnStatement::Cache { action: CacheAction::Pin, table, columns },
         _ => OwnStatement::Cache { action: CacheAction::Drop, table, columns },
     })
+}
+
+fn read_alter(sql: &str) -> Result<OwnStatement, ParserError> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    parser.next_token();
+    let what = parser.next_token();
+    if is_word(&what.token, "NODE") {
+        let node = match parser.peek_token().token {
+            Token::SingleQuotedString(_) => parser.parse_literal_string()?,
+            _ => node_name(&mut parser)?,
+        };
+        let verb = parser.next_token();
+        let drain = is_word(&verb.token, "DRAIN");
+        if !drain && !is_word(&verb.token, "RESUME") {
+            return parser.expected("DRAIN or RESUME", verb);
+        }
+        end(&mut parser)?;
+        return Ok(OwnStatement::AlterNode { node, drain });
+    }
+    if !is_word(&what.token, "TABLE") {
+        return parser.expected("TABLE or NODE", what);
+    }
+    let table = table_name(&mut parser)?;
+    let set = parser.next_token();
+    if !is_word(&set.token, "SET") {
+        return parser.expected("SET", set);
+    }
+    parser.expect_token(&Token::LParen)?;
+    let (mut replicas, mut regions) = (None, None);
+    loop {
+        let property = name(&mut parser)?;
+        parser.expect_token(&Token::Eq)?;
+        let value = parser.next_token();
+        let text = match &value.token {
+            Token::Number(text, _) | Token::SingleQuotedString(text) => text.clone(),
+            _ => return parser.expected("a number or a text in single quotes", value),
+        };
+        match property.as_str() {
+            "replicas" => replicas = Some(parse_replicas(&text)?),
+            "regions" => regions = Some(parse_regions(&text)?),
+            other => return Err(ParserError::ParserError(format!("a table has no property '{other}'"))),
+        }
+        if !parser.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    parser.expect_token(&Token::RParen)?;
+    end(&mut parser)?;
+    Ok(OwnStatement::AlterTable { table, replicas, regions })
+}
+
+/// Copies and regions in the OPTIONS of CREATE EXTERNAL TABLE; one copy anywhere where they say nothing.
+pub fn table_options(options: &HashMap<String, String>) -> Result<(u32, Vec<String>)> {
+    let (mut replicas, mut regions) = (1, vec![]);
+    let wrong = |error: ParserError| Error::user(format!("OPTIONS: {error}"));
+    for (name, value) in options {
+        // DataFusion's parser puts its own prefix before names without one.
+        match name.trim_start_matches("format.") {
+            "replicas" => replicas = parse_replicas(value).map_err(wrong)?,
+            "regions" => regions = parse_regions(value).map_err(wrong)?,
+            other => return Err(Error::user(format!("CREATE EXTERNAL TABLE has no option '{other}': there are replicas and regions"))),
+        }
+    }
+    Ok((replicas, regions))
+}
+
+/// How many copies a table's files have: 1 to [`limits::REPLICAS_MAX`].
+pub fn parse_replicas(text: &str) -> Result<u32, ParserError> {
+    let wrong = || ParserError::ParserError(format!("replicas cannot be '{text}': a whole number from 1 to {}", limits::REPLICAS_MAX));
+    text.trim().parse().ok().filter(|replicas| (1..=limits::REPLICAS_MAX).contains(replicas)).ok_or_else(wrong)
+}
+
+/// Region labels between commas; none in an empty text.
+pub fn parse_regions(text: &str) -> Result<Vec<String>, ParserError> {
+    let mut regions: Vec<String> = text.split(',').map(|region| region.trim().to_string()).filter(|region| !region.is_empty()).collect();
+    regions.sort();
+    regions.dedup();
+    match regions.iter().find(|region| !valid_name(region)) {
+        Some(region) => Err(ParserError::ParserError(format!("'{region}' is no region: lower-case letters, digits, '-' and '_'"))),
+        None => Ok(regions),
+    }
+}
+
+/// Node ids have dashes, which no plain identifier has: `node-1` need not be quoted here.
+fn node_name(parser: &mut Parser) -> Result<String, ParserError> {
+    let mut node = name(parser)?;
+    loop {
+        let next = parser.peek_token_no_skip();
+        match next.token {
+            Token::Minus => node.push('-'),
+            Token::Number(text, _) => node.push_str(&text),
+            Token::Word(word) if node.ends_with('-') => node.push_str(&word.value),
+            _ => return Ok(node),
+        }
+        parser.next_token_no_skip();
+    }
+}
+
+fn table_name(parser: &mut Parser) -> Result<TableReference, ParserError> {
+    let mut names = vec![name(parser)?];
+    while parser.consume_token(&Token::Period) {
+        names.push(name(parser)?);
+    }
+    match <[String; 1]>::try_from(names) {
+        Ok([table]) => Ok(TableReference::bare(table)),
+        Err(names) => match names.as_slice() {
+            [schema, table] => Ok(TableReference::partial(schema.as_str(), table.as_str())),
+            [catalog, schema, table] => Ok(TableReference::full(catalog.as_str(), schema.as_str(), table.as_str())),
+            _ => Err(ParserError::ParserError(format!("a table name of {} parts", names.len()))),
+        },
+    }
+}
+
+fn end(parser: &mut Parser) -> Result<(), ParserError> {
+    while parser.consume_token(&Token::SemiColon) {}
+    let rest = parser.next_token();
+    if rest.token == Token::EOF { Ok(()) } else { parser.expected("the end of the statement", rest) }
 }
 
 /// A name as DataFusion resolves it: lower case unless it is quoted.
@@ -119,6 +243,32 @@ mod tests {
             parse("UNCACHE TABLE s.t COLUMNS (a)").unwrap(),
             Some(cache(CacheAction::Drop, TableReference::partial("s", "t"), &["a"]))
         );
+    }
+
+    #[test]
+    fn tables_and_nodes_are_altered() {
+        let alter = |replicas, regions: Option<&[&str]>| {
+            let regions = regions.map(|regions| regions.iter().map(ToString::to_string).collect());
+            Some(OwnStatement::AlterTable { table: TableReference::partial("s", "t"), replicas, regions })
+        };
+        assert_eq!(parse("ALTER TABLE s.t SET (replicas = 2)").unwrap(), alter(Some(2), None));
+        assert_eq!(parse("alter table S.T set (regions = 'us, eu', REPLICAS = '3');").unwrap(), alter(Some(3), Some(&["eu", "us"])));
+        assert_eq!(parse("ALTER TABLE s.t SET (regions = '')").unwrap(), alter(None, Some(&[])));
+        let node = |node: &str, drain| Some(OwnStatement::AlterNode { node: node.into(), drain });
+        assert_eq!(parse("ALTER NODE node-2 DRAIN").unwrap(), node("node-2", true));
+        assert_eq!(parse("alter node eu-west-1a_7 resume;").unwrap(), node("eu-west-1a_7", false));
+        assert_eq!(parse("ALTER NODE 'node-2' RESUME").unwrap(), node("node-2", false));
+        for sql in [
+            "ALTER TABLE t SET (replicas = 0)",
+            "ALTER TABLE t SET (replicas = 'many')",
+            "ALTER TABLE t SET (regions = 'E U')",
+            "ALTER TABLE t SET (colour = 1)",
+            "ALTER TABLE t ADD COLUMN x INT",
+            "ALTER NODE n",
+            "ALTER VIEW v",
+        ] {
+            assert!(parse(sql).unwrap_err().to_string().contains("write ALTER TABLE"), "{sql}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Listing is cheap and happens before each heartbeat; a footer is parsed once per file version.
 
 use crate::catalog::footer;
-use crate::control::{UnreadableFile, VolumeFile, now_ms};
+use crate::control::{Replica, UnreadableFile, VolumeFile, now_ms};
 use crate::limits;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -24,6 +24,7 @@ pub struct Inventory {
     checksums: HashMap<FileVersion, String>,
     files: Vec<VolumeFile>,
     unreadable: Vec<UnreadableFile>,
+    replicas: Vec<Replica>,
     epoch: u64,
     listed_at_ms: u64,
 }
@@ -42,6 +43,10 @@ impl Inventory {
     pub fn files(&self) -> &[VolumeFile] {
         &self.files
     }
+    /// Copies of other nodes' files, as of the last listing.
+    pub fn replicas(&self) -> &[Replica] {
+        &self.replicas
+    }
     /// Files of the last listing that are no Parquet files.
     pub fn unreadable(&self) -> &[UnreadableFile] {
         &self.unreadable
@@ -51,10 +56,13 @@ impl Inventory {
         self.listed_at_ms
     }
 
-    /// Lists the volumes again, parses footers of new versions and hashes the content of `wanted` files (`volume/path`).
+    /// Lists the volumes again, parses footers of new versions and hashes the content of `wanted` files (`volume/path`), at most
+    /// [`limits::HASHED_BYTES_A_BEAT`] and one file more in one call. `replicas` are the copies that the node keeps.
     /// Blocking: call it off the async threads.
-    pub fn refresh(&mut self, wanted: &HashSet<String>) {
+    pub fn refresh(&mut self, wanted: &HashSet<String>, mut replicas: Vec<Replica>) {
         let listed_at_ms = now_ms();
+        replicas.sort_by(|a, b| (&a.volume, &a.checksum).cmp(&(&b.volume, &b.checksum)));
+        let mut hashed_bytes = 0;
         let mut versions = vec![];
         for (volume, root) in &self.volumes {
             let mut found = vec![];
@@ -76,7 +84,9 @@ impl Inventory {
             match &known {
                 Ok(file) => {
                     let mut file = file.clone();
-                    if wanted.contains(&format!("{}/{}", file.volume, file.path)) && !self.checksums.contains_key(&version) {
+                    let asked = !wanted.is_empty() && wanted.contains(&format!("{}/{}", file.volume, file.path));
+                    if asked && hashed_bytes < limits::HASHED_BYTES_A_BEAT && !self.checksums.contains_key(&version) {
+                        hashed_bytes += file.facts.size_bytes;
                         match content_checksum(&self.volumes[&version.0].join(&version.1)) {
                             Ok(checksum) => drop(self.checksums.insert(version.clone(), checksum)),
                             Err(error) => tracing::warn!(path = file.path, %error, "content could not be hashed"),
@@ -94,8 +104,9 @@ impl Inventory {
         }
         self.checksums.retain(|version, _| parsed.contains_key(version));
         self.parsed = parsed;
-        if self.epoch == 0 || files != self.files || unreadable != self.unreadable {
+        if self.epoch == 0 || files != self.files || unreadable != self.unreadable || replicas != self.replicas {
             self.epoch += 1;
+            self.replicas = replicas;
             self.files = files;
             self.unreadable = unreadable;
         }

@@ -1,10 +1,13 @@
 //! The worker role: serves the files of its volumes, runs fragments over them, and reports to its coordinator.
 
 pub mod fault;
+pub mod files;
 pub mod inventory;
+pub mod load;
 pub mod memory;
 pub mod plan_check;
 pub mod registration;
+pub mod replicas;
 pub mod service;
 pub mod store;
 
@@ -36,6 +39,8 @@ pub struct WorkerNode {
     stores: Arc<store::RestrictedStores>,
     kernels: KernelRuntime,
     channels: ClusterChannels,
+    replicas: replicas::Replicas,
+    load: load::Load,
 }
 
 impl WorkerNode {
@@ -83,7 +88,9 @@ impl WorkerNode {
             Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
         let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
-        Ok(Self { config, runtime, stores, kernels: KernelRuntime::new(kernels), channels })
+        let replicas = replicas::Replicas::new(config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
+        let kernels = KernelRuntime::new(kernels);
+        Ok(Self { config, runtime, stores, kernels, channels, replicas, load: load::Load::default() })
     }
 
     /// What the node calls its card, or why it has none.
@@ -179,7 +186,7 @@ pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()>
     let node = Arc::new(WorkerNode::open(config)?);
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
-    let served = service::serve(node, listener, stopped);
+    let served = service::serve(node.clone(), listener, stopped);
     tokio::pin!(served);
     tokio::select! {
         result = &mut served => result,
@@ -189,6 +196,11 @@ pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()>
             Err(error) => Err(Error::bug(format!("the registration task ended: {error}"))),
         },
         () = shutdown => {
+            // The coordinator is told first, so that no query is placed here any more; what runs here ends in peace.
+            tokio::select! {
+                () = node.load.leave() => {}
+                result = &mut served => return result,
+            }
             // Receivers gone means that both tasks have ended already.
             let _ = stop.send(true);
             match tokio::time::timeout(std::time::Duration::from_secs(5), served).await {

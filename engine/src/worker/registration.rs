@@ -3,11 +3,12 @@
 use super::WorkerNode;
 use super::inventory::Inventory;
 use crate::control::client::ControlClient;
-use crate::control::{Heartbeat, PROTOCOL_VERSION, Register};
+use crate::control::{Heartbeat, PROTOCOL_VERSION, Register, now_ms};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -40,6 +41,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             cpu_threads: if config.cpu_threads > 0 { config.cpu_threads } else { super::service::default_threads() },
             device: node.device_text(),
             incarnation: incarnation.clone(),
+            volumes: config.volumes.keys().cloned().collect(),
         };
         match client.register(&register).await {
             Ok(registered) => {
@@ -74,13 +76,15 @@ async fn beat(
     let mut told_columns = None;
     loop {
         let asked = wanted.clone();
-        let kernels = node.kernels.clone();
+        let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
         let listing = tokio::task::spawn_blocking(move || {
-            inventory.refresh(&asked);
-            (inventory, kernels.cached_columns())
+            inventory.refresh(&asked, replicas.list());
+            (inventory, kernels.cached_columns(), free_bytes(&volumes))
         });
-        let (listed, cached_columns) = listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
+        let (listed, cached_columns, free_bytes) =
+            listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
         inventory = listed;
+        let leaving = node.load.is_leaving();
         let changed = acknowledged != inventory.epoch();
         let heartbeat = Heartbeat {
             node_id: node.config.node_id.clone(),
@@ -92,6 +96,12 @@ async fn beat(
             device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
             unreadable: inventory.unreadable().to_vec(),
+            replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
+            failed_copies: node.replicas.failures(),
+            free_bytes,
+            running_tasks: node.load.running_tasks(),
+            leaving,
+            sent_at_ms: Some(now_ms()),
         };
         match client.heartbeat(&heartbeat).await {
             Ok(answer) if answer.register_again => return Ok(inventory),
@@ -99,12 +109,27 @@ async fn beat(
                 acknowledged = answer.acknowledged_epoch;
                 told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
+                node.replicas.follow(answer.orders);
+                if leaving {
+                    node.load.told_coordinator();
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the coordinator does not answer; registering again");
                 return Ok(inventory);
             }
         }
-        tokio::time::sleep(limits::HEARTBEAT_INTERVAL).await;
+        let wait = tokio::time::sleep(limits::HEARTBEAT_INTERVAL);
+        tokio::select! {
+            () = wait => {}
+            // That is news which does not wait.
+            () = node.load.asked_to_leave(), if !leaving => {}
+        }
     }
+}
+
+/// Free bytes on the disk of each volume; a disk that does not say is left out.
+fn free_bytes(volumes: &BTreeMap<String, PathBuf>) -> BTreeMap<String, u64> {
+    let free = |root: &PathBuf| rustix::fs::statvfs(root).ok().map(|disk| disk.f_bavail.saturating_mul(disk.f_frsize));
+    volumes.iter().filter_map(|(volume, root)| Some((volume.clone(), free(root)?))).collect()
 }

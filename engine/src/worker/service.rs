@@ -3,6 +3,8 @@
 //! Two runtimes: connections, keepalive and heartbeats live on the caller's (I/O) runtime; fragments run on a second one, so that a
 //! fragment that saturates every core does not make the node look dead.
 
+use super::files::FileService;
+use super::load::{Load, TaskBody};
 use super::{WorkerNode, incoming, plan_check};
 use crate::config::BowshotOptions;
 use crate::control::{TOKEN_HEADER, secrets_equal};
@@ -11,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
+use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion_distributed::{
@@ -33,7 +36,8 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
     let handle = cpu.handle();
     let worker = library_worker(node.clone())?;
     let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
-    let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone() });
+    let load = node.load.clone();
+    let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone(), load: load.clone() });
     let token: Arc<str> = node.config.cluster_token.as_str().into();
     let check_token = move |request: tonic::Request<()>| {
         let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
@@ -45,6 +49,8 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
             ))
         }
     };
+    let files = FlightServiceServer::new(FileService::new(node.clone()));
+    let files = tonic::service::interceptor::InterceptedService::new(files, check_token.clone());
     let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
     let result = Server::builder()
         .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
@@ -53,6 +59,7 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         .initial_connection_window_size(32 << 20)
         .layer(layer)
         .add_service(service)
+        .add_service(files)
         .serve_with_incoming_shutdown(incoming(listener), async move {
             // A closed channel means that the worker is ending too.
             let _ = stopped.wait_for(|stop| *stop).await;
@@ -121,13 +128,13 @@ async fn drop_dead_tasks(worker: Worker) {
 struct HopService<S> {
     inner: S,
     cpu: tokio::runtime::Handle,
+    load: Load,
 }
 
 impl<S, B> tower::Service<http::Request<B>> for HopService<S>
 where
-    S: tower::Service<http::Request<B>> + Clone + Send + 'static,
+    S: tower::Service<http::Request<B>, Response = http::Response<tonic::body::Body>> + Clone + Send + 'static,
     S::Future: Send + 'static,
-    S::Response: Send + 'static,
     S::Error: Send + 'static,
     B: Send + 'static,
 {
@@ -144,12 +151,17 @@ where
         if !path.ends_with("/ExecuteTask") && !path.ends_with("/CoordinatorChannel") {
             return Box::pin(self.inner.call(request));
         }
+        // The coordinator's channel is open for as long as its task runs.
+        let task = path.ends_with("/CoordinatorChannel").then(|| self.load.task());
         // What the handler spawns must land on the CPU runtime too.
         let _entered = self.cpu.enter();
         let running = self.cpu.spawn(self.inner.call(request));
         Box::pin(async move {
             match running.await {
-                Ok(result) => result,
+                Ok(result) => result.map(|response| match task {
+                    Some(task) => response.map(|body| TaskBody::over(body, task)),
+                    None => response,
+                }),
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The CPU runtime is shutting down: the connection goes with it.
                 Err(_) => std::future::pending().await,

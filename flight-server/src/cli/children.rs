@@ -4,7 +4,7 @@
 //! `kill -9`. In the ordinary case the pipe is closed on purpose, and a child that does not end in time is killed.
 
 use crate::error::{Error, Result};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,6 +18,8 @@ const LOG_LINES_SHOWN: usize = 15;
 /// A running child.
 pub struct ChildProcess {
     name: String,
+    arguments: Vec<String>,
+    variables: Vec<(String, String)>,
     log: PathBuf,
     child: Child,
 }
@@ -28,22 +30,25 @@ impl ChildProcess {
     /// # Errors
     /// When the log cannot be written or the process not be started.
     pub fn start(name: &str, arguments: &[String], variables: &[(&str, String)], log: PathBuf) -> Result<Self> {
-        let own = std::env::current_exe().map_err(|source| Error::file("find", Path::new("this program"), source))?;
-        let output = File::create(&log).map_err(|source| Error::file("create", &log, source))?;
-        let errors = output.try_clone().map_err(|source| Error::file("open", &log, source))?;
-        let child = Command::new(&own)
-            .args(arguments)
-            .arg("--exit-with-parent")
-            .envs(variables.iter().map(|(name, value)| (*name, value)))
-            .stdin(Stdio::piped())
-            .stdout(output)
-            .stderr(errors)
-            // Ctrl-C reaches the whole group of a terminal; the children are to be ended in order instead.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
-            .map_err(|source| Error::file("start", &own, source))?;
-        Ok(Self { name: name.to_string(), log, child })
+        // What an earlier demo wrote is not this one's.
+        File::create(&log).map_err(|source| Error::file("create", &log, source))?;
+        let variables: Vec<_> = variables.iter().map(|(name, value)| (name.to_string(), value.clone())).collect();
+        let child = spawn(arguments, &variables, &log)?;
+        Ok(Self { name: name.to_string(), arguments: arguments.to_vec(), variables, log, child })
+    }
+
+    /// Starts it again after it has ended, with the same arguments and the same log.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_again(&mut self) -> Result<()> {
+        self.child = spawn(&self.arguments, &self.variables, &self.log)?;
+        Ok(())
+    }
+
+    /// Name for people.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The end of the child, if it has come.
@@ -71,6 +76,11 @@ impl ChildProcess {
         Error::Child { name: self.name.clone(), problem: problem.to_string(), last_lines }
     }
 
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Tells the child to end, without waiting.
     pub fn tell_to_end(&mut self) {
         drop(self.child.stdin.take());
@@ -85,4 +95,22 @@ impl ChildProcess {
             eprintln!("{} cannot be ended: {error}", self.name);
         }
     }
+}
+
+fn spawn(arguments: &[String], variables: &[(String, String)], log: &Path) -> Result<Child> {
+    let own = std::env::current_exe().map_err(|source| Error::file("find", Path::new("this program"), source))?;
+    let output = OpenOptions::new().append(true).open(log).map_err(|source| Error::file("open", log, source))?;
+    let errors = output.try_clone().map_err(|source| Error::file("open", log, source))?;
+    Command::new(&own)
+        .args(arguments)
+        .arg("--exit-with-parent")
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::piped())
+        .stdout(output)
+        .stderr(errors)
+        // Ctrl-C reaches the whole group of a terminal; the children are to be ended in order instead.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(|source| Error::file("start", &own, source))
 }

@@ -1,6 +1,6 @@
 //! `bowshot demo`: a cluster of real processes on this machine, TPC-H in it, one query, and the addresses to connect to.
 
-use super::demo_cluster::{Cluster, ClusterPlan};
+use super::demo_cluster::{Cluster, ClusterPlan, count};
 use super::signals;
 use crate::error::{Error, Result};
 use crate::shell::{Client, Execution, Format, Look};
@@ -16,6 +16,8 @@ use tonic::Code;
 const WORKERS_MAX: u16 = 32;
 /// Lets the workers' first inventories arrive before a table without files is taken as an error.
 const TABLES_DEADLINE: Duration = Duration::from_secs(60);
+/// Copies of all files must be there within this time.
+const COPIES_DEADLINE: Duration = Duration::from_secs(600);
 /// Names the program that `--check` runs, with its arguments; address and data folder are appended.
 const CHECK_COMMAND: &str = "BOWSHOT_DEMO_CHECK_COMMAND";
 /// Tells that program which kernels the demo was asked for.
@@ -61,6 +63,9 @@ pub struct DemoArguments {
     /// Number of workers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=i64::from(WORKERS_MAX)))]
     workers: u16,
+    /// Copies of every file, on different nodes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=16))]
+    replicas: u16,
     /// Folder of the demo; the volume of each worker is DIR/<node>/.
     #[arg(long, value_name = "DIR", default_value = ".bowshot/demo")]
     data: PathBuf,
@@ -86,6 +91,12 @@ pub struct DemoArguments {
 /// # Errors
 /// When the cluster does not come up or the query fails.
 pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
+    if arguments.replicas > arguments.workers {
+        return Err(Error::config(format!(
+            "--replicas {} needs as many workers: there are {}, --workers sets how many",
+            arguments.replicas, arguments.workers
+        )));
+    }
     let check = match arguments.check {
         true => Some(check_command()?),
         false => None,
@@ -105,14 +116,16 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
         started = Cluster::start(plan) => started?,
         () = &mut stopped => return Err(Error::Interrupted),
     };
+    let plan = cluster.plan().clone();
     let outcome = tokio::select! {
-        outcome = use_cluster(&arguments, cluster.plan().clone(), client, check, started) => outcome,
+        outcome = use_cluster(&arguments, plan, client, check, started) => outcome,
+        error = cluster.supervise() => Err(error),
         () = &mut stopped => Err(Error::Interrupted),
     };
     let stay = outcome.is_ok() && !arguments.check && !arguments.once;
     let outcome = match stay {
         true => tokio::select! {
-            error = cluster.server_ended() => Err(error),
+            error = cluster.supervise() => Err(error),
             () = &mut stopped => outcome,
         },
         false => outcome,
@@ -129,7 +142,10 @@ async fn use_cluster(
     check: Option<Vec<String>>,
     started: Instant,
 ) -> Result<ExitCode> {
-    create_tables(&mut client).await?;
+    create_tables(&mut client, arguments.replicas).await?;
+    if arguments.replicas > 1 {
+        wait_for_copies(&mut client, arguments.replicas).await?;
+    }
     eprintln!("ready after {:.1} s", started.elapsed().as_secs_f64());
     if let Some(command) = check {
         return run_check(&command, &plan, arguments.kernel).await;
@@ -146,13 +162,38 @@ async fn use_cluster(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn create_tables(client: &mut Client) -> Result<()> {
+async fn create_tables(client: &mut Client, replicas: u16) -> Result<()> {
     run_until_there(client, "CREATE SCHEMA IF NOT EXISTS tpch").await?;
     for table in tpch::TABLES {
-        let sql = format!("CREATE OR REPLACE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'");
+        let sql = format!(
+            "CREATE OR REPLACE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/' OPTIONS ('replicas' '{replicas}')"
+        );
         run_until_there(client, &sql).await?;
     }
     Ok(())
+}
+
+/// Waits until every file has as many copies as it should.
+async fn wait_for_copies(client: &mut Client, replicas: u16) -> Result<()> {
+    let sql = format!(
+        "SELECT count(*) FROM (SELECT table_name, path FROM system.files WHERE state = 'live' GROUP BY table_name, path, size_bytes HAVING count(*) < {replicas}) missing"
+    );
+    let deadline = Instant::now() + COPIES_DEADLINE;
+    let mut told = false;
+    loop {
+        let missing = count(client, &sql).await?;
+        if missing == 0 {
+            eprintln!("every file has {replicas} copies");
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(Error::config(format!("{missing} file(s) have fewer than {replicas} copies; the workers' logs tell why")));
+        }
+        if !std::mem::replace(&mut told, true) {
+            eprintln!("making copies of {missing} files …");
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
 }
 
 /// Runs a command; while what it names is not there yet, again and again up to a deadline.

@@ -21,6 +21,8 @@ const SERVER_DEADLINE: Duration = Duration::from_secs(60);
 const WORKER_DEADLINE: Duration = Duration::from_secs(120);
 const WORKER_DEADLINE_PER_SCALE: Duration = Duration::from_secs(300);
 const POLL_EVERY: Duration = Duration::from_millis(200);
+/// A worker that ended is started again after this time.
+const RESTART_AFTER: Duration = Duration::from_secs(2);
 
 /// What the cluster is made of.
 #[derive(Debug, Clone)]
@@ -164,19 +166,27 @@ impl Cluster {
         self.workers.iter_mut().try_for_each(ChildProcess::check_running)
     }
 
-    /// Waits until the server ends, which it should not. A worker that ends is told once: the cluster goes on without it, and somebody
-    /// may have killed it to see just that.
-    pub async fn server_ended(&mut self) -> Error {
-        let mut told = vec![false; self.workers.len()];
+    /// Watches over the processes until the server ends, which it should not. A worker that ends is started again after a moment: somebody may
+    /// have killed it to see what happens.
+    pub async fn supervise(&mut self) -> Error {
+        let mut again_at: Vec<Option<Instant>> = vec![None; self.workers.len()];
         loop {
             if let Err(error) = self.server.check_running() {
                 return error;
             }
-            for (worker, told) in self.workers.iter_mut().zip(&mut told) {
-                if let Err(error) = worker.check_running()
-                    && !std::mem::replace(told, true)
-                {
-                    eprintln!("{error}\nthe cluster goes on; tables that lie on that node alone cannot be read");
+            for (worker, again_at) in self.workers.iter_mut().zip(&mut again_at) {
+                match *again_at {
+                    None if worker.has_ended() => {
+                        eprintln!("{} has ended; it starts again in {} s", worker.name(), RESTART_AFTER.as_secs());
+                        *again_at = Some(Instant::now() + RESTART_AFTER);
+                    }
+                    Some(at) if Instant::now() >= at => {
+                        *again_at = None;
+                        if let Err(error) = worker.start_again() {
+                            eprintln!("{error}");
+                        }
+                    }
+                    _ => {}
                 }
             }
             tokio::time::sleep(POLL_EVERY).await;
@@ -212,7 +222,7 @@ impl Cluster {
         let deadline = Instant::now() + WORKER_DEADLINE + WORKER_DEADLINE_PER_SCALE.mul_f64(self.plan.scale);
         loop {
             self.check_running()?;
-            let joined = count_workers(client).await?;
+            let joined = count(client, "SELECT count(*) FROM system.nodes WHERE role = 'worker'").await?;
             if joined >= i64::from(self.plan.workers) {
                 return Ok(());
             }
@@ -225,8 +235,11 @@ impl Cluster {
     }
 }
 
-async fn count_workers(client: &mut Client) -> Result<i64> {
-    let sql = "SELECT count(*) FROM system.nodes WHERE role = 'worker'";
+/// The one number that a query returns.
+///
+/// # Errors
+/// When the query fails.
+pub async fn count(client: &mut Client, sql: &str) -> Result<i64> {
     let batches = client.start(sql).await?.all().await?;
     let count = batches.first().and_then(|batch| {
         let counts = batch.column(0).as_primitive_opt::<Int64Type>()?;

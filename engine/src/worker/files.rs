@@ -1,0 +1,203 @@
+//! Files of a worker for other nodes: one Flight action that streams the bytes of a file of a volume.
+//!
+//! Only what the inventory lists can be read, originals and replicas: a stranger with the token gets no other file of the machine. The caller checks
+//! the content against the hash it expects.
+
+use super::WorkerNode;
+use crate::control::REPLICA_FOLDER;
+use crate::error::{Error, ErrorClass, Result};
+use crate::fragment::transport::ClusterChannels;
+use crate::limits;
+use arrow_flight::flight_service_client::FlightServiceClient;
+use arrow_flight::flight_service_server::FlightService;
+use arrow_flight::{
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
+    PutResult, SchemaResult, Ticket,
+};
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use serde::{Deserialize, Serialize};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::{Code, Request, Response, Status, Streaming};
+use url::Url;
+
+/// Action type of [`ReadFile`].
+pub const READ_FILE: &str = "bowshot.read_file";
+
+/// Asks for all bytes of a file; answered by messages of up to [`limits::FILE_MESSAGE_BYTES`].
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadFile {
+    /// Volume of the worker.
+    pub volume: String,
+    /// Path below it.
+    pub path: String,
+}
+
+/// Answers [`ReadFile`]; every other Flight call is refused. Sits behind the worker's token check.
+pub struct FileService {
+    node: Arc<WorkerNode>,
+    sending: Arc<Semaphore>,
+}
+
+impl FileService {
+    /// Serves the volumes of `node`.
+    pub fn new(node: Arc<WorkerNode>) -> Self {
+        Self { node, sending: Arc::new(Semaphore::new(limits::FILES_SENT_MAX)) }
+    }
+
+    fn find(&self, asked: &ReadFile) -> Result<PathBuf, Status> {
+        let node = &self.node.config.node_id;
+        let Some(root) = self.node.config.volumes.get(&asked.volume) else {
+            return Err(Status::not_found(format!("node {node} serves no volume '{}'", asked.volume)));
+        };
+        let path = Path::new(&asked.path);
+        let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
+        let hidden = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(['.', '_']));
+        let parquet = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+        if !plain || !parquet || (hidden && path.parent() != Some(Path::new(REPLICA_FOLDER))) {
+            return Err(Status::permission_denied(format!(
+                "node {node} gives away Parquet files of its volumes only, not '{}'",
+                asked.path
+            )));
+        }
+        // A link must not lead out of the volume.
+        let inside = |real: &Path| root.canonicalize().is_ok_and(|root| real.starts_with(root));
+        match root.join(path).canonicalize() {
+            Ok(real) if inside(&real) => Ok(real),
+            Ok(_) => Err(Status::permission_denied(format!("'{}' leads out of volume '{}' of node {node}", asked.path, asked.volume))),
+            Err(error) => Err(Status::not_found(format!("node://{node}/{}/{} cannot be read: {error}", asked.volume, asked.path))),
+        }
+    }
+}
+
+/// A file that is being sent.
+struct Sending {
+    file: tokio::fs::File,
+    name: String,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Sending {
+    async fn next(mut self) -> Result<Option<(arrow_flight::Result, Self)>, Status> {
+        let mut part = Vec::with_capacity(limits::FILE_MESSAGE_BYTES);
+        let read = (&mut self.file).take(limits::FILE_MESSAGE_BYTES as u64).read_to_end(&mut part).await;
+        match read.map_err(|error| Status::unavailable(format!("{} cannot be read: {error}", self.name)))? {
+            0 => Ok(None),
+            _ => Ok(Some((arrow_flight::Result { body: part.into() }, self))),
+        }
+    }
+}
+
+fn refused<T>() -> Result<Response<T>, Status> {
+    Err(Status::unimplemented("this is a Bowshot worker: clients talk to the server's Flight SQL port"))
+}
+
+#[tonic::async_trait]
+impl FlightService for FileService {
+    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
+    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
+    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
+    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
+    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
+    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
+
+    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let action = request.into_inner();
+        if action.r#type != READ_FILE {
+            return Err(Status::unimplemented(format!("a worker has no action '{}'", action.r#type)));
+        }
+        let asked: ReadFile = serde_json::from_slice(&action.body)
+            .map_err(|error| Status::invalid_argument(format!("{READ_FILE} has a malformed body: {error}")))?;
+        let turn = self.sending.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted(format!(
+                "node {} sends {} files already: try again",
+                self.node.config.node_id,
+                limits::FILES_SENT_MAX
+            ))
+        })?;
+        let path = self.find(&asked)?;
+        let name = format!("node://{}/{}/{}", self.node.config.node_id, asked.volume, asked.path);
+        let file = tokio::fs::File::open(&path).await.map_err(|error| Status::not_found(format!("{name} cannot be opened: {error}")))?;
+        let parts = futures::stream::try_unfold(Sending { file, name, _turn: turn }, Sending::next);
+        Ok(Response::new(Box::pin(parts)))
+    }
+
+    async fn handshake(&self, _: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+        refused()
+    }
+    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
+        refused()
+    }
+    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
+        refused()
+    }
+    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
+        refused()
+    }
+    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
+        refused()
+    }
+    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        refused()
+    }
+    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        refused()
+    }
+    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
+        refused()
+    }
+    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
+        refused()
+    }
+}
+
+/// The bytes of a file as they arrive.
+pub struct FileParts {
+    parts: Streaming<arrow_flight::Result>,
+    from: String,
+}
+
+impl FileParts {
+    /// The next part; `None` at the end.
+    ///
+    /// # Errors
+    /// When the sender or the way to it fails, or is silent for too long.
+    pub async fn next(&mut self) -> Result<Option<Bytes>> {
+        let next = tokio::time::timeout(limits::KEEPALIVE_INTERVAL + limits::KEEPALIVE_TIMEOUT, self.parts.message()).await;
+        match next {
+            Ok(message) => Ok(message.map_err(|status| failed(&self.from, &status))?.map(|part| part.body)),
+            Err(_) => Err(Error::retry(format!("{} has stopped sending", self.from))),
+        }
+    }
+}
+
+/// Reads a file of another node's volume.
+///
+/// # Errors
+/// When the node cannot be reached or refuses.
+pub async fn read(channels: &ClusterChannels, url: &Url, volume: &str, path: &str) -> Result<FileParts> {
+    let from = format!("{url}: {volume}/{path}");
+    let channel = channels.channel(url).await.map_err(|lost| Error::retry(lost.to_string()))?;
+    let asked = ReadFile { volume: volume.into(), path: path.into() };
+    let body = serde_json::to_vec(&asked).map_err(|error| Error::bug(error.to_string()))?;
+    let mut client = FlightServiceClient::new(channel).max_decoding_message_size(limits::DATA_MESSAGE_BYTES_MAX);
+    let call = client.do_action(Request::new(Action { r#type: READ_FILE.into(), body: body.into() }));
+    let parts = match tokio::time::timeout(limits::CONTROL_CALL_TIMEOUT, call).await {
+        Ok(answer) => answer.map_err(|status| failed(&from, &status))?.into_inner(),
+        Err(_) => return Err(Error::retry(format!("{from}: no answer"))),
+    };
+    Ok(FileParts { parts, from })
+}
+
+fn failed(from: &str, status: &Status) -> Error {
+    let class = match status.code() {
+        Code::PermissionDenied => ErrorClass::Denied,
+        Code::NotFound => ErrorClass::NotFound,
+        _ => ErrorClass::Retry,
+    };
+    Error::new(class, format!("{from}: {}", status.message()))
+}
