@@ -1,8 +1,8 @@
 //! Which nodes are there, how long ago each was heard, and what their volumes hold.
 //!
-//! [`Membership`] is what planning needs to know; [`Heartbeats`] knows it from the workers' own reports. Time is tokio's, so that a test
-//! can let ten seconds of silence pass at once.
+//! [`Membership`] is what planning needs to know; [`Heartbeats`] knows it from the workers' own reports.
 
+use super::clock::Clock;
 use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, VolumeFile, now_ms};
 use crate::error::{Error, Result};
 use crate::limits;
@@ -12,8 +12,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 use url::Url;
 
 /// Which nodes there are and what they hold. Workers report to the coordinator ([`Heartbeats`]); whoever watches a cluster manager or a gossip
@@ -48,6 +47,8 @@ pub trait Membership: Send + Sync {
 pub enum NodeState {
     /// Heard within the last three seconds.
     Live,
+    /// Registered, but has not said yet what it holds.
+    Joining,
     /// Silent for more than three seconds, or its data path just failed: takes no new fragments.
     Suspect,
     /// It said that it is about to end: takes no new fragments, those it has run on.
@@ -60,6 +61,7 @@ impl std::fmt::Display for NodeState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Live => "live",
+            Self::Joining => "joining",
             Self::Suspect => "suspect",
             Self::Leaving => "leaving",
             Self::Dead => "dead",
@@ -197,6 +199,8 @@ impl Node {
             NodeState::Suspect
         } else if self.leaving {
             NodeState::Leaving
+        } else if self.epoch == 0 {
+            NodeState::Joining
         } else {
             NodeState::Live
         }
@@ -206,6 +210,7 @@ impl Node {
 /// All nodes that ever registered in this coordinator's life.
 #[derive(Default)]
 pub struct Heartbeats {
+    clock: Clock,
     nodes: RwLock<HashMap<String, Node>>,
     wanted_checksums: RwLock<HashSet<String>>,
     orders: RwLock<HashMap<String, Orders>>,
@@ -213,6 +218,11 @@ pub struct Heartbeats {
 }
 
 impl Heartbeats {
+    /// Nobody yet, by this clock.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, ..Default::default() }
+    }
+
     /// Takes a worker in, or a new life of one.
     pub fn register(&self, register: Register, observed: Option<SocketAddr>) -> Result<()> {
         let url = Url::parse(&register.address).map_err(|error| {
@@ -223,7 +233,7 @@ impl Heartbeats {
             let another_life = known.register.incarnation != register.incarnation;
             // Two processes with one id would serve each other's placements. A restarted node takes over its id at once when it comes
             // from the same address, because its predecessor cannot hold that port any more.
-            if another_life && known.state(Instant::now()) == NodeState::Live && known.register.address != register.address {
+            if another_life && known.state(self.clock.now()) == NodeState::Live && known.register.address != register.address {
                 return Err(Error::user(format!(
                     "node id '{}' is already in use by the live worker at {} (pid {}): give each worker its own node_id",
                     register.node_id, known.register.address, known.register.pid
@@ -235,7 +245,7 @@ impl Heartbeats {
             url,
             volumes: register.volumes.as_slice().into(),
             observed,
-            heard: Instant::now(),
+            heard: self.clock.now(),
             tripped: None,
             leaving: false,
             running_tasks: 0,
@@ -265,7 +275,7 @@ impl Heartbeats {
         let room = limits::REPLICA_ORDERS_MAX.saturating_sub(failed.len());
         failed.extend(beat.failed_copies.into_iter().take(room).map(|failure| (beat.node_id.clone(), failure)));
         drop(failed);
-        node.heard = Instant::now();
+        node.heard = self.clock.now();
         node.leaving = beat.leaving;
         node.running_tasks = beat.running_tasks;
         node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
@@ -298,7 +308,7 @@ impl Heartbeats {
 impl Membership for Heartbeats {
     fn trip(&self, node_id: &str) {
         if let Some(node) = self.nodes.write().get_mut(node_id) {
-            let now = Instant::now();
+            let now = self.clock.now();
             // Several queries that fail at once are one failure.
             if node.tripped.is_some_and(|trip| now < trip.at + trip.wait) {
                 return;
@@ -311,7 +321,7 @@ impl Membership for Heartbeats {
     }
 
     fn live(&self) -> Vec<LiveNode> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let nodes = self.nodes.read();
         let mut live: Vec<_> = nodes.values().filter(|node| node.state(now) == NodeState::Live).map(live_node).collect();
         live.sort_by(|a, b| a.node_id.cmp(&b.node_id));
@@ -319,7 +329,7 @@ impl Membership for Heartbeats {
     }
 
     fn inventories(&self) -> BTreeMap<String, Inventory> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let nodes = self.nodes.read();
         let inventory = |node: &Node| Inventory {
             state: node.state(now),
@@ -343,7 +353,7 @@ impl Membership for Heartbeats {
     }
 
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let nodes = self.nodes.read();
         let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
         alive.map(|node| (node.register.node_id.clone(), node.cached_columns.clone())).collect()
@@ -365,7 +375,7 @@ impl Membership for Heartbeats {
         let deadline = Instant::now() + wait;
         loop {
             let behind: Vec<String> = {
-                let now = Instant::now();
+                let now = self.clock.now();
                 let nodes = self.nodes.read();
                 nodes
                     .iter()
@@ -393,7 +403,7 @@ impl Membership for Heartbeats {
     }
 
     fn nodes(&self) -> Vec<NodeInfo> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let nodes = self.nodes.read();
         let mut all: Vec<_> = nodes
             .values()

@@ -9,6 +9,7 @@ use crate::error::{Result, from_datafusion};
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::operators::exact_aggregates::exact_aggregates;
+use crate::operators::window_keys::SortByAllWindowKeys;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
@@ -34,7 +35,11 @@ fn storeless_runtime() -> Result<Arc<datafusion::execution::runtime_env::Runtime
 impl BaseState {
     /// DataFusion's defaults over a runtime without stores, with exact aggregates.
     pub fn new() -> Result<Self> {
-        let mut state = SessionStateBuilder::new().with_default_features().with_runtime_env(storeless_runtime()?).build();
+        let mut state = SessionStateBuilder::new()
+            .with_default_features()
+            .with_runtime_env(storeless_runtime()?)
+            .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
+            .build();
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }

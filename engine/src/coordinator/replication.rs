@@ -13,14 +13,14 @@
 //! Copies never go to a region that their table is not allowed in, and originals are never deleted.
 
 use super::CoordinatorInner;
+use super::clock::Clock;
 use super::membership::{Inventory, NodeState};
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::control::{FetchReplica, Orders};
 use crate::limits;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A copy: node, volume, checksum.
 type CopyKey = (String, String, String);
@@ -40,6 +40,7 @@ pub struct Decision {
 
 /// Decides, and remembers what must not be decided anew each second.
 pub struct Replicator {
+    clock: Clock,
     /// How long a silent node is waited for before its copies count as lost.
     grace: Duration,
     started: Instant,
@@ -83,10 +84,11 @@ struct Step<'a> {
 
 impl Replicator {
     /// Waits for `grace` before a silent node's copies are made elsewhere.
-    pub fn new(grace: Duration) -> Self {
+    pub fn new(grace: Duration, clock: Clock) -> Self {
         Self {
             grace,
-            started: Instant::now(),
+            started: clock.now(),
+            clock,
             settled: false,
             seen: BTreeMap::new(),
             chosen: HashSet::new(),
@@ -99,12 +101,12 @@ impl Replicator {
     pub fn failed(&mut self, node: &str, volume: &str, checksum: &str) {
         let key = (node.to_string(), volume.to_string(), checksum.to_string());
         self.chosen.remove(&key);
-        self.failed.insert(key, Instant::now());
+        self.failed.insert(key, self.clock.now());
     }
 
     /// Compares what there is with what there should be.
     pub fn decide(&mut self, snapshot: &Snapshot, there: &BTreeMap<String, Inventory>) -> Decision {
-        let now = Instant::now();
+        let now = self.clock.now();
         for (node, inventory) in there {
             self.seen.insert(node.clone(), (now, inventory.clone()));
         }
@@ -327,7 +329,7 @@ fn regions_text(table: &Table) -> String {
 
 /// Decides once a second until the coordinator is gone.
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
-    let mut replicator = Replicator::new(grace);
+    let mut replicator = Replicator::new(grace, Clock::default());
     let mut told = HashSet::new();
     loop {
         tokio::time::sleep(limits::REPLICATION_INTERVAL).await;

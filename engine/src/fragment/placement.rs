@@ -143,6 +143,7 @@ impl View<'_> {
             let Some(&node) = self.by_id.get(&**node_id) else {
                 reasons.push(match inventory.state {
                     NodeState::Live => format!("node {node_id} failed during this query"),
+                    NodeState::Joining => format!("node {node_id} has just started and is about to report its files"),
                     NodeState::Leaving => format!("node {node_id} is shutting down"),
                     _ => format!("node {node_id} is silent"),
                 });

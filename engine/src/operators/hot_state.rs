@@ -79,7 +79,8 @@ fn to_batch(found: &Found, shapes: &[StateShape], schema: &SchemaRef) -> Result<
             StateShape::CountAndSum(at) => {
                 let (values, counts) = values(groups, at)?;
                 let sum = integers(values, counts, &wanted(1, &columns))?;
-                columns.push(Arc::new(UInt64Array::from(counts.to_vec())));
+                // A group without values has no count either: DataFusion takes one that is there for that of an average.
+                columns.push(Arc::new(counts.iter().map(|&count| (count > 0).then_some(count)).collect::<UInt64Array>()));
                 columns.push(sum);
             }
             StateShape::FloatSum(at) => columns.push(Arc::new(float_sums(groups, at)?.0)),

@@ -15,4 +15,5 @@ pub mod replay;
 pub mod row_group_reader;
 pub mod subquery_value;
 pub mod translate;
+pub mod window_keys;
 pub mod yielding;

@@ -1,0 +1,73 @@
+//! Sorts below windows by all partition keys, constant ones too.
+//!
+//! Where a filter holds a partition key at one value, DataFusion leaves the key out of the sort below the window: the rows are in order without
+//! it. That they are is known to the coordinator alone. A worker sees the window over rows from the network, of which nothing is known, finds
+//! the key missing in their order, and refuses the plan.
+//!
+//! ```text
+//!   WindowAggExec: PARTITION BY [d_qoy, brand]         WindowAggExec: PARTITION BY [d_qoy, brand]
+//!     SortExec: [brand]                         ──►      SortExec: [d_qoy, brand]
+//!       FilterExec: d_qoy = 1                              FilterExec: d_qoy = 1
+//! ```
+
+use arrow::compute::SortOptions;
+use datafusion::common::Result;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::physical_expr::window::WindowExpr;
+use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
+use std::sync::Arc;
+
+/// The rule; the last one before a plan is spread.
+#[derive(Debug)]
+pub struct SortByAllWindowKeys;
+
+impl PhysicalOptimizerRule for SortByAllWindowKeys {
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let sorted = plan.transform_up(|node| match constant_keys(&node) {
+            Some((window, input)) => {
+                let sort = sorted_by_all_keys(window, input);
+                Ok(match sort {
+                    Some(sort) => Transformed::yes(replace_children_if_necessary(node.clone(), vec![sort])?),
+                    None => Transformed::no(node),
+                })
+            }
+            None => Ok(Transformed::no(node)),
+        })?;
+        Ok(sorted.data)
+    }
+
+    fn name(&self) -> &str {
+        "sort_by_all_window_keys"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// The window and its input, if the node is a window with a partition key that is constant there.
+fn constant_keys(node: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn WindowExpr>, &Arc<dyn ExecutionPlan>)> {
+    let (windows, input) = match (node.downcast_ref::<BoundedWindowAggExec>(), node.downcast_ref::<WindowAggExec>()) {
+        (Some(bounded), _) => (bounded.window_expr(), bounded.input()),
+        (None, Some(whole)) => (whole.window_expr(), whole.input()),
+        (None, None) => return None,
+    };
+    // All windows of one node have the same keys.
+    let window = windows.first()?;
+    let known = input.equivalence_properties();
+    window.partition_by().iter().any(|key| known.is_expr_constant(key).is_some()).then_some((window, input))
+}
+
+fn sorted_by_all_keys(window: &Arc<dyn WindowExpr>, input: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
+    let keys = window.partition_by().iter().map(|key| PhysicalSortExpr::new(key.clone(), SortOptions::default()));
+    let order = LexOrdering::new(keys.chain(window.order_by().iter().cloned()))?;
+    // A sort that is there already is replaced.
+    let below = input.downcast_ref::<SortExec>().filter(|sort| sort.fetch().is_none()).map_or(input, |sort| sort.input());
+    let partitions = below.output_partitioning().partition_count();
+    Some(Arc::new(SortExec::new(order, below.clone()).with_preserve_partitioning(partitions > 1)))
+}
