@@ -1,12 +1,14 @@
 """Compares answers of Bowshot, fetched through ADBC, with DuckDB's over the same Parquet files.
 
-Integers, decimals, dates and strings must be equal; doubles within 1e-9 relative. Rows are compared in order where the query orders
-them, as sorted lists where it does not (ties under ORDER BY are broken by comparing sorted lists too).
+Integers, decimals, dates and strings must be equal; doubles within 1e-9 relative. `difference` compares rows as sorted lists;
+`difference_in_order` holds them to the query's ORDER BY and LIMIT too, and leaves free only what these leave open.
 """
 
+import dataclasses
 import datetime
 import decimal
 import glob
+import json
 import math
 import os
 import re
@@ -78,6 +80,78 @@ def difference(ours, theirs):
         for column, (a, b) in enumerate(zip(mine, peer)):
             if not same_average(a, b):
                 return f"row {number}, column {column}: {a!r} against {b!r}"
+    return None
+
+
+@dataclasses.dataclass
+class Expected:
+    """DuckDB's answer without the query's LIMIT, as runs of rows that its ORDER BY does not tell apart."""
+
+    runs: list
+    limit: int | None
+
+    def count(self):
+        rows = sum(len(run) for run in self.runs)
+        return rows if self.limit is None else min(rows, self.limit)
+
+
+def expected_in_order(peer, sql):
+    """Asks DuckDB for everything that `sql` would answer without its LIMIT, and for the keys of its ORDER BY beside every row."""
+    [(text,)] = peer.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    tree = json.loads(text)
+    node = tree["statements"][0]["node"]
+    names = [column[0] for column in peer.execute(f"SELECT * FROM ({sql}) LIMIT 0").description]
+    limit, places, added = None, [], []
+    for modifier in node["modifiers"]:
+        if modifier["type"] == "LIMIT_MODIFIER":
+            assert modifier["offset"] is None, sql
+            limit = modifier["limit"]["value"]["value"]
+        elif modifier["type"] == "ORDER_MODIFIER":
+            for order in modifier["orders"]:
+                key = order["expression"]
+                if key["class"] == "CONSTANT":
+                    places.append(key["value"]["value"] - 1)
+                elif key["class"] == "COLUMN_REF" and len(key["column_names"]) == 1 and key["column_names"][0] in names:
+                    places.append(names.index(key["column_names"][0]))
+                else:
+                    places.append(len(names) + len(added))
+                    added.append({**key, "alias": f"order_key_{len(added)}"})
+    node["modifiers"] = [modifier for modifier in node["modifiers"] if modifier["type"] != "LIMIT_MODIFIER"]
+    node["select_list"] += added
+    [(unlimited,)] = peer.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
+    runs, last = [], None
+    for row in peer.execute(unlimited).fetchall():
+        keys = [row[place] for place in places]
+        if last is None or not all(same_value(a, b) for a, b in zip(keys, last)):
+            runs.append([])
+        runs[-1].append(row[: len(names)])
+        last = keys
+    return Expected(runs, limit)
+
+
+def difference_in_order(ours, expected):
+    """None when the answers agree, else a sentence about the first difference. Within a run of equal keys any order is right, and where
+    LIMIT cuts a run any of its rows, each as often as it is there."""
+    if len(ours) != expected.count():
+        return f"{len(ours)} rows against {expected.count()}"
+    start = 0
+    for run in expected.runs:
+        mine = ours[start : start + len(run)]
+        found = difference(mine, run) if len(mine) == len(run) else outside(mine, run)
+        if found:
+            return f"from row {start} on, where {len(run)} have equal keys: {found}"
+        start += len(run)
+    return None
+
+
+def outside(ours, theirs):
+    """None when each of our rows is one of theirs, a row of its own, else a sentence about one that is not."""
+    left = list(theirs)
+    for mine in ours:
+        match = next((number for number, peer in enumerate(left) if len(mine) == len(peer) and all(map(same_average, mine, peer))), None)
+        if match is None:
+            return f"{mine!r} is not among theirs"
+        left.pop(match)
     return None
 
 
