@@ -36,13 +36,15 @@ FILES_OF_A_SMALL_TABLE, FILES_OF_A_LARGE_TABLE, LARGE_ROWS = 5, 10, 100_000
 IN_RANGES = {"store_sales", "inventory"}
 # A new number when files are made otherwise: kept ones are then made again.
 LAYOUT = 1
-QUERY_SECONDS = 300
+# The slowest, q72, joins in the order in which it is written: minutes at scale 1 on two cores.
+QUERY_SECONDS = 900
 # What both engines are asked instead, as (pattern, replacement, how often). A quotient of decimals is a decimal of limited digits here and
 # a double in DuckDB; where a query multiplies or sums quotients the lost digits grow, so the quotient is of doubles for both.
 REWRITES = {
     "q58": [(r"(\w\w_item_rev)/\(\(", r"CAST(\1 AS DOUBLE)/((", 3)],
     "q61": [(r"cast\(promotions AS decimal\(15,4\)\)/", "CAST(promotions AS DOUBLE)/", 1)],
     "q66": [(r"sum\((\w{3}_sales)/w_warehouse_sq_ft\)", r"sum(CAST(\1 AS DOUBLE)/w_warehouse_sq_ft)", 12)],
+    "q83": [(r"\((\w\w_item_qty)\*1\.0000\)/", r"CAST(\1 AS DOUBLE)/", 3)],
 }
 # Queries that fail today, with what their error says. One that passes or fails otherwise is to be taken off or changed here.
 AVERAGE_OF_NOTHING = "attempt to divide by zero"
