@@ -7,6 +7,7 @@ as KNOWN says.
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import functools
 import itertools
@@ -124,8 +125,9 @@ def start(data, folder, nodes):
     workers = [cluster.Node(node, {"data": data / node}, regions[place % 2], kernel_device="off") for place, node in enumerate(nodes)]
     running = cluster.Cluster(folder, workers, default_schema="tpcds")
     try:
-        for table in TABLES:
-            running.create_table(f"tpcds.{table}", f"node://*/data/{table}/")
+        # All at once: each waits for the next heartbeat of the workers.
+        with concurrent.futures.ThreadPoolExecutor(len(TABLES)) as pool:
+            list(pool.map(lambda table: running.create_table(f"tpcds.{table}", f"node://*/data/{table}/"), TABLES))
     except BaseException:
         running.end()
         raise
