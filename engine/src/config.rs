@@ -15,6 +15,10 @@ pub struct CoordinatorConfig {
     pub listen: SocketAddr,
     /// Secret that every node of the cluster shares; at least 16 characters.
     pub cluster_token: String,
+    /// Certificates for the traffic with workers. Required where `listen` is not on loopback.
+    pub cluster_tls: ClusterTlsConfig,
+    /// Goes without `cluster_tls` there: rows and the token travel unencrypted. Default false.
+    pub insecure_cluster: bool,
     /// Region of the coordinator itself: where final results are merged.
     pub region: String,
     /// Schema of unqualified table names in new sessions.
@@ -34,6 +38,8 @@ impl Default for CoordinatorConfig {
             data_dir: PathBuf::from(".bowshot/coordinator"),
             listen: SocketAddr::from(([127, 0, 0, 1], 47472)),
             cluster_token: String::new(),
+            cluster_tls: ClusterTlsConfig::default(),
+            insecure_cluster: false,
             region: "local".into(),
             default_schema: "public".into(),
             storage: vec![],
@@ -80,10 +86,14 @@ pub struct WorkerConfig {
     pub listen: SocketAddr,
     /// `host:port` to tell others when it differs from `listen` (address translation, containers).
     pub advertise: Option<String>,
-    /// Control address of the coordinator, `http://host:port`.
+    /// Control address of the coordinator, `https://host:port`; `http://` without `cluster_tls`.
     pub coordinator: String,
     /// Secret that every node of the cluster shares.
     pub cluster_token: String,
+    /// Certificates for the traffic with other nodes. Required where `listen` or `coordinator` is not on loopback.
+    pub cluster_tls: ClusterTlsConfig,
+    /// Goes without `cluster_tls` there: rows and the token travel unencrypted. Default false.
+    pub insecure_cluster: bool,
     /// Named folders that hold this node's Parquet files.
     pub volumes: BTreeMap<String, PathBuf>,
     /// Extra buckets of this node; those of the coordinator arrive at registration.
@@ -118,6 +128,8 @@ impl Default for WorkerConfig {
             advertise: None,
             coordinator: "http://127.0.0.1:47472".into(),
             cluster_token: String::new(),
+            cluster_tls: ClusterTlsConfig::default(),
+            insecure_cluster: false,
             volumes: BTreeMap::new(),
             storage: vec![],
             memory_bytes: 0,
@@ -131,6 +143,19 @@ impl Default for WorkerConfig {
             faults: vec![],
         }
     }
+}
+
+/// A node's identity in the cluster, as files in PEM form; all three or none. They are looked at again every few seconds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClusterTlsConfig {
+    /// The node's certificate, intermediate ones after it. Its DNS names must hold `<node id>.node.bowshot` and `<region>.region.bowshot`
+    /// of a worker, `coordinator.role.bowshot` of the coordinator; its extended key usage, if any, both server and client.
+    pub certificate: Option<PathBuf>,
+    /// The private key of the certificate.
+    pub key: Option<PathBuf>,
+    /// The authorities, one of which must have signed every other node's certificate. Two while one replaces the other.
+    pub ca: Option<PathBuf>,
 }
 
 /// A bucket and how to reach it. Secrets never appear in plans, logs or results.

@@ -18,6 +18,7 @@
 //! What this crate must not know: client protocols, users' passwords, terminals.
 
 pub mod catalog;
+pub mod cluster_tls;
 pub mod config;
 pub mod control;
 pub mod coordinator;
@@ -33,7 +34,7 @@ pub mod system;
 pub mod worker;
 
 pub use bowshot_kernels::{AdapterReport, adapters, machine};
-pub use config::{BowshotOptions, CoordinatorConfig, KernelChoice, QueryConfig, StorageConfig, WorkerConfig};
+pub use config::{BowshotOptions, ClusterTlsConfig, CoordinatorConfig, KernelChoice, QueryConfig, StorageConfig, WorkerConfig};
 pub use coordinator::Coordinator;
 pub use coordinator::membership::{NodeInfo, NodeState};
 pub use coordinator::observer::{QuerySummary, TaskRecord};

@@ -63,6 +63,26 @@ pub const REPLICAS_MAX: u32 = 16;
 
 /// TCP connect to another node.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// TLS handshake with another node, in either direction: some round trips and signatures, however slow the way.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Handshakes that a port runs at once. More wait in the system's queue: slow callers take one each, for as long as they may.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Accepted connections that wait for the service to take them; it takes them at once.
+pub const CONNECTIONS_READY_MAX: usize = 64;
+/// Wait after a connection that could not be accepted.
+pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Refused connections are told of at most this often.
+pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
+/// Reads, of a kilobyte at most, of what a refused caller sent before it sees the refusal.
+pub const REFUSED_READS_MAX: usize = 64;
+/// How often a node looks whether its certificates were replaced; new ones are taken when two looks found the same.
+pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
+/// Largest file of certificates or a key: hundreds of authorities.
+pub const CERTIFICATE_BYTES_MAX: u64 = 1 << 20;
+/// A certificate with less than this left is told of: enough for somebody on holiday.
+pub const CERTIFICATE_END_NOTICE: Duration = Duration::from_secs(14 * 24 * 3600);
+/// How often it is.
+pub const CERTIFICATE_END_REPEAT: Duration = Duration::from_secs(24 * 3600);
 /// HTTP/2 keepalive between nodes: a stopped process is noticed after interval + timeout.
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a keepalive ping may stay unanswered.

@@ -1,14 +1,16 @@
 //! Worker side of the control channel.
 
 use super::{HEARTBEAT, Heartbeat, HeartbeatAnswer, REGISTER, Register, Registered, TOKEN_HEADER};
+use crate::cluster_tls::{self, COORDINATOR_NAME, ClusterTls};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use arrow_flight::Action;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::sync::Arc;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request};
 
 /// A connection to the coordinator's control port that re-connects by itself.
@@ -16,12 +18,14 @@ pub struct ControlClient {
     client: FlightServiceClient<Channel>,
     token: MetadataValue<Ascii>,
     coordinator: String,
+    /// Whether the coordinator ever answered: certificates were right then, and may be again.
+    answered: bool,
 }
 
 impl ControlClient {
-    /// Prepares a connection; nothing is sent yet.
-    pub fn new(coordinator: &str, token: &str) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(coordinator.to_string())
+    /// Prepares a connection, with `tls` to whoever can prove to be the coordinator; nothing is sent yet.
+    pub fn new(coordinator: &str, token: &str, tls: Option<Arc<ClusterTls>>) -> Result<Self> {
+        let endpoint = cluster_tls::connect::endpoint(coordinator)
             .map_err(|error| Error::user(format!("coordinator address '{coordinator}' is not a URL like http://host:47472: {error}")))?
             .connect_timeout(limits::CONNECT_TIMEOUT)
             .timeout(limits::CONTROL_CALL_TIMEOUT)
@@ -29,8 +33,9 @@ impl ControlClient {
         let token = token
             .parse()
             .map_err(|_| Error::user("cluster_token has characters that cannot travel in a header: use letters and digits"))?;
-        let client = FlightServiceClient::new(endpoint.connect_lazy()).max_encoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX);
-        Ok(Self { client, token, coordinator: coordinator.to_string() })
+        let channel = cluster_tls::connect_lazy(endpoint, tls, COORDINATOR_NAME);
+        let client = FlightServiceClient::new(channel).max_encoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX);
+        Ok(Self { client, token, coordinator: coordinator.to_string(), answered: false })
     }
 
     /// Introduces this worker.
@@ -47,8 +52,19 @@ impl ControlClient {
         let body = serde_json::to_vec(message).map_err(|error| Error::bug(format!("{action} cannot be encoded: {error}")))?;
         let mut request = Request::new(Action { r#type: action.to_string(), body: body.into() });
         request.metadata_mut().insert(TOKEN_HEADER, self.token.clone());
+        let answered = self.answered;
         let failed = |status: tonic::Status| {
             let class = match status.code() {
+                // Certificates are replaced while nodes run, so a refusal passes; a node that was never accepted has the wrong ones.
+                _ if cluster_tls::refusal(&status).is_some() => {
+                    if answered {
+                        ErrorClass::Retry
+                    } else {
+                        ErrorClass::Unauthenticated
+                    }
+                }
+                // The coordinator wants TLS, and this worker has none.
+                Code::PermissionDenied if !answered => ErrorClass::Unauthenticated,
                 Code::Unauthenticated => ErrorClass::Unauthenticated,
                 Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument | Code::Unimplemented => ErrorClass::User,
                 _ => ErrorClass::Retry,
@@ -61,6 +77,7 @@ impl ControlClient {
             .await
             .map_err(failed)?
             .ok_or_else(|| Error::retry(format!("coordinator {} gave an empty answer to {action}", self.coordinator)))?;
+        self.answered = true;
         serde_json::from_slice(&answer.body)
             .map_err(|error| Error::retry(format!("coordinator {} gave a malformed answer to {action}: {error}", self.coordinator)))
     }

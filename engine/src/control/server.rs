@@ -1,6 +1,7 @@
 //! Coordinator side of the control channel.
 
 use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
+use crate::cluster_tls::Peer;
 use crate::coordinator::membership::Heartbeats;
 use crate::limits;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
@@ -71,7 +72,7 @@ impl FlightService for ControlService {
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
         self.authenticate(&request)?;
-        let observed = request.remote_addr();
+        let peer = Peer::of(request.extensions())?.clone();
         let action = request.into_inner();
         match action.r#type.as_str() {
             REGISTER => {
@@ -85,10 +86,15 @@ impl FlightService for ControlService {
                         env!("CARGO_PKG_VERSION")
                     )));
                 }
-                self.membership.register(register, observed).map_err(|error| Status::already_exists(error.message()))?;
+                peer.check_register(&register)?;
+                self.membership.register(register, Some(peer.address)).map_err(|error| Status::already_exists(error.message()))?;
                 answer(&self.registered)
             }
-            HEARTBEAT => answer(&self.membership.heartbeat(body::<Heartbeat>(&action)?)),
+            HEARTBEAT => {
+                let heartbeat: Heartbeat = body(&action)?;
+                peer.check_node(&heartbeat.node_id)?;
+                answer(&self.membership.heartbeat(heartbeat))
+            }
             other => Err(Status::unimplemented(format!("no control action '{other}'"))),
         }
     }

@@ -12,6 +12,7 @@ pub mod replication;
 
 use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
+use crate::cluster_tls::{ClusterTls, incoming};
 use crate::config::CoordinatorConfig;
 use crate::control::Registered;
 use crate::control::server::ControlService;
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::session::Session;
-use crate::worker::{bind, check_token, incoming};
+use crate::worker::{bind, check_token};
 use admission::Admission;
 use membership::{Heartbeats, Membership, NodeInfo};
 use observer::QuerySummary;
@@ -65,6 +66,7 @@ impl Coordinator {
             // Mistakes are found at start, not by the first query.
             crate::worker::store::open_bucket(storage)?;
         }
+        let tls = ClusterTls::of_coordinator(&config)?;
         let mut store = CatalogStore::open(&config.data_dir)?;
         if !store.snapshot(None)?.schemas.contains_key(&config.default_schema) {
             store.create_schema(&config.default_schema)?;
@@ -76,7 +78,7 @@ impl Coordinator {
         let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
-            incoming(listener),
+            incoming(listener, tls.clone()),
             async move {
                 // A closed channel means that the coordinator is gone.
                 let _ = stopped.wait_for(|stop| *stop).await;
@@ -87,7 +89,7 @@ impl Coordinator {
                 tracing::error!(%error, "the control service ended");
             }
         });
-        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
+        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current(), tls)?;
         let inner = CoordinatorInner {
             membership,
             channels,
@@ -123,7 +125,7 @@ impl Coordinator {
             node_id: "coordinator".into(),
             role: "coordinator".into(),
             region: self.inner.config.region.clone(),
-            address: format!("http://{}", self.inner.control_address),
+            address: format!("{}://{}", self.inner.channels.scheme(), self.inner.control_address),
             observed_address: None,
             pid: std::process::id(),
             state: membership::NodeState::Live,

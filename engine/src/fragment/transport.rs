@@ -1,6 +1,7 @@
 //! Connections between nodes: one cached channel a node with timeouts and keepalive, the cluster token on every call, lost nodes named,
 //! and every byte that arrives booked on the task that sent it.
 
+use crate::cluster_tls::{self, ClusterTls, node_name};
 use crate::control::TOKEN_HEADER;
 use crate::coordinator::observer::QueryObserver;
 use crate::error::NodeLost;
@@ -22,7 +23,7 @@ use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tower::ServiceExt;
 use url::Url;
 
@@ -47,28 +48,43 @@ pub struct ClusterChannels {
     token: HeaderValue,
     /// Connections are driven by the I/O runtime: a CPU-bound fragment must not starve keepalive.
     io: tokio::runtime::Handle,
-    open: Arc<Mutex<HashMap<String, Channel>>>,
+    /// By URL, node id included: a channel is trusted as one node only.
+    open: Arc<Mutex<HashMap<Url, Channel>>>,
+    tls: Option<Arc<ClusterTls>>,
 }
 
 impl ClusterChannels {
-    /// Channels that carry `token`, driven by the runtime `io`.
-    pub fn new(token: &str, io: tokio::runtime::Handle) -> crate::error::Result<Self> {
+    /// Channels that carry `token`, driven by the runtime `io`, with `tls` to nodes that can prove their id.
+    pub fn new(token: &str, io: tokio::runtime::Handle, tls: Option<Arc<ClusterTls>>) -> crate::error::Result<Self> {
         let mut token = HeaderValue::from_str(token).map_err(|_| {
             crate::error::Error::user("cluster_token has characters that cannot travel in a header: use letters and digits")
         })?;
         token.set_sensitive(true);
-        Ok(Self { token, io, open: Arc::default() })
+        Ok(Self { token, io, open: Arc::default(), tls })
+    }
+
+    /// What this node shows to others and accepts from them; nothing where the cluster does without TLS.
+    pub fn tls(&self) -> Option<Arc<ClusterTls>> {
+        self.tls.clone()
+    }
+
+    /// Scheme of addresses of this cluster.
+    pub fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// A connection to the worker of this address, made or kept, that carries the token.
     pub(crate) async fn channel(&self, url: &Url) -> Result<BoxCloneSyncChannel, NodeLost> {
         let origin = url.origin().ascii_serialization();
-        let known = self.open.lock().get(&origin).cloned();
+        let known = self.open.lock().get(url).cloned();
         let channel = match known {
             Some(channel) => channel,
             None => {
                 let lost = |reason: String| NodeLost { node: node_of(url), fragment: None, reason };
-                let endpoint = Endpoint::from_shared(origin.clone())
+                if self.tls.is_none() && url.scheme() == "https" {
+                    return Err(lost(format!("its address is {origin}, but this node has no cluster_tls: set it here too")));
+                }
+                let endpoint = cluster_tls::connect::endpoint(&origin)
                     .map_err(|error| lost(format!("its address {origin} is invalid: {error}")))?
                     .connect_timeout(limits::CONNECT_TIMEOUT)
                     .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
@@ -77,13 +93,14 @@ impl ClusterChannels {
                     .initial_stream_window_size(8 << 20)
                     .initial_connection_window_size(32 << 20)
                     .tcp_nodelay(true);
-                let connecting = self.io.spawn(async move { endpoint.connect().await });
+                let (tls, name) = (self.tls.clone(), node_name(&node_of(url)));
+                let connecting = self.io.spawn(async move { cluster_tls::connect(endpoint, tls, &name).await });
                 let channel = match connecting.await {
                     Ok(Ok(channel)) => channel,
                     Ok(Err(error)) => return Err(lost(format!("{origin} cannot be reached: {}", innermost(&error)))),
                     Err(error) => return Err(lost(format!("connecting to {origin} was given up: {error}"))),
                 };
-                self.open.lock().insert(origin, channel.clone());
+                self.open.lock().insert(url.clone(), channel.clone());
                 channel
             }
         };
@@ -97,7 +114,7 @@ impl ClusterChannels {
 
     /// Forgets the channel of a node that failed: the next call connects anew.
     fn forget(&self, url: &Url) {
-        self.open.lock().remove(&url.origin().ascii_serialization());
+        self.open.lock().remove(url);
     }
 }
 

@@ -11,6 +11,7 @@ pub mod replicas;
 pub mod service;
 pub mod store;
 
+use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
@@ -47,6 +48,7 @@ impl WorkerNode {
     /// Checks the configuration and opens volumes, memory pool, kernels and stores. Nothing listens yet.
     pub fn open(config: WorkerConfig) -> Result<Self> {
         check_config(&config)?;
+        let tls = ClusterTls::of_worker(&config)?;
         let stores = Arc::new(store::RestrictedStores::default());
         for (volume, folder) in &config.volumes {
             stores.add_volume(volume, folder)?;
@@ -87,7 +89,7 @@ impl WorkerNode {
             Ok(model) => tracing::info!(?model, "kernels measured"),
             Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
-        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current())?;
+        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current(), tls)?;
         let replicas = replicas::Replicas::new(config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
         let kernels = KernelRuntime::new(kernels);
         Ok(Self { config, runtime, stores, kernels, channels, replicas, load: load::Load::default() })
@@ -172,11 +174,6 @@ pub async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpL
             _ => format!("the {what} cannot listen on {address}: {error}; choose another address with {setting}"),
         })
     })
-}
-
-/// Accepted connections with TCP_NODELAY: with Nagle's algorithm on, every small answer waits for a delayed acknowledgement (40 ms).
-pub fn incoming(listener: TcpListener) -> tonic::transport::server::TcpIncoming {
-    tonic::transport::server::TcpIncoming::from(listener).with_nodelay(Some(true))
 }
 
 /// Runs a worker until `shutdown` resolves. Returns early only with an error that no waiting would cure.

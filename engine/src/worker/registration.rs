@@ -23,7 +23,7 @@ pub async fn keep_registered(node: Arc<WorkerNode>, local: SocketAddr, mut stopp
 
 async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<()> {
     let config = &node.config;
-    let mut client = ControlClient::new(&config.coordinator, &config.cluster_token)?;
+    let mut client = ControlClient::new(&config.coordinator, &config.cluster_token, node.channels.tls())?;
     let authority = config.advertise.clone().unwrap_or_else(|| local.to_string());
     let incarnation = Uuid::new_v4().to_string();
     let mut inventory = Inventory::new(config.volumes.clone());
@@ -36,7 +36,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             version: env!("CARGO_PKG_VERSION").into(),
             node_id: config.node_id.clone(),
             region: config.region.clone(),
-            address: format!("http://{authority}/{}", config.node_id),
+            address: format!("{}://{authority}/{}", node.channels.scheme(), config.node_id),
             pid: std::process::id(),
             cpu_threads: if config.cpu_threads > 0 { config.cpu_threads } else { super::service::default_threads() },
             device: node.device_text(),

@@ -5,7 +5,9 @@
 
 use super::files::FileService;
 use super::load::{Load, TaskBody};
-use super::{WorkerNode, incoming, plan_check};
+use super::{WorkerNode, plan_check};
+use crate::cluster_tls::identity::CheckedCalls;
+use crate::cluster_tls::incoming;
 use crate::config::BowshotOptions;
 use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
@@ -57,10 +59,11 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
         .initial_stream_window_size(8 << 20)
         .initial_connection_window_size(32 << 20)
+        .layer(tower::layer::layer_fn(CheckedCalls::new))
         .layer(layer)
         .add_service(service)
         .add_service(files)
-        .serve_with_incoming_shutdown(incoming(listener), async move {
+        .serve_with_incoming_shutdown(incoming(listener, node.channels.tls()), async move {
             // A closed channel means that the worker is ending too.
             let _ = stopped.wait_for(|stop| *stop).await;
         })
