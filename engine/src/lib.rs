@@ -7,7 +7,8 @@
 //! 3. Each try freezes a [`Placement`](fragment::placement::Placement): the live nodes, and which of them holds which file now.
 //! 4. DataFusion plans physically; datafusion-distributed cuts fragments. Our leaf handler ([`fragment::leaf`]) gives every task the row
 //!    groups of its node's files, our route handler ([`fragment::route`]) pins task i to node i.
-//! 5. Fragments travel over channels ([`fragment::transport`]) that know timeouts, carry the cluster token, name lost nodes and count bytes.
+//! 5. Fragments travel over channels ([`fragment::transport`]) that know timeouts, carry the cluster token, name lost nodes and count
+//!    bytes; between machines both ends show a certificate ([`cluster_tls`]).
 //! 6. A worker ([`worker::service`]) checks the token and the plan ([`worker::plan_check`]), replaces partial aggregates by
 //!    [`HotAggregateExec`](operators::hot_aggregate::HotAggregateExec) and guards the head against panics.
 //! 7. The hot aggregate runs a kernel over cached chunks, or the replaced operator, and records which and why.

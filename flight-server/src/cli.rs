@@ -1,5 +1,6 @@
 //! The commands of the binary and their flags.
 
+mod certs;
 mod children;
 mod demo;
 mod demo_cluster;
@@ -44,6 +45,8 @@ enum Command {
     Explain(shell::ExplainArguments),
     /// Start a small cluster on this machine with TPC-H data and run a query.
     Demo(demo::DemoArguments),
+    /// Make certificates for the nodes of a cluster, from a development authority in a folder.
+    Certs(certs::CertsArguments),
     /// Show or check the settings.
     Config(ConfigArguments),
     /// Say what this machine brings to a worker: cores, memory and how fast it is read, cards and why they are not used.
@@ -99,6 +102,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         Command::Sql(sql) => shell::run(sql)?,
         Command::Explain(explain) => shell::explain(explain)?,
         Command::Demo(demo) => return block_on(demo::run(demo)),
+        Command::Certs(certs) => certs::run(&certs)?,
         Command::Config(ConfigArguments { command }) => {
             let layers = layers(Flags::default())?;
             match command {

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 /// A connection of ours, with the first bytes from the other side.
@@ -23,22 +24,24 @@ type Connection = TokioIo<BufReader<TlsStream<TcpStream>>>;
 /// The two sides do not accept each other. Waiting alone does not cure it, new certificates do.
 #[derive(Debug, thiserror::Error)]
 #[error("no trusted connection to {authority} as {name}: {reason}")]
-pub struct Refusal {
+struct Refusal {
     authority: String,
     name: String,
     reason: String,
 }
 
-/// The refusal behind an error of a channel, if that is what it was.
-pub fn refusal<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a Refusal> {
-    let mut cause = Some(error);
+/// Why the two sides do not accept each other, when that is what `status` of a call means.
+pub fn refusal(status: &Status) -> Option<String> {
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(status);
     while let Some(error) = cause {
-        if let Some(refusal) = error.downcast_ref() {
-            return Some(refusal);
+        if let Some(refusal) = error.downcast_ref::<Refusal>() {
+            return Some(refusal.to_string());
         }
         cause = error.source();
     }
-    None
+    // What a port with TLS answers to a caller without; see `accept`.
+    (status.code() == Code::PermissionDenied)
+        .then(|| "it wants TLS: set cluster_tls (certificate, key and ca) here too; `bowshot certs` makes them".into())
 }
 
 /// `endpoint` of a URL whose scheme may be https: tonic must not put a TLS of its own over ours.

@@ -65,7 +65,7 @@ impl ClusterTls {
         Ok(Some(Arc::new(Self { files, owner, current: RwLock::new(Arc::new(credentials)) })))
     }
 
-    /// The certificate of a coordinator, followed from here on.
+    /// The certificate of a coordinator.
     ///
     /// # Errors
     /// As [`Self::load`], and when there is none although other machines reach the coordinator.
@@ -74,10 +74,10 @@ impl ClusterTls {
         if tls.is_none() && !config.listen.ip().is_loopback() {
             admit_plain("coordinator", config.insecure_cluster, &format!("coordinator.listen is {}", config.listen))?;
         }
-        Ok(tls.inspect(Self::follow_files))
+        Ok(tls)
     }
 
-    /// The certificate of a worker, followed from here on.
+    /// The certificate of a worker.
     ///
     /// # Errors
     /// As [`Self::load`], and when there is none although other machines reach the worker, or it them.
@@ -95,7 +95,7 @@ impl ClusterTls {
                 admit_plain("worker", config.insecure_cluster, &exposed)?;
             }
         }
-        Ok(tls.inspect(Self::follow_files))
+        Ok(tls)
     }
 
     /// When the certificate in use ends, in seconds since the epoch.
@@ -107,8 +107,8 @@ impl ClusterTls {
         self.current.read().clone()
     }
 
-    /// Looks at the files every few seconds for as long as somebody uses the state.
-    fn follow_files(self: &Arc<Self>) {
+    /// Looks at the files every few seconds for as long as somebody uses the state. Needs a runtime.
+    pub fn follow_files(self: &Arc<Self>) {
         let weak = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut watch = Watch::default();

@@ -54,17 +54,12 @@ impl ControlClient {
         request.metadata_mut().insert(TOKEN_HEADER, self.token.clone());
         let answered = self.answered;
         let failed = |status: tonic::Status| {
-            let class = match status.code() {
+            if let Some(refusal) = cluster_tls::refusal(&status) {
                 // Certificates are replaced while nodes run, so a refusal passes; a node that was never accepted has the wrong ones.
-                _ if cluster_tls::refusal(&status).is_some() => {
-                    if answered {
-                        ErrorClass::Retry
-                    } else {
-                        ErrorClass::Unauthenticated
-                    }
-                }
-                // The coordinator wants TLS, and this worker has none.
-                Code::PermissionDenied if !answered => ErrorClass::Unauthenticated,
+                let class = if answered { ErrorClass::Retry } else { ErrorClass::Unauthenticated };
+                return Error::new(class, format!("coordinator {}: {refusal}", self.coordinator));
+            }
+            let class = match status.code() {
                 Code::Unauthenticated => ErrorClass::Unauthenticated,
                 Code::FailedPrecondition | Code::AlreadyExists | Code::InvalidArgument | Code::Unimplemented => ErrorClass::User,
                 _ => ErrorClass::Retry,

@@ -2,6 +2,7 @@
 
 use crate::config::Config;
 use crate::shell;
+use bowshot_engine::cluster_tls::{self, ClusterTls};
 use bowshot_engine::config::machine_memory_bytes;
 use bowshot_engine::{AdapterReport, adapters, machine};
 
@@ -36,6 +37,14 @@ pub fn run(config: &Config) {
             yes(adapter.has_wide_integers),
             yes(adapter.has_timestamps)
         );
+    }
+    let worker_certificate = config.worker.as_ref().map(ClusterTls::of_worker);
+    for (role, tls) in [("coordinator", Some(ClusterTls::of_coordinator(&config.coordinator))), ("worker", worker_certificate)] {
+        match tls {
+            Some(Ok(Some(tls))) => println!("certificate  of the {role}, valid until {}", cluster_tls::date(tls.valid_until())),
+            Some(Err(error)) => println!("certificate  {error}"),
+            Some(Ok(None)) | None => {}
+        }
     }
 }
 

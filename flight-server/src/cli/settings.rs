@@ -5,6 +5,7 @@ use crate::config::Layers;
 use crate::error::{Error, Result};
 use crate::shell::StandardOutput;
 use crate::tls;
+use bowshot_engine::cluster_tls::ClusterTls;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Prints every setting: `key = value  # origin`.
@@ -30,7 +31,9 @@ pub fn check(layers: &Layers) -> Result<()> {
     let config = layers.config()?;
     Authenticator::new(&config.auth, config.server.listen)?;
     tls::server_tls(&config.tls)?;
+    ClusterTls::of_coordinator(&config.coordinator)?;
     if let Some(worker) = &config.worker {
+        ClusterTls::of_worker(worker)?;
         super::worker::check_volumes(worker)?;
     }
     match layers.file() {
