@@ -119,13 +119,36 @@ class Process:
         return (self.cpu_seconds() - before) / (time.monotonic() - started)
 
 
+class Certificates:
+    """An authority in a folder, and what it issued: `bowshot certs`."""
+
+    def __init__(self, folder, nodes):
+        self.folder = pathlib.Path(folder)
+        self.said = self.issue(nodes)
+
+    def issue(self, nodes, *flags):
+        """Certificates for those of the nodes (and the coordinator) that have none yet. Gives what was printed."""
+        for node in nodes:
+            flags += ("--node", f"{node.node_id},region={node.region}")
+        return subprocess.run([BINARY, "certs", self.folder, *flags], capture_output=True, text=True, check=True, timeout=60).stdout
+
+    def path(self, name):
+        return self.folder / name
+
+    def settings(self, section, name):
+        """Variables that give a coordinator or worker the certificate `name`."""
+        files = {"CERTIFICATE": f"{name}.pem", "KEY": f"{name}.key", "CA": "ca.pem"}
+        return {f"BOWSHOT__{section.upper()}__CLUSTER_TLS__{key}": str(self.path(file)) for key, file in files.items()}
+
+
 class Cluster:
     """A running coordinator with its workers. Use it in a `with` statement."""
 
-    def __init__(self, folder, nodes, settings="", default_schema="public"):
-        """`settings` is TOML for the server's file, beside what the flags say."""
+    def __init__(self, folder, nodes, settings="", default_schema="public", tls=None):
+        """`settings` is TOML for the server's file, beside what the flags say; `tls` the `Certificates` of all nodes, if any."""
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self.tls = tls
         self.nodes = {node.node_id: node for node in nodes}
         self.port, self.http_port, self.control_port = free_port(), free_port(), free_port()
         self.uri = f"grpc://127.0.0.1:{self.port}"
@@ -137,23 +160,28 @@ class Cluster:
             "--control-listen", f"127.0.0.1:{self.control_port}", "--data-dir", self.folder / "coordinator", "--region", "eu",
             "--default-schema", default_schema, "--exit-with-parent",
         ]  # fmt: skip
-        self.server = Process("server", [BINARY, "server", *flags], {"BOWSHOT__COORDINATOR__CLUSTER_TOKEN": CLUSTER_TOKEN}, self.folder)
-        self.workers = {node_id: self._start_worker(node) for node_id, node in self.nodes.items()}
+        environment = {"BOWSHOT__COORDINATOR__CLUSTER_TOKEN": CLUSTER_TOKEN, **(tls.settings("coordinator", "coordinator") if tls else {})}
+        self.server = Process("server", [BINARY, "server", *flags], environment, self.folder)
+        self.workers = {node_id: self.start_worker(node) for node_id, node in self.nodes.items()}
         try:
             self.wait_ready()
         except BaseException:
             self.end()
             raise
 
-    def _start_worker(self, node):
+    def start_worker(self, node, port=None, tls=None, name=None, plain=False):
+        """A worker with the certificates of the cluster, or those of `tls`, and of these that of its own name, or `name`; or with none."""
+        tls = None if plain else tls or self.tls
+        scheme = "https" if tls else "http"
         flags = [
-            "--node-id", node.node_id, "--region", node.region, "--listen", f"127.0.0.1:{self.worker_ports[node.node_id]}",
-            "--coordinator", f"http://127.0.0.1:{self.control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
+            "--node-id", node.node_id, "--region", node.region, "--listen", f"127.0.0.1:{port or self.worker_ports[node.node_id]}",
+            "--coordinator", f"{scheme}://127.0.0.1:{self.control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
         ]  # fmt: skip
-        for name, path in node.volumes.items():
+        for volume, path in node.volumes.items():
             pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-            flags += ["--volume", f"{name}={path}"]
-        environment = {"BOWSHOT__WORKER__CLUSTER_TOKEN": CLUSTER_TOKEN, **node.environment}
+            flags += ["--volume", f"{volume}={path}"]
+        certificate = tls.settings("worker", name or node.node_id) if tls else {}
+        environment = {"BOWSHOT__WORKER__CLUSTER_TOKEN": CLUSTER_TOKEN, **certificate, **node.environment}
         if node.faults:
             environment["BOWSHOT__WORKER__FAULTS"] = "[" + ", ".join(f'"{fault}"' for fault in node.faults) + "]"
         return Process(node.node_id, [BINARY, "worker", *flags], environment, self.folder)

@@ -65,7 +65,7 @@ impl Files {
                     .filter(|(_, path)| path.is_none())
                     .map(|(name, _)| format!("{role}.cluster_tls.{name}"))
                     .collect();
-                Err(Error::user(format!("{} is not set: certificate, key and ca go together", missing.join(" and "))))
+                Err(Error::user(format!("certificate, key and ca go together: set {} too", missing.join(" and "))))
             }
         }
     }

@@ -241,3 +241,27 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(identity: Identity) -> Peer {
+        Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), identity: Some(Arc::new(identity)) }
+    }
+
+    #[test]
+    fn plans_come_from_the_coordinator_and_rows_go_to_members() {
+        let coordinator = peer(Identity { coordinator: true, ..Identity::default() });
+        let node = peer(Identity { nodes: vec!["node-1".into()], ..Identity::default() });
+        let nobody = peer(Identity { regions: vec!["eu".into()], ..Identity::default() });
+        let (plan, rows) = ("/worker.WorkerService/CoordinatorChannel", "/worker.WorkerService/ExecuteTask");
+        assert!(coordinator.check_call(plan).is_ok() && coordinator.check_call(rows).is_ok());
+        assert!(node.check_call(rows).is_ok());
+        for refused in [node.check_call(plan), nobody.check_call(plan), nobody.check_call(rows)] {
+            assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
+        }
+        let unknown = Peer::of(&http::Extensions::new()).unwrap_err();
+        assert_eq!(unknown.code(), tonic::Code::Internal);
+    }
+}

@@ -162,7 +162,7 @@ fn files_that_do_not_fit_are_refused_at_start_by_name() {
     refused(&files, &["worker.cluster_tls.ca", "ca.pem cannot be read"]);
 
     let half = ClusterTlsConfig { key: None, ..files.config() };
-    assert_refused(ClusterTls::load(&half, Owner::Coordinator).map(|_| ()), &["coordinator.cluster_tls.key is not set"]);
+    assert_refused(ClusterTls::load(&half, Owner::Coordinator).map(|_| ()), &["set coordinator.cluster_tls.key too"]);
     let upper = worker("node-1", "EU");
     assert_refused(files.try_load(upper).map(|_| ()), &["worker.region 'EU' cannot stand in a certificate"]);
 }

@@ -26,7 +26,7 @@ pub struct WorkerArguments {
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
     /// Control address of the coordinator.
-    #[arg(long, value_name = "http://HOST:PORT")]
+    #[arg(long, value_name = "http[s]://HOST:PORT")]
     coordinator: Option<String>,
     /// A named folder of Parquet files; may be given several times.
     #[arg(long = "volume", value_name = "NAME=PATH")]
