@@ -65,8 +65,11 @@ pub const REPLICAS_MAX: u32 = 16;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// TLS handshake with another node, in either direction: some round trips and signatures, however slow the way.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Handshakes that a port runs at once. More wait in the system's queue: slow callers take one each, for as long as they may.
+/// Handshakes that a port runs at once; more wait in the system's queue. Each takes some ten kilobytes.
 pub const HANDSHAKES_MAX: usize = 256;
+/// Those of one address: what is more is closed at once, so that no machine can take them all. Nodes behind one address share it,
+/// which is enough for hundreds: a handshake takes milliseconds.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
 /// Accepted connections that wait for the service to take them; it takes them at once.
 pub const CONNECTIONS_READY_MAX: usize = 64;
 /// Wait after a connection that could not be accepted.
@@ -130,3 +133,5 @@ pub const INVENTORY_WAIT: Duration = Duration::from_secs(15);
 pub const BUCKET_FILES_MAX: usize = 100_000;
 /// Views of one session.
 pub const SESSION_VIEWS_MAX: usize = 1_000;
+
+const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);

@@ -5,15 +5,16 @@ use super::{ClusterTls, reason};
 use crate::limits;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
@@ -34,6 +35,7 @@ pub fn incoming(listener: TcpListener, tls: Option<Arc<ClusterTls>>) -> impl Str
 
 async fn accept(listener: TcpListener, tls: Option<Arc<ClusterTls>>, ready: mpsc::Sender<io::Result<NodeConnection>>) {
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
+    let shares = Arc::new(Shares::default());
     let complaints = Arc::new(Complaints::default());
     loop {
         // The service is gone: so is its port, at once.
@@ -61,6 +63,10 @@ async fn accept(listener: TcpListener, tls: Option<Arc<ClusterTls>>, ready: mpsc
             }
             continue;
         };
+        let Some(share) = Share::take(&shares, address.ip()) else {
+            complaints.tell(address, "too many of its handshakes are under way");
+            continue;
+        };
         let (config, ready, complaints) = (tls.current().server.clone(), ready.clone(), complaints.clone());
         tokio::spawn(async move {
             let result = match tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, handshake(stream, address, config)).await {
@@ -72,19 +78,49 @@ async fn accept(listener: TcpListener, tls: Option<Arc<ClusterTls>>, ready: mpsc
                 Ok(connection) => drop(ready.send(Ok(connection)).await),
                 Err(problem) => complaints.tell(address, &problem),
             }
-            drop(permit);
+            drop((permit, share));
         });
     }
 }
 
 /// The next connection, once there is room for its handshake. Until then the system keeps what arrives, and refuses what is too much.
-async fn accept_one(
-    listener: &TcpListener,
-    handshakes: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, SocketAddr, tokio::sync::OwnedSemaphorePermit)> {
+async fn accept_one(listener: &TcpListener, handshakes: &Arc<Semaphore>) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
     let permit = handshakes.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, address) = listener.accept().await?;
     Ok((stream, address, permit))
+}
+
+/// Handshakes under way by the address they come from: one machine must not take all of them.
+type Shares = Mutex<HashMap<IpAddr, usize>>;
+
+/// A handshake under way.
+struct Share {
+    shares: Arc<Shares>,
+    address: IpAddr,
+}
+
+impl Share {
+    fn take(shares: &Arc<Shares>, address: IpAddr) -> Option<Self> {
+        let mut taken = shares.lock();
+        let count = taken.entry(address).or_default();
+        if *count >= limits::HANDSHAKES_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Self { shares: shares.clone(), address })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut taken = self.shares.lock();
+        if let Some(count) = taken.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                taken.remove(&self.address);
+            }
+        }
+    }
 }
 
 async fn handshake(stream: TcpStream, address: SocketAddr, config: Arc<ServerConfig>) -> Result<NodeConnection, String> {

@@ -11,10 +11,10 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::transport::Server;
 
 const TOKEN: &str = "cluster-token-of-the-tests";
@@ -273,8 +273,10 @@ async fn callers_that_say_nothing_hold_nobody_up() {
     let own = Authority::new("own");
     let (address, _files) = serve_coordinator(&own).await;
     let mut silent = vec![];
-    for _ in 0..20 {
-        silent.push(TcpStream::connect(&address).await.unwrap());
+    for _ in 0..limits::HANDSHAKES_MAX + 10 {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        silent.push(socket.connect(address.parse().unwrap()).await.unwrap());
     }
     // Half of a handshake.
     silent[0].write_all(&[0x16, 3, 1]).await.unwrap();
@@ -321,18 +323,18 @@ fn files_that_broke_leave_the_ones_before_in_use_and_are_told_of_once() {
     let files = worker_files(&own, "node-1");
     let tls = files.load(worker("node-1", "eu"));
     let (mut watch, before) = (Watch::default(), tls.current().digest);
-    let broken: [(&str, &dyn Fn(&Path)); 3] = [
-        ("certificate in PEM form", &|folder| std::fs::write(folder.join("node.pem"), "not a certificate").unwrap()),
-        ("not for node-1.node.bowshot", &|_| files.write(&[&own], own.issue(&worker_names("node-2", "eu"), 3600))),
-        ("ca.pem cannot be read", &|folder| std::fs::remove_file(folder.join("ca.pem")).unwrap()),
-    ];
-    for (words, damage) in broken {
-        damage(files.folder.path());
+    let mut refuse = |words: &str| {
         look_twice(&tls, &mut watch);
         let complaint = watch.complaint.clone().unwrap_or_default();
         assert!(complaint.contains(words), "'{words}' is not in: {complaint}");
         assert_eq!(tls.current().digest, before);
-    }
+    };
+    std::fs::write(files.path("node.pem"), "not a certificate").unwrap();
+    refuse("holds no certificate in PEM form");
+    files.write(&[&own], own.issue(&worker_names("node-2", "eu"), 3600));
+    refuse("not for node-1.node.bowshot");
+    std::fs::remove_file(files.path("ca.pem")).unwrap();
+    refuse("ca.pem cannot be read");
     files.write(&[&own], own.issue(&worker_names("node-1", "eu"), 7200));
     look_twice(&tls, &mut watch);
     assert!(watch.complaint.is_none() && tls.current().digest != before);
