@@ -71,7 +71,7 @@ def expected():
 
 
 @contextlib.contextmanager
-def numbers(folder, copies=1, faults=None):
+def numbers(folder, copies=1, faults=None, tls=False):
     """Three workers over `numbers`; file k lies on node k and on the next `copies - 1` nodes. `faults` by node id."""
     nodes = []
     for position in range(FILES):
@@ -80,7 +80,8 @@ def numbers(folder, copies=1, faults=None):
             write_numbers(volume, (position - copy) % FILES)
         node_id = f"node-{position + 1}"
         nodes.append(cluster.Node(node_id, {"data": volume}, faults=(faults or {}).get(node_id, [])))
-    with cluster.Cluster(folder / "cluster", nodes) as running:
+    certificates = cluster.Certificates(folder / "certificates", nodes) if tls else None
+    with cluster.Cluster(folder / "cluster", nodes, tls=certificates) as running:
         running.create_table("numbers", "node://*/data/numbers/")
         yield running
 
@@ -131,6 +132,19 @@ def test_worker_killed_mid_query(tmp_path, expected, shape, copies):
         else:
             assert "node-2" in outcome.error or "no live replica of" in outcome.error, outcome.error
             assert took < ERROR_SECONDS, f"{outcome.error} after {took:.1f} s"
+
+
+def test_worker_killed_mid_query_under_tls(tmp_path, expected):
+    """The end of an encrypted connection is another error than that of a plain one; the node is lost all the same."""
+    with numbers(tmp_path, 2, slow("node-1", "node-2", "node-3"), tls=True) as running:
+        outcome = Outcome(running, SHAPES["shuffle"], kernel="off")
+        time.sleep(1.5)
+        assert outcome.thread.is_alive(), f"the query was over before the kill: {outcome.error or 'with rows'}"
+        running.workers["node-2"].kill()
+        outcome.wait(3 * STOPPED_SECONDS)
+        assert outcome.rows == expected["shuffle"] if outcome.rows is not None else "node-2" in outcome.error, outcome.error
+        later = Outcome(running, SHAPES["shuffle"], kernel="off").wait(3 * STOPPED_SECONDS)
+        assert later.rows == expected["shuffle"], later.error
 
 
 @pytest.mark.parametrize("fault", ["panic-in-scan", "panic-in-head"])
