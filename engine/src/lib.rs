@@ -28,6 +28,7 @@ pub mod error;
 pub mod fragment;
 pub mod limits;
 pub mod operators;
+pub mod residency;
 pub mod result_types;
 pub mod session;
 pub mod statement;

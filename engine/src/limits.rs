@@ -90,6 +90,12 @@ pub const CERTIFICATE_END_REPEAT: Duration = Duration::from_secs(24 * 3600);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a keepalive ping may stay unanswered.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long a change of residency waits for the workers to hear of it: a few heartbeats.
+pub const POLICY_WAIT: Duration = Duration::from_secs(4);
+/// Tasks whose readers a worker keeps account of: far more than run at once on any machine.
+pub const TASKS_DECLARED_MAX: usize = 100_000;
+/// Largest request for a task's rows; one is some fifty bytes.
+pub const TASK_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Largest Arrow message between nodes.
 pub const DATA_MESSAGE_BYTES_MAX: usize = 64 << 20;
 

@@ -6,6 +6,7 @@ use crate::config::BowshotOptions;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
+use crate::residency::Reach;
 use crate::result_types::{plain_schema, plain_type};
 use crate::statement::own::{self, OwnStatement};
 use crate::statement::{cache_table, diagnosis, external_table, guard, rewrite};
@@ -186,7 +187,11 @@ impl Session {
             Some(OwnStatement::AlterTable { table, replicas, regions }) => {
                 let (schema, name) = self.resolve(table)?;
                 let known = known_table(&inner, &schema, &name)?;
+                if let Some(regions) = regions {
+                    check_homes(&inner, &known, regions)?;
+                }
                 inner.change_catalog(|store| store.alter_table(known.table_id, *replicas, regions.as_deref()))?;
+                inner.rules_known().await;
                 return Ok(QueryStream::done(None));
             }
             Some(OwnStatement::AlterNode { node, drain }) => {
@@ -397,6 +402,7 @@ impl Session {
                 if !inner.change_catalog(|store| store.create_table(&table, create.or_replace))? && !create.if_not_exists {
                     return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
                 }
+                inner.rules_known().await;
             }
             DdlStatement::CreateCatalogSchema(create) => {
                 let name = create.schema_name.rsplit('.').next().unwrap_or_default().to_string();
@@ -426,6 +432,7 @@ impl Session {
                 if !inner.change_catalog(|store| store.drop_table(&schema, &name))? && !drop.if_exists {
                     return Err(Error::not_found(format!("there is no table {schema}.{name}")));
                 }
+                inner.rules_known().await;
             }
             DdlStatement::CreateView(create) => self.create_view(&create, sql)?,
             DdlStatement::DropView(drop) => {
@@ -471,6 +478,7 @@ impl Session {
         let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
         (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
         inner.change_catalog(|store| store.create_table(&fresh, true))?;
+        inner.rules_known().await;
         Ok(QueryStream::done(None))
     }
 }
@@ -479,6 +487,26 @@ fn known_table(inner: &CoordinatorInner, schema: &str, name: &str) -> Result<Arc
     let snapshot = inner.snapshot();
     let known = snapshot.table(schema, name).ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))?;
     Ok(known.clone())
+}
+
+/// Refuses to pin a table whose files lie elsewhere: they would be out of reach, and out of their region already.
+fn check_homes(inner: &CoordinatorInner, table: &Table, regions: &[String]) -> Result<()> {
+    let reach = Reach::within(regions);
+    let nodes: BTreeMap<String, String> = inner.membership.nodes().into_iter().map(|node| (node.node_id, node.region)).collect();
+    for file in &table.files {
+        let beyond = file
+            .homes
+            .iter()
+            .find_map(|(node, _)| nodes.get(&**node).filter(|region| !reach.allows(Some(region))).map(|region| (node, region)));
+        if let Some((node, region)) = beyond {
+            return Err(Error::user(format!(
+                "table {} cannot be pinned to {reach}: its file {} lies on node {node} in {region}; move it first, then REFRESH TABLE",
+                table.qualified_name(),
+                file.path
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Settings that a session may change, with their values.

@@ -259,6 +259,7 @@ impl Simulation {
             running_tasks: 0,
             leaving: false,
             sent_at_ms: None,
+            policy_version: None,
         };
         let answer = self.membership.heartbeat(beat);
         if answer.register_again {

@@ -3,15 +3,20 @@
 //! The plan is a CSV scan of a file of the system, sent to a worker as a coordinator would send it.
 
 use arrow::datatypes::{DataType, Field, Schema};
+use arrow_flight::sql::client::FlightSqlServiceClient;
 use bowshot_sql_tests::cluster::{CLUSTER_TOKEN, Cluster};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_distributed::{DistributedExt, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt, WorkerResolver};
+use futures::TryStreamExt;
 use http::{HeaderMap, HeaderValue};
+use object_store::local::LocalFileSystem;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tonic::transport::{Channel, Endpoint};
 use url::Url;
 
 const SECRET_FILE: &str = "/etc/passwd";
@@ -119,6 +124,59 @@ async fn parquet_outside_the_volumes_is_refused_too() {
         .await
         .expect("the stranger sees the file");
     assert_refused(run(&node, "SELECT column1, count(*) AS n FROM outside GROUP BY column1").await, &OUTSIDE);
+}
+
+/// A pinned table's file is read for those in its region, whoever asks: a plan that no coordinator has checked gets no row of it, nor anything
+/// made of its rows.
+#[tokio::test]
+async fn a_forged_plan_gets_no_row_of_a_pinned_table() {
+    let (scratch, cluster) = worker();
+    let folder = scratch.path().join("volume/people");
+    std::fs::create_dir(&folder).expect("a folder can be made");
+    write_parquet(&folder.join("part-1.parquet")).await.expect("a file can be written");
+    let mut client = FlightSqlServiceClient::new(connect(cluster.url()).await);
+    command(&mut client, "CREATE EXTERNAL TABLE people STORED AS PARQUET LOCATION 'node://*/data/people/' OPTIONS ('regions' 'local')").await;
+    let node = stranger(&cluster, Some(CLUSTER_TOKEN));
+    let volume = LocalFileSystem::new_with_prefix(scratch.path().join("volume")).expect("the volume is there");
+    let store: Url = "node://data".parse().expect("a URL");
+    node.runtime_env().register_object_store(&store, Arc::new(volume));
+    node.register_parquet("people", "node://data/people/", ParquetReadOptions::default()).await.expect("the stranger sees the file");
+    assert_refused(run(&node, "SELECT column1, row_number() OVER (PARTITION BY column1) FROM people").await, &["pinned to local"]);
+    // An aggregate may leave; but what no coordinator declared is read by nobody.
+    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM people GROUP BY column1").await, &["was not declared"]);
+    command(&mut client, "ALTER TABLE people SET (regions = '')").await;
+    assert_refused(run(&node, "SELECT column1, row_number() OVER (PARTITION BY column1) FROM people").await, &["was not declared"]);
+}
+
+async fn connect(url: String) -> Channel {
+    let endpoint = Endpoint::from_shared(url.replace("grpc://", "http://")).expect("an address makes an endpoint");
+    let deadline = Instant::now() + READY;
+    loop {
+        match endpoint.connect().await {
+            Ok(channel) => return channel,
+            Err(error) => assert!(Instant::now() < deadline, "the server does not answer: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Runs a command; while the worker has not joined yet, again.
+async fn command(client: &mut FlightSqlServiceClient<Channel>, sql: &str) {
+    let deadline = Instant::now() + READY;
+    loop {
+        let error = match client.execute(sql.to_string(), None).await {
+            Ok(info) => match client.do_get(info.endpoint[0].ticket.clone().expect("a ticket")).await {
+                Ok(stream) => match stream.try_collect::<Vec<_>>().await {
+                    Ok(_) => return,
+                    Err(error) => error.to_string(),
+                },
+                Err(error) => error.to_string(),
+            },
+            Err(error) => error.to_string(),
+        };
+        assert!(Instant::now() < deadline, "{sql}: {error}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 async fn write_parquet(path: &Path) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod client;
 pub mod server;
 
 use crate::config::StorageConfig;
+use crate::residency::policy::Policy;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -54,6 +55,9 @@ pub struct Register {
 pub struct Registered {
     /// Buckets the worker must be able to read.
     pub storage: Vec<StorageConfig>,
+    /// Rules of residency, before anything can be read.
+    #[serde(default)]
+    pub policy: Policy,
 }
 
 /// Every second: I am alive, and this is what changed.
@@ -92,6 +96,9 @@ pub struct Heartbeat {
     /// The worker is about to end and wants no new tasks.
     #[serde(default)]
     pub leaving: bool,
+    /// Version of the rules of residency that the worker knows.
+    #[serde(default)]
+    pub policy_version: Option<i64>,
     /// Unix milliseconds of the worker's clock.
     #[serde(default)]
     pub sent_at_ms: Option<u64>,
@@ -109,6 +116,9 @@ pub struct HeartbeatAnswer {
     /// What to do about replicas, all of it: what is no longer named is no longer wanted.
     #[serde(default)]
     pub orders: Orders,
+    /// Rules of residency, when they are not those that the worker knows.
+    #[serde(default)]
+    pub policy: Option<Policy>,
 }
 
 /// A copy of another node's file: `<volume>/.bowshot/replicas/<checksum>.parquet`. Named by its content, so that it can be told from a torn one,

@@ -2,14 +2,17 @@
 
 use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
 use crate::cluster_tls::Peer;
+use crate::config::StorageConfig;
 use crate::coordinator::membership::Heartbeats;
 use crate::limits;
+use crate::residency::policy::Policy;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
     PutResult, SchemaResult, Ticket,
 };
 use futures::stream::BoxStream;
+use parking_lot::RwLock;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -17,13 +20,17 @@ use tonic::{Request, Response, Status, Streaming};
 pub struct ControlService {
     membership: Arc<Heartbeats>,
     token: String,
-    registered: Registered,
+    storage: Vec<StorageConfig>,
+    policy: SharedPolicy,
 }
+
+/// The rules of residency as they are now.
+pub type SharedPolicy = Arc<RwLock<Arc<Policy>>>;
 
 impl ControlService {
     /// A service over `membership` for callers that know `token`.
-    pub fn new(membership: Arc<Heartbeats>, token: String, registered: Registered) -> Self {
-        Self { membership, token, registered }
+    pub fn new(membership: Arc<Heartbeats>, token: String, storage: Vec<StorageConfig>, policy: SharedPolicy) -> Self {
+        Self { membership, token, storage, policy }
     }
 
     /// The gRPC server, with its message limit.
@@ -88,12 +95,15 @@ impl FlightService for ControlService {
                 }
                 peer.check_register(&register)?;
                 self.membership.register(register, Some(peer.address)).map_err(|error| Status::already_exists(error.message()))?;
-                answer(&self.registered)
+                answer(&Registered { storage: self.storage.clone(), policy: self.policy.read().as_ref().clone() })
             }
             HEARTBEAT => {
                 let heartbeat: Heartbeat = body(&action)?;
                 peer.check_node(&heartbeat.node_id)?;
-                answer(&self.membership.heartbeat(heartbeat))
+                let (policy, known) = (self.policy.read().clone(), heartbeat.policy_version);
+                let mut answered = self.membership.heartbeat(heartbeat);
+                answered.policy = (known != Some(policy.version)).then(|| policy.as_ref().clone());
+                answer(&answered)
             }
             other => Err(Status::unimplemented(format!("no control action '{other}'"))),
         }

@@ -37,6 +37,8 @@ pub trait Membership: Send + Sync {
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>>;
     /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
     fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)>;
+    /// Waits until every live node knows this version of the rules of residency, or a later one; at most `wait`. Returns whether they do.
+    async fn await_policy(&self, version: i64, wait: Duration) -> bool;
     /// Waits until every live node has listed its volumes again after this call began, at most `wait`.
     async fn await_fresh_inventories(&self, wait: Duration) -> Result<()>;
 }
@@ -170,6 +172,7 @@ struct Node {
     heard: Instant,
     tripped: Option<Trip>,
     leaving: bool,
+    policy_version: Option<i64>,
     running_tasks: u64,
     clock_ahead_ms: i64,
     device: String,
@@ -248,6 +251,7 @@ impl Heartbeats {
             heard: self.clock.now(),
             tripped: None,
             leaving: false,
+            policy_version: None,
             running_tasks: 0,
             clock_ahead_ms: 0,
             device: register.device.clone(),
@@ -277,6 +281,7 @@ impl Heartbeats {
         drop(failed);
         node.heard = self.clock.now();
         node.leaving = beat.leaving;
+        node.policy_version = beat.policy_version;
         node.running_tasks = beat.running_tasks;
         node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
         node.free_bytes = beat.free_bytes;
@@ -300,6 +305,7 @@ impl Heartbeats {
             acknowledged_epoch: node.epoch,
             wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains_key(*key)).cloned().collect(),
             orders: self.orders.read().get(&beat.node_id).cloned().unwrap_or_default(),
+            policy: None,
         }
     }
 }
@@ -367,6 +373,23 @@ impl Membership for Heartbeats {
             .filter(|(_, file)| file.volume == volume && file.path.starts_with(prefix))
             .map(|(node, file)| (node, file.path.clone(), file.reason.clone()))
             .collect()
+    }
+
+    async fn await_policy(&self, version: i64, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        loop {
+            let known = {
+                let now = self.clock.now();
+                let nodes = self.nodes.read();
+                // Releases without rules of residency say nothing; their nodes are told apart by their protocol.
+                let knows = |node: &Node| node.register.protocol_version < 3 || node.policy_version.is_some_and(|known| known >= version);
+                nodes.values().filter(|node| node.state(now) == NodeState::Live).all(knows)
+            };
+            if known || Instant::now() >= deadline {
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn await_fresh_inventories(&self, wait: Duration) -> Result<()> {

@@ -14,12 +14,12 @@ use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
 use crate::cluster_tls::{ClusterTls, incoming};
 use crate::config::CoordinatorConfig;
-use crate::control::Registered;
-use crate::control::server::ControlService;
+use crate::control::server::{ControlService, SharedPolicy};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
+use crate::residency::policy::Policy;
 use crate::session::Session;
 use crate::worker::{bind, check_token};
 use admission::Admission;
@@ -48,6 +48,7 @@ pub(crate) struct CoordinatorInner {
     pub cpu: CpuRuntime,
     store: Mutex<CatalogStore>,
     snapshot: RwLock<Arc<Snapshot>>,
+    policy: SharedPolicy,
     stop: watch::Sender<bool>,
     control_address: SocketAddr,
 }
@@ -72,10 +73,11 @@ impl Coordinator {
             store.create_schema(&config.default_schema)?;
         }
         let snapshot = Arc::new(store.snapshot(None)?);
+        let policy: SharedPolicy = Arc::new(RwLock::new(Arc::new(Policy::of(&snapshot))));
         let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
         let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
         let membership = Arc::new(Heartbeats::default());
-        let control = ControlService::new(membership.clone(), config.cluster_token.clone(), Registered { storage: config.storage.clone() });
+        let control = ControlService::new(membership.clone(), config.cluster_token.clone(), config.storage.clone(), policy.clone());
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
             incoming(listener, tls.clone()),
@@ -89,7 +91,7 @@ impl Coordinator {
                 tracing::error!(%error, "the control service ended");
             }
         });
-        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current(), tls)?;
+        let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
         let inner = CoordinatorInner {
             membership,
             channels,
@@ -99,6 +101,7 @@ impl Coordinator {
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             store: Mutex::new(store),
             snapshot: RwLock::new(snapshot),
+            policy,
             stop,
             control_address,
             config,
@@ -170,8 +173,23 @@ impl CoordinatorInner {
         let mut store = self.store.lock();
         let value = change(&mut store)?;
         let after = store.snapshot(Some(&self.snapshot()))?;
+        let policy = Policy::of(&after);
+        let mut known = self.policy.write();
+        // Most changes touch no rule: workers need not hear of them.
+        if (&known.pins, &known.contents) != (&policy.pins, &policy.contents) {
+            *known = Arc::new(policy);
+        }
+        drop(known);
         *self.snapshot.write() = Arc::new(after);
         Ok(value)
+    }
+
+    /// Waits until the workers know the rules of residency as they are now. One that does not answer is soon suspect and gets no plans.
+    pub async fn rules_known(&self) {
+        let version = self.policy.read().version;
+        if !self.membership.await_policy(version, limits::POLICY_WAIT).await {
+            tracing::warn!(version, "not every live worker has confirmed the rules of residency yet");
+        }
     }
 
     /// All that the catalog knows of a file, from its database.

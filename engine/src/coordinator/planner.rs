@@ -84,19 +84,34 @@ pub(crate) fn logical_state(
     SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
 }
 
+/// How the sides of a join may come together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Joins {
+    /// As is cheapest: a small side may be sent to all nodes of the other one.
+    Any,
+    /// Both sides are dealt anew by their keys.
+    ShuffleBoth,
+}
+
 /// A state for physical planning and execution of one try over a frozen placement.
 pub(crate) fn physical_state(
     inner: &CoordinatorInner,
     logical: &SessionState,
     placement: Arc<Placement>,
     observer: Arc<QueryObserver>,
+    joins: Joins,
 ) -> Result<SessionState> {
     let options = logical.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     let partitions = match inner.config.query.target_partitions {
         0 => placement.partitions(),
         set => set.max(2),
     };
-    let config = logical.config().clone().with_target_partitions(partitions).with_extension(observer);
+    let config = logical.config().clone().with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
+    let mut config = config;
+    if joins == Joins::ShuffleBoth {
+        let optimizer = &mut config.options_mut().optimizer;
+        (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0);
+    }
     let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
     let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
     let build = || -> Result<SessionState, DataFusionError> {
@@ -107,7 +122,7 @@ pub(crate) fn physical_state(
             .with_distributed_channel_resolver(inner.channels.clone())
             .with_distributed_planner()
             .with_distributed_children_isolator_unions(false)?
-            .with_distributed_broadcast_joins(true)?
+            .with_distributed_broadcast_joins(joins == Joins::Any)?
             .with_distributed_max_tasks_per_stage(0)?
             .with_distributed_metrics_collection(true)?
             .with_distributed_compression(compression(&inner.config.query.compression))?

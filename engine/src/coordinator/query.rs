@@ -8,7 +8,7 @@
 
 use super::CoordinatorInner;
 use super::observer::{QueryObserver, QuerySummary};
-use super::planner;
+use super::planner::{self, Joins};
 use super::registry::{QueryHandle, QueryState};
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
@@ -18,6 +18,7 @@ use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::operators::replay;
+use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -248,8 +249,7 @@ pub(crate) async fn plan_physical(
     placement: Arc<Placement>,
     observer: Arc<QueryObserver>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
-    let state = planner::physical_state(inner, &query.state, placement, observer)?;
-    let plan = state.create_physical_plan(&query.plan).await?;
+    let (plan, state) = plan_within_borders(inner, query, &placement, observer).await?;
     if !plan.is::<DistributedExec>() {
         plan.apply(|node| match stored_scan(node) {
             Some(_) => Err(Error::bug("a plan would read stored files on the coordinator, which holds none").into()),
@@ -257,6 +257,31 @@ pub(crate) async fn plan_physical(
         })?;
     }
     Ok((replay::in_recursive_terms(plan)?, state))
+}
+
+/// A plan in which no row of a pinned table crosses its border. A small side of a join would be sent to wherever the other side lies: where it
+/// must not go there, both sides meet on nodes where they may.
+async fn plan_within_borders(
+    inner: &Arc<CoordinatorInner>,
+    query: &PlannedQuery,
+    placement: &Arc<Placement>,
+    observer: Arc<QueryObserver>,
+) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
+    let mut refused = None;
+    for joins in [Joins::Any, Joins::ShuffleBoth] {
+        let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), joins)?;
+        let plan = state.create_physical_plan(&query.plan).await?;
+        match residency::plan::check(&plan, placement, &inner.config.region) {
+            Ok(borders) => {
+                // Only this try plans for this placement.
+                let _ = placement.borders.set(borders);
+                return Ok((plan, state));
+            }
+            // The first refusal is about the plan that would have been run.
+            Err(error) => drop(refused.get_or_insert(error)),
+        }
+    }
+    Err(refused.unwrap_or_else(|| Error::bug("no plan was tried").into()))
 }
 
 /// Chooses nodes and copies for the tables that a query reads, without the nodes in `avoid`.

@@ -146,8 +146,27 @@ fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEvent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::CatalogFile;
+    use crate::catalog::location::Location;
+    use crate::catalog::{CatalogFile, Table};
     use crate::control::RowGroupFacts;
+
+    fn table() -> Arc<Table> {
+        let schema = Arc::new(arrow::datatypes::Schema::empty());
+        Arc::new(Table {
+            table_id: 1,
+            revision: 1,
+            schema_name: "public".into(),
+            name: "t".into(),
+            location_text: "node://*/data/".into(),
+            location: Location::parse("node://*/data/").unwrap(),
+            stored_schema: schema.clone(),
+            scan_schema: schema.clone(),
+            files: vec![],
+            statistics: datafusion::common::Statistics::new_unknown(&schema),
+            replicas: 1,
+            regions: vec![],
+        })
+    }
 
     fn file(size_bytes: u64, rows: &[u64]) -> PlacedFile {
         let row_groups = rows.iter().enumerate().map(|(i, &rows)| RowGroupFacts { offset: 4 + 100 * i as u64, rows, bytes: 100 }).collect();
@@ -162,7 +181,7 @@ mod tests {
             checksum: None,
             homes: Box::default(),
         };
-        PlacedFile { file: Arc::new(file), slot: 0, version: 1, path: None }
+        PlacedFile { table: table(), file: Arc::new(file), slot: 0, version: 1, path: None }
     }
 
     #[test]

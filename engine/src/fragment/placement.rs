@@ -11,8 +11,10 @@ use super::route::no_workers;
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::coordinator::membership::{Inventory, LiveNode, Membership, NodeState};
 use crate::error::{Error, ErrorClass, Result};
+use crate::residency::Reach;
+use crate::residency::plan::Borders;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Frozen when a query is planned: the leaf handler runs at planning, the route handler at execution, and both must see the same nodes.
 #[derive(Debug)]
@@ -20,11 +22,15 @@ pub struct Placement {
     /// Slot i of every fragment over stored files runs on node i; a single node stands here twice.
     pub nodes: Vec<LiveNode>,
     files: HashMap<i64, PlacedFile>,
+    /// What the check of residency found, once the plan is there.
+    pub borders: OnceLock<Borders>,
 }
 
 /// A file of a query and the copy of it that is read.
 #[derive(Debug)]
 pub struct PlacedFile {
+    /// The table it belongs to.
+    pub table: Arc<Table>,
     /// The catalog's entry.
     pub file: Arc<CatalogFile>,
     /// Slot that reads it.
@@ -41,6 +47,9 @@ struct Copy {
     version: i64,
     path: Option<String>,
 }
+
+/// A file with its table and the copy that is read.
+type Chosen = (Arc<Table>, Arc<CatalogFile>, Copy);
 
 /// What is known of the nodes while copies are looked for.
 struct View<'a> {
@@ -64,20 +73,22 @@ impl Placement {
         let by_id = live.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
         let view = View { by_id, live, inventories: membership.inventories(), draining: &snapshot.draining };
         let mut read_bytes: Vec<u64> = view.live.iter().map(|node| node.busy_bytes()).collect();
-        let mut chosen: Vec<(Arc<CatalogFile>, Copy)> = vec![];
+        // Rows of pinned tables may meet those of others only where all of them may be: the others are read there too, if they can be.
+        let home = tables.iter().fold(Reach::anywhere(), |all, table| all.and(&Reach::within(&table.regions)));
+        let mut chosen: Vec<Chosen> = vec![];
         for table in tables {
             for file in &table.files {
-                let copy = view.choose(table, file, &mut read_bytes)?;
-                chosen.push((file.clone(), copy));
+                let copy = view.choose(table, file, &home, &mut read_bytes)?;
+                chosen.push((table.clone(), file.clone(), copy));
             }
         }
-        Ok(Self::over(view.live, chosen))
+        Ok(Self::over(view.live, &home, chosen))
     }
 
     /// Slots for the nodes that read something, and for those that hold no volume and are there for what lies above.
-    fn over(live: Vec<LiveNode>, chosen: Vec<(Arc<CatalogFile>, Copy)>) -> Self {
-        let mut used: BTreeSet<usize> = chosen.iter().map(|(_, copy)| copy.node).collect();
-        let spare = (0..live.len()).filter(|node| !live[*node].has_volumes);
+    fn over(live: Vec<LiveNode>, home: &Reach, chosen: Vec<Chosen>) -> Self {
+        let mut used: BTreeSet<usize> = chosen.iter().map(|(_, _, copy)| copy.node).collect();
+        let spare = (0..live.len()).filter(|node| !live[*node].has_volumes && home.allows(Some(&live[*node].region)));
         match used.is_empty() {
             // Without a file to read any node will do for what the plan spreads nevertheless.
             true => used.extend(0..live.len()),
@@ -90,12 +101,17 @@ impl Placement {
         if both {
             nodes.push(nodes[0].clone());
         }
-        let place = |(at, (file, copy)): (usize, (Arc<CatalogFile>, Copy))| {
+        let place = |(at, (table, file, copy)): (usize, Chosen)| {
             let slot = if both { at % 2 } else { slot_of[&copy.node] };
-            (file.file_id, PlacedFile { file, slot, version: copy.version, path: copy.path })
+            (file.file_id, PlacedFile { table, file, slot, version: copy.version, path: copy.path })
         };
         let files = chosen.into_iter().enumerate().map(place).collect();
-        Self { nodes, files }
+        Self { nodes, files, borders: OnceLock::new() }
+    }
+
+    /// Whether a table of the query is pinned to regions.
+    pub fn reads_pinned(&self) -> bool {
+        self.files.values().any(|placed| !placed.table.regions.is_empty())
     }
 
     /// A file of a scan.
@@ -111,7 +127,7 @@ impl Placement {
 
 impl View<'_> {
     /// The copy whose node would be done first, and its bytes booked there.
-    fn choose(&self, table: &Table, file: &CatalogFile, read_bytes: &mut [u64]) -> Result<Copy> {
+    fn choose(&self, table: &Table, file: &CatalogFile, home: &Reach, read_bytes: &mut [u64]) -> Result<Copy> {
         let mut reasons = vec![];
         let copies = match file.volume() {
             Some(volume) => self.copies(table, file, volume, &mut reasons),
@@ -125,7 +141,8 @@ impl View<'_> {
         let done = |copy: &Copy| {
             let node = &self.live[copy.node];
             // Nodes that are to be emptied serve what nobody else has. Bytes a core, in whole numbers: the choice must not hang on rounding.
-            (self.draining.contains(&node.node_id), u128::from(read_bytes[copy.node] + size) * 1024 / node.weight())
+            let abroad = !home.allows(Some(&node.region));
+            (abroad, self.draining.contains(&node.node_id), u128::from(read_bytes[copy.node] + size) * 1024 / node.weight())
         };
         let Some(best) = copies.into_iter().min_by_key(done) else { return Err(lost(table, file, &reasons)) };
         read_bytes[best.node] += size;

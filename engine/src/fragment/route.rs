@@ -14,9 +14,16 @@ pub fn route(placement: &Placement, event: &RouteTasksEvent) -> Result<RouteTask
         return Err(no_workers().into());
     }
     let mut local = false;
+    let mut allowed: Option<Vec<usize>> = None;
     event.plan.apply(|node| {
         if node.downcast_ref::<DistributedLeafExec>().is_some_and(|leaf| stored_scan(leaf.original()).is_some()) {
             local = true;
+        }
+        if let Some(boundary) = node.as_network_boundary()
+            && let Some(slots) = placement.borders.get().and_then(|borders| borders.slots(boundary.input_stage().num()))
+        {
+            // What comes in over several boundaries was checked together: the slots are the same.
+            allowed = Some(slots.to_vec());
         }
         // What lies beyond a boundary is another fragment.
         Ok(if node.is_network_boundary() { TreeNodeRecursion::Jump } else { TreeNodeRecursion::Continue })
@@ -26,7 +33,12 @@ pub fn route(placement: &Placement, event: &RouteTasksEvent) -> Result<RouteTask
             Error::bug(format!("a fragment over stored files has {} tasks for {} nodes", event.task_count, placement.nodes.len())).into()
         );
     }
-    let urls = (0..event.task_count).map(|task| placement.nodes[task % placement.nodes.len()].url.clone()).collect();
+    let slots = match allowed {
+        // A fragment over files runs where they are; that its nodes may have what comes in was checked.
+        Some(slots) if !local && !slots.is_empty() => slots,
+        _ => (0..placement.nodes.len()).collect(),
+    };
+    let urls = (0..event.task_count).map(|task| placement.nodes[slots[task % slots.len()]].url.clone()).collect();
     Ok(RouteTasksEventResponse::new(urls))
 }
 

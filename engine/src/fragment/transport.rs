@@ -5,7 +5,10 @@ use crate::cluster_tls::{self, ClusterTls, node_name};
 use crate::control::TOKEN_HEADER;
 use crate::coordinator::observer::QueryObserver;
 use crate::error::NodeLost;
+use crate::fragment::placement::Placement;
 use crate::limits;
+use crate::residency::ledger::{ReadingTask, TaskId};
+use crate::residency::{CALLER_REGION_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
@@ -46,6 +49,7 @@ pub fn node_of(url: &Url) -> String {
 #[derive(Clone)]
 pub struct ClusterChannels {
     token: HeaderValue,
+    region: HeaderValue,
     /// Connections are driven by the I/O runtime: a CPU-bound fragment must not starve keepalive.
     io: tokio::runtime::Handle,
     /// By URL, node id included: a channel is trusted as one node only.
@@ -55,12 +59,16 @@ pub struct ClusterChannels {
 
 impl ClusterChannels {
     /// Channels that carry `token`, driven by the runtime `io`, with `tls` to nodes that can prove their id.
-    pub fn new(token: &str, io: tokio::runtime::Handle, tls: Option<Arc<ClusterTls>>) -> crate::error::Result<Self> {
+    /// Calls say that they come from `region`.
+    pub fn new(token: &str, region: &str, io: tokio::runtime::Handle, tls: Option<Arc<ClusterTls>>) -> crate::error::Result<Self> {
         let mut token = HeaderValue::from_str(token).map_err(|_| {
             crate::error::Error::user("cluster_token has characters that cannot travel in a header: use letters and digits")
         })?;
         token.set_sensitive(true);
-        Ok(Self { token, io, open: Arc::default(), tls })
+        let region = HeaderValue::from_str(region).map_err(|_| {
+            crate::error::Error::user(format!("region '{region}' cannot travel in a header: use letters, digits, '-' and '_'"))
+        })?;
+        Ok(Self { token, region, io, open: Arc::default(), tls })
     }
 
     /// What this node shows to others and accepts from them; nothing where the cluster does without TLS.
@@ -104,9 +112,10 @@ impl ClusterChannels {
                 channel
             }
         };
-        let token = self.token.clone();
+        let (token, region) = (self.token.clone(), self.region.clone());
         let with_token = channel.map_request(move |mut request: http::Request<tonic::body::Body>| {
             request.headers_mut().insert(TOKEN_HEADER, token.clone());
+            request.headers_mut().insert(CALLER_REGION_HEADER, region.clone());
             request
         });
         Ok(BoxCloneSyncChannel::new(with_token))
@@ -122,7 +131,15 @@ impl ClusterChannels {
 impl ChannelResolver for ClusterChannels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
         let channel = self.channel(url).await.map_err(|lost| DataFusionError::External(Box::new(lost)))?;
-        Ok(Box::new(NodeChannel { inner: create_worker_client(channel), url: url.clone(), channels: self.clone() }))
+        // Where a task's rows may go stands in the head of the answer, which the library's client does not show.
+        let answered: Arc<Mutex<Option<HeaderValue>>> = Arc::default();
+        let seen = answered.clone();
+        let channel = channel.map_response(move |response: http::Response<tonic::body::Body>| {
+            *seen.lock() = response.headers().get(REGIONS_HEADER).cloned();
+            response
+        });
+        let inner = create_worker_client(BoxCloneSyncChannel::new(channel));
+        Ok(Box::new(NodeChannel { inner, url: url.clone(), channels: self.clone(), answered }))
     }
 }
 
@@ -131,6 +148,12 @@ struct NodeChannel {
     inner: Box<dyn WorkerChannel>,
     url: Url,
     channels: ClusterChannels,
+    /// Regions in the head of the last answer.
+    answered: Arc<Mutex<Option<HeaderValue>>>,
+}
+
+fn header(text: String) -> Result<HeaderValue> {
+    HeaderValue::try_from(text).map_err(|error| DataFusionError::Internal(error.to_string()))
 }
 
 /// Turns transport failures into [`NodeLost`]; errors that the worker itself reported pass unchanged.
@@ -183,7 +206,7 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 impl WorkerChannel for NodeChannel {
     async fn coordinator_channel(
         &mut self,
-        headers: HeaderMap,
+        mut headers: HeaderMap,
         request: SetPlanRequest,
         messages: BoxStream<'static, CoordinatorToWorkerMsg>,
         metrics: ExecutionPlanMetricsSet,
@@ -193,6 +216,12 @@ impl WorkerChannel for NodeChannel {
         let key = request.task_key;
         if let Some(observer) = &observer {
             observer.task_sent(&key, node_of(&self.url));
+        }
+        headers.insert(TASK_HEADER, header(TaskId::from(&key).header())?);
+        let placement = context.session_config().get_extension::<Placement>();
+        let reach = placement.and_then(|placement| placement.borders.get().map(|borders| borders.reach(key.stage_id)));
+        if let Some(regions) = reach.unwrap_or_default().header()? {
+            headers.insert(REGIONS_HEADER, regions);
         }
         let (url, channels) = (self.url.clone(), self.channels.clone());
         let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
@@ -220,6 +249,11 @@ impl WorkerChannel for NodeChannel {
         // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
         let own = ExecutionPlanMetricsSet::new();
         let streams = self.inner.execute_task(headers, request, own.clone(), context).await.map_err(&failed)?;
+        if let Some(reader) = context.session_config().get_extension::<ReadingTask>() {
+            let said = self.answered.lock().take();
+            let reach = said.map_or_else(Reach::anywhere, |regions| Reach::parse(regions.to_str().unwrap_or_default()));
+            reader.ledger.takes_in(&reader.task, (key.query_id, key.stage_id as u64), &reach)?;
+        }
         for metric in own.clone_inner().iter() {
             metrics.register(metric.clone());
             if metric.value().name() != LIBRARY_BYTES_METRIC {

@@ -8,6 +8,7 @@ use crate::control::REPLICA_FOLDER;
 use crate::error::{Error, ErrorClass, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
+use crate::residency::ledger::caller_region;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
@@ -106,6 +107,7 @@ impl FlightService for FileService {
     type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
 
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+        let caller = caller_region(request.metadata().as_ref(), request.extensions());
         let action = request.into_inner();
         if action.r#type != READ_FILE {
             return Err(Status::unimplemented(format!("a worker has no action '{}'", action.r#type)));
@@ -120,6 +122,16 @@ impl FlightService for FileService {
             ))
         })?;
         let path = self.find(&asked)?;
+        let reach = self.node.ledger.reach(&format!("node://{}", asked.volume), &asked.path);
+        let reach = reach.map_err(|error| Status::unavailable(error.message()))?;
+        if !reach.allows(caller.as_deref()) {
+            return Err(Status::permission_denied(format!(
+                "{}/{} must stay in {reach}; the reader is in {}",
+                asked.volume,
+                asked.path,
+                caller.as_deref().unwrap_or("an unknown region")
+            )));
+        }
         let name = format!("node://{}/{}/{}", self.node.config.node_id, asked.volume, asked.path);
         let file = tokio::fs::File::open(&path).await.map_err(|error| Status::not_found(format!("{name} cannot be opened: {error}")))?;
         let parts = futures::stream::try_unfold(Sending { file, name, _turn: turn }, Sending::next);

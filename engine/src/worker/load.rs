@@ -31,10 +31,10 @@ impl Default for Load {
 }
 
 impl Load {
-    /// A task begins; it ends with what this returns.
-    pub fn task(&self) -> RunningTask {
+    /// A task begins; it ends with what this returns, and `ended` is called then.
+    pub fn task(&self, ended: impl FnOnce() + Send + 'static) -> RunningTask {
         self.tasks.send_modify(|tasks| *tasks += 1);
-        RunningTask(self.clone())
+        RunningTask { load: self.clone(), ended: Some(Box::new(ended)) }
     }
 
     /// Tasks in flight.
@@ -86,11 +86,17 @@ impl Load {
 }
 
 /// A task in flight.
-pub struct RunningTask(Load);
+pub struct RunningTask {
+    load: Load,
+    ended: Option<Box<dyn FnOnce() + Send>>,
+}
 
 impl Drop for RunningTask {
     fn drop(&mut self) {
-        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+        self.load.tasks.send_modify(|tasks| *tasks -= 1);
+        if let Some(ended) = self.ended.take() {
+            ended();
+        }
     }
 }
 

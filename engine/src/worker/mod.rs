@@ -10,12 +10,14 @@ pub mod registration;
 pub mod replicas;
 pub mod service;
 pub mod store;
+pub mod task_request;
 
 use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::operators::row_group_reader::KernelRuntime;
+use crate::residency::ledger::Ledger;
 use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use std::future::Future;
@@ -42,6 +44,7 @@ pub struct WorkerNode {
     channels: ClusterChannels,
     replicas: replicas::Replicas,
     load: load::Load,
+    ledger: Arc<Ledger>,
 }
 
 impl WorkerNode {
@@ -89,10 +92,11 @@ impl WorkerNode {
             Ok(model) => tracing::info!(?model, "kernels measured"),
             Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
-        let channels = ClusterChannels::new(&config.cluster_token, tokio::runtime::Handle::current(), tls)?;
+        let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
         let replicas = replicas::Replicas::new(config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
         let kernels = KernelRuntime::new(kernels);
-        Ok(Self { config, runtime, stores, kernels, channels, replicas, load: load::Load::default() })
+        let ledger = Arc::new(Ledger::new(&config.node_id, &config.region));
+        Ok(Self { config, runtime, stores, kernels, channels, replicas, load: load::Load::default(), ledger })
     }
 
     /// What the node calls its card, or why it has none.

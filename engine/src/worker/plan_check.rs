@@ -14,11 +14,13 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion_distributed::{WorkerPlanRewriteEvent, WorkerPlanRewriteEventResponse};
+use http::HeaderMap;
 use std::sync::Arc;
 
 /// Checks and rewrites one task's plan.
-pub fn rewrite(node: &WorkerNode, event: WorkerPlanRewriteEvent) -> Result<WorkerPlanRewriteEventResponse> {
+pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteEvent) -> Result<WorkerPlanRewriteEventResponse> {
     check(node, &event.plan)?;
+    node.ledger.plan(headers, &event.plan)?;
     let options = event.session_config.options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     let plan = match options.cache_action {
         CacheAction::None => event.plan,

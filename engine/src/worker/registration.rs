@@ -47,6 +47,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             Ok(registered) => {
                 tracing::info!(node = config.node_id, coordinator = config.coordinator, "registered");
                 node.add_storage(&registered.storage);
+                node.ledger.learn(registered.policy);
                 wait = limits::REGISTER_RETRY_FIRST;
                 told = false;
                 inventory = beat(&node, &mut client, &incarnation, inventory, &mut wanted).await?;
@@ -102,6 +103,7 @@ async fn beat(
             running_tasks: node.load.running_tasks(),
             leaving,
             sent_at_ms: Some(now_ms()),
+            policy_version: node.ledger.policy_version(),
         };
         match client.heartbeat(&heartbeat).await {
             Ok(answer) if answer.register_again => return Ok(inventory),
@@ -110,6 +112,9 @@ async fn beat(
                 told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
                 node.replicas.follow(answer.orders);
+                if let Some(policy) = answer.policy {
+                    node.ledger.learn(policy);
+                }
                 if leaving {
                     node.load.told_coordinator();
                 }

@@ -5,7 +5,7 @@
 
 use super::files::FileService;
 use super::load::{Load, TaskBody};
-use super::{WorkerNode, plan_check};
+use super::{WorkerNode, plan_check, task_request};
 use crate::cluster_tls::identity::CheckedCalls;
 use crate::cluster_tls::incoming;
 use crate::config::BowshotOptions;
@@ -15,6 +15,8 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
+use crate::residency::REGIONS_HEADER;
+use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
@@ -38,8 +40,8 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
     let handle = cpu.handle();
     let worker = library_worker(node.clone())?;
     let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
-    let load = node.load.clone();
-    let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone(), load: load.clone() });
+    let (load, ledger) = (node.load.clone(), node.ledger.clone());
+    let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone(), load: load.clone(), ledger: ledger.clone() });
     let token: Arc<str> = node.config.cluster_token.as_str().into();
     let check_token = move |request: tonic::Request<()>| {
         let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
@@ -100,6 +102,8 @@ fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
 
 fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
     let channels = node.channels.clone();
+    let headers = context.headers.clone();
+    let reading = TaskId::of_headers(&headers).map(|task| Arc::new(ReadingTask { task, ledger: node.ledger.clone() }));
     // The library has put the task's own things into the configuration; the rest of its builder is as in the template.
     let config = context
         .builder
@@ -108,7 +112,11 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
         .unwrap_or_default()
         .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
         .with_distributed_channel_resolver(channels)
-        .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, event));
+        .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, &headers, event));
+    let config = match reading {
+        Some(reading) => config.with_extension(reading),
+        None => config,
+    };
     let mut state = template.clone();
     *state.config_mut() = config;
     Ok(state)
@@ -126,49 +134,96 @@ async fn drop_dead_tasks(worker: Worker) {
     }
 }
 
-/// Runs calls that carry fragments on the CPU runtime.
+/// Runs calls that carry fragments on the CPU runtime, and lets only those read rows who may have them.
 #[derive(Clone)]
 struct HopService<S> {
     inner: S,
     cpu: tokio::runtime::Handle,
     load: Load,
+    ledger: Arc<Ledger>,
 }
 
-impl<S, B> tower::Service<http::Request<B>> for HopService<S>
+type Request = http::Request<tonic::body::Body>;
+type Response = http::Response<tonic::body::Body>;
+
+impl<S> tower::Service<Request> for HopService<S>
 where
-    S: tower::Service<http::Request<B>, Response = http::Response<tonic::body::Body>> + Clone + Send + 'static,
+    S: tower::Service<Request, Response = Response> + Clone + Send + 'static,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
-    B: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response;
     type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, S::Error>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+    fn call(&mut self, request: Request) -> Self::Future {
         let path = request.uri().path();
-        if !path.ends_with("/ExecuteTask") && !path.ends_with("/CoordinatorChannel") {
+        let reads = path.ends_with("/ExecuteTask");
+        if !reads && !path.ends_with("/CoordinatorChannel") {
             return Box::pin(self.inner.call(request));
         }
-        // The coordinator's channel is open for as long as its task runs.
-        let task = path.ends_with("/CoordinatorChannel").then(|| self.load.task());
         // What the handler spawns must land on the CPU runtime too.
         let _entered = self.cpu.enter();
-        let running = self.cpu.spawn(self.inner.call(request));
+        // The service that was asked whether it is ready is the one that is called.
+        let ready = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, ready);
+        let (load, ledger) = (self.load.clone(), self.ledger.clone());
+        let running = self.cpu.spawn(async move {
+            if reads { read_task(inner, ledger, request).await } else { run_task(inner, &load, ledger, request).await }
+        });
         Box::pin(async move {
             match running.await {
-                Ok(result) => result.map(|response| match task {
-                    Some(task) => response.map(|body| TaskBody::over(body, task)),
-                    None => response,
-                }),
+                Ok(result) => result,
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 // The CPU runtime is shutting down: the connection goes with it.
                 Err(_) => std::future::pending().await,
             }
         })
     }
+}
+
+/// Takes a task's plan. The coordinator's channel is open for as long as the task runs.
+async fn run_task<S>(mut inner: S, load: &Load, ledger: Arc<Ledger>, request: Request) -> Result<Response, S::Error>
+where
+    S: tower::Service<Request, Response = Response>,
+{
+    let task = TaskId::of_headers(request.headers());
+    let running = load.task(move || {
+        if let Some(task) = task {
+            ledger.forget(&task);
+        }
+    });
+    Ok(inner.call(request).await?.map(|body| TaskBody::over(body, running)))
+}
+
+/// Gives away a task's rows.
+async fn read_task<S>(mut inner: S, ledger: Arc<Ledger>, request: Request) -> Result<Response, S::Error>
+where
+    S: tower::Service<Request, Response = Response>,
+{
+    let caller = caller_region(request.headers(), request.extensions());
+    let (head, body) = request.into_parts();
+    let (task, body) = match task_request::read(body).await {
+        Ok(read) => read,
+        Err(status) => return Ok(status.into_http()),
+    };
+    let response = inner.call(http::Request::from_parts(head, body)).await?;
+    // Only now the task's plan is certainly there; no row has been asked for yet.
+    let reach = match ledger.read(&task, caller.as_deref()) {
+        Ok(reach) => reach,
+        // The library's own error, of a plan that never came for instance, says more than that nobody declared it.
+        Err(_) if response.headers().contains_key("grpc-status") => return Ok(response),
+        Err(status) => return Ok(status.into_http()),
+    };
+    let mut response = response.map(|body| task_request::GuardedBody::over(body, task, ledger));
+    match reach.header() {
+        Ok(Some(regions)) => drop(response.headers_mut().insert(REGIONS_HEADER, regions)),
+        Ok(None) => {}
+        Err(error) => return Ok(tonic::Status::internal(error.message()).into_http()),
+    }
+    Ok(response)
 }
