@@ -82,6 +82,10 @@ LEGAL = {
         "SELECT count(DISTINCT name) FROM people_us",
         lambda: [(len(people("us")),)],
     ),
+    "distinct values beside other aggregates": (
+        "SELECT count(DISTINCT name), sum(id) FROM people_us",
+        lambda: [(len(people("us")), sum(people("us")))],
+    ),
     "a union of aggregates": (
         "SELECT sum(n) FROM (SELECT count(*) AS n FROM people_eu UNION ALL SELECT count(*) FROM people_us) both",
         lambda: [(len(people("eu")) + len(people("us")),)],
@@ -91,7 +95,7 @@ REFUSED = {
     "rows": "SELECT id, name FROM people_us",
     "one row": "SELECT name FROM people_us ORDER BY id LIMIT 1",
     "distinct rows": "SELECT DISTINCT name FROM people_us",
-    "distinct values beside others": "SELECT count(DISTINCT name), sum(id) FROM people_us",
+    "two lists of distinct values": "SELECT count(DISTINCT name), count(DISTINCT age) FROM people_us",
     "lists": "SELECT array_agg(name) FROM people_us",
     "strings": "SELECT string_agg(name, ',') FROM people_us",
     "first values": "SELECT first_value(name ORDER BY id) FROM people_us",

@@ -135,7 +135,8 @@ async fn a_forged_plan_gets_no_row_of_a_pinned_table() {
     std::fs::create_dir(&folder).expect("a folder can be made");
     write_parquet(&folder.join("part-1.parquet")).await.expect("a file can be written");
     let mut client = FlightSqlServiceClient::new(connect(cluster.url()).await);
-    command(&mut client, "CREATE EXTERNAL TABLE people STORED AS PARQUET LOCATION 'node://*/data/people/' OPTIONS ('regions' 'local')").await;
+    command(&mut client, "CREATE EXTERNAL TABLE people STORED AS PARQUET LOCATION 'node://*/data/people/' OPTIONS ('regions' 'local')")
+        .await;
     let node = stranger(&cluster, Some(CLUSTER_TOKEN));
     let volume = LocalFileSystem::new_with_prefix(scratch.path().join("volume")).expect("the volume is there");
     let store: Url = "node://data".parse().expect("a URL");

@@ -4,8 +4,8 @@ use super::*;
 use crate::config::ClusterTlsConfig;
 use crate::control::client::ControlClient;
 use crate::control::server::ControlService;
-use crate::control::{PROTOCOL_VERSION, Register, Registered};
-use crate::coordinator::membership::Membership;
+use crate::control::{PROTOCOL_VERSION, Register};
+use crate::coordinator::membership::Heartbeats;
 use crate::error::ErrorClass;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -114,7 +114,7 @@ fn register(node_id: &str, region: &str) -> Register {
 async fn serve(tls: Arc<ClusterTls>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let service = ControlService::new(Arc::new(Membership::default()), TOKEN.into(), Registered { storage: vec![] });
+    let service = ControlService::new(Arc::new(Heartbeats::default()), TOKEN.into(), vec![], Arc::default());
     tokio::spawn(Server::builder().add_service(service.into_server()).serve_with_incoming(incoming(listener, Some(tls))));
     address.to_string()
 }

@@ -36,6 +36,9 @@ const RELEASING: [&str; 26] = [
     "var_sample",
 ];
 
+/// What DataFusion's rule `single_distinct_aggregation_to_group_by` calls the values that it groups by.
+const DISTINCT_VALUE: &str = "alias1";
+
 /// What follows rows through a plan.
 pub trait Follow {
     /// What is known of rows.
