@@ -27,6 +27,13 @@ pub struct CoordinatorConfig {
     pub storage: Vec<StorageConfig>,
     /// Limits on queries.
     pub query: QueryConfig,
+    /// Memory of the coordinator's own part of queries, in bytes: merges, sorts and joins of what workers send. Beyond it operators spill. 0 takes
+    /// a quarter of the machine's memory.
+    pub memory_bytes: u64,
+    /// Folder for spilled data; the system's temporary folder when unset.
+    pub spill_dir: Option<PathBuf>,
+    /// Most bytes of spilled data at once; 0 takes 100 GB.
+    pub spill_bytes_max: u64,
     /// How long a silent node is waited for, in milliseconds, before its files are copied elsewhere; also after the coordinator's own start.
     /// Default 30000.
     pub replication_grace_ms: u64,
@@ -44,6 +51,9 @@ impl Default for CoordinatorConfig {
             default_schema: "public".into(),
             storage: vec![],
             query: QueryConfig::default(),
+            memory_bytes: 0,
+            spill_dir: None,
+            spill_bytes_max: 0,
             replication_grace_ms: 30_000,
         }
     }
@@ -53,10 +63,14 @@ impl Default for CoordinatorConfig {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryConfig {
-    /// Deadline of a query, in milliseconds, from admission to its last row. A session may lower or raise it (`bowshot.query_timeout_ms`).
+    /// Deadline of a query, in milliseconds, from its arrival to its last row. A session may lower or raise it (`bowshot.query_timeout_ms`).
     pub timeout_ms: u64,
-    /// Queries that run at once; more wait.
+    /// Queries over stored tables that run at once; more wait, and are let in by user in turn. Default 32.
     pub max_concurrent: usize,
+    /// Of these, how many one user may have; 0 (the default) for no limit.
+    pub max_concurrent_per_user: usize,
+    /// Queries that may wait, of one user at most three quarters; one more is refused. Default 256.
+    pub max_waiting: usize,
     /// Partitions of a fragment on each worker; 0 takes the largest core count that a worker reports, at most 16.
     pub target_partitions: usize,
     /// Compression of the rows that move between nodes: `none`, `lz4` or `zstd`. Default `lz4`.
@@ -68,6 +82,8 @@ impl Default for QueryConfig {
         Self {
             timeout_ms: crate::limits::QUERY_TIMEOUT_MS,
             max_concurrent: crate::limits::QUERIES_RUNNING_MAX,
+            max_concurrent_per_user: 0,
+            max_waiting: crate::limits::QUERIES_WAITING_MAX,
             target_partitions: 0,
             compression: "lz4".into(),
         }
@@ -101,6 +117,9 @@ pub struct WorkerConfig {
     /// Memory of query operators, in bytes; beyond it they take what the column cache does not use or pin, then spill. 0 takes half of the
     /// machine's memory.
     pub memory_bytes: u64,
+    /// Most bytes of that for the operators of one query; beyond it they spill. A session may lower it (`bowshot.memory_limit_bytes`). 0 (the
+    /// default) for all of it.
+    pub query_memory_bytes: u64,
     /// Budget of the column cache, in bytes. 0 takes a quarter of the machine's memory.
     pub cache_bytes: u64,
     /// Which card may be used: `off`, `hardware`, or `software` (also a software rasteriser; for tests).
@@ -113,6 +132,10 @@ pub struct WorkerConfig {
     pub cpu_threads: usize,
     /// Folder for spilled data; the system's temporary folder when unset.
     pub spill_dir: Option<PathBuf>,
+    /// Most bytes of spilled data at once; 0 takes 100 GB.
+    pub spill_bytes_max: u64,
+    /// Tasks that run at once. A query whose tasks find no places waits on the coordinator, with none of them started. 0 takes 512.
+    pub max_tasks: u64,
     /// Bytes a second at which this node makes copies of other nodes' files; 0 for no limit. Default 100 MB.
     pub replication_bytes_per_second: u64,
     /// Test hooks by name; empty outside tests. See `worker::fault`.
@@ -133,12 +156,15 @@ impl Default for WorkerConfig {
             volumes: BTreeMap::new(),
             storage: vec![],
             memory_bytes: 0,
+            query_memory_bytes: 0,
             cache_bytes: 0,
             kernel_device: "hardware".into(),
             device_cache_bytes: 0,
             kernel_dir: None,
             cpu_threads: 0,
             spill_dir: None,
+            spill_bytes_max: 0,
+            max_tasks: 0,
             replication_bytes_per_second: 100_000_000,
             faults: vec![],
         }
@@ -204,6 +230,10 @@ datafusion::common::extensions_options! {
         pub kernel: KernelChoice, default = KernelChoice::Auto
         /// Deadline of a query in milliseconds; 0 takes the coordinator's setting.
         pub query_timeout_ms: u64, default = 0
+        /// Share of places while queries wait for one: low, normal or high.
+        pub priority: Priority, default = Priority::Normal
+        /// Most bytes that operators of a query may hold on each node before they spill; 0 takes the node's setting, which it cannot exceed.
+        pub memory_limit_bytes: u64, default = 0
         /// What scans do with the column cache: CACHE TABLE and UNCACHE TABLE set it for themselves.
         pub cache_action: CacheAction, default = CacheAction::None
     }
@@ -249,6 +279,42 @@ impl std::fmt::Display for KernelChoice {
             Self::Device => "device",
             Self::Host => "host",
             Self::Off => "off",
+        })
+    }
+}
+
+/// How large a query's share of places is while others wait too: 1 : 2 : 4.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Half of the normal share.
+    Low,
+    /// What nobody asks for.
+    #[default]
+    Normal,
+    /// Twice the normal share.
+    High,
+}
+
+impl std::str::FromStr for Priority {
+    type Err = datafusion::common::DataFusionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "low" => Ok(Self::Low),
+            "normal" => Ok(Self::Normal),
+            "high" => Ok(Self::High),
+            other => Err(datafusion::common::DataFusionError::Configuration(format!(
+                "bowshot.priority cannot be '{other}': use low, normal or high"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for Priority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
         })
     }
 }
@@ -302,4 +368,5 @@ macro_rules! word_setting {
     };
 }
 word_setting!(KernelChoice);
+word_setting!(Priority);
 word_setting!(CacheAction);

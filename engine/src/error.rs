@@ -211,6 +211,8 @@ fn external(text: &str) -> Error {
         ErrorClass::Retry
     } else if text.contains(crate::worker::PANIC_TEXT) {
         ErrorClass::Bug
+    } else if text.contains(SPILL_TEXT) {
+        return Error::new(ErrorClass::Resource, spill_full(text));
     } else if text.contains("Resources exhausted") || text.contains("Failed to allocate") {
         ErrorClass::Resource
     } else if text.contains(crate::worker::VERSION_TEXT) || text.contains(crate::worker::GONE_TEXT) {
@@ -228,8 +230,20 @@ fn external(text: &str) -> Error {
     Error::new(class, text)
 }
 
+/// What DataFusion says when spilled data would exceed its bound.
+const SPILL_TEXT: &str = "The used disk space during the spilling process has exceeded the allowable limit of ";
+
+/// Says it in our settings instead of DataFusion's.
+fn spill_full(text: &str) -> String {
+    let rest = text.split_once(SPILL_TEXT).map_or("", |(_, rest)| rest);
+    let limit = rest.split_once(". ").map_or(rest, |(limit, _)| limit);
+    format!(
+        "spilled data would exceed the {limit} of disk that a node gives it: raise worker.spill_bytes_max, or coordinator.spill_bytes_max if the coordinator spilled, give the query more memory, or ask for less"
+    )
+}
+
 fn internal(text: &str) -> Error {
-    if text.contains(NODE_LOST_PREFIX) {
+    if text.contains(NODE_LOST_PREFIX) || text.contains(SPILL_TEXT) {
         return external(text);
     }
     Error::bug(text)
@@ -250,6 +264,15 @@ mod tests {
         let text = DataFusionError::Execution(format!("External error: {lost}"));
         assert_eq!(lost_node(&text).as_deref(), Some("node-2"));
         assert_eq!(from_datafusion(&text).class(), ErrorClass::Retry);
+    }
+
+    #[test]
+    fn a_full_spill_disk_names_our_settings() {
+        let text = "External error: The used disk space during the spilling process has exceeded the allowable limit of 10.0 MB. Please try increasing the config: `datafusion.runtime.max_temp_directory_size`.";
+        let ours = from_datafusion(&DataFusionError::Execution(text.into()));
+        assert_eq!(ours.class(), ErrorClass::Resource);
+        assert!(ours.message().contains("10.0 MB") && ours.message().contains("worker.spill_bytes_max"), "{ours}");
+        assert!(!ours.message().contains("datafusion"), "{ours}");
     }
 
     #[test]

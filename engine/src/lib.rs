@@ -28,6 +28,7 @@ pub mod error;
 pub mod fragment;
 pub mod limits;
 pub mod operators;
+pub mod query_memory;
 pub mod residency;
 pub mod result_types;
 pub mod session;
@@ -36,7 +37,7 @@ pub mod system;
 pub mod worker;
 
 pub use bowshot_kernels::{AdapterReport, adapters, machine};
-pub use config::{BowshotOptions, ClusterTlsConfig, CoordinatorConfig, KernelChoice, QueryConfig, StorageConfig, WorkerConfig};
+pub use config::{BowshotOptions, ClusterTlsConfig, CoordinatorConfig, KernelChoice, Priority, QueryConfig, StorageConfig, WorkerConfig};
 pub use coordinator::Coordinator;
 pub use coordinator::membership::{NodeInfo, NodeState};
 pub use coordinator::observer::{QuerySummary, TaskRecord};

@@ -103,8 +103,15 @@ pub const DATA_MESSAGE_BYTES_MAX: usize = 64 << 20;
 pub const QUERY_TIMEOUT_MS: u64 = 600_000;
 /// Queries that run at once on a coordinator; more wait in the queue.
 pub const QUERIES_RUNNING_MAX: usize = 32;
-/// Queries that may wait for admission; one more is refused.
+/// Queries that may wait for admission unless `coordinator.query.max_waiting` says otherwise; one more is refused.
 pub const QUERIES_WAITING_MAX: usize = 256;
+/// Statements without stored tables that run at once, beside the queries: they take milliseconds, and a user has at most half of the places.
+pub const SMALL_QUERIES_RUNNING_MAX: usize = 32;
+/// Tasks that a worker runs at once unless `worker.max_tasks` says otherwise: ten of each query of a full coordinator, and more than enough to
+/// keep cores busy. Each costs a plan and its buffers.
+pub const TASKS_RUNNING_MAX: u64 = 512;
+/// Bytes of spilled data on a node unless `spill_bytes_max` says otherwise: what a system disk can spare.
+pub const SPILL_BYTES_MAX: u64 = 100_000_000_000;
 /// Whole-query tries, the first included, while no row has been released.
 pub const QUERY_TRIES_MAX: u32 = 3;
 /// Wait before the second try; doubled for the third.

@@ -85,6 +85,9 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("last_heartbeat_ms"),
         count("replica_count"),
         count("running_tasks"),
+        count("max_tasks"),
+        count("memory_reserved_bytes"),
+        count("spilled_bytes"),
         Field::new("clock_ahead_ms", DataType::Int64, true),
         Field::new("draining", DataType::Boolean, true),
     ];
@@ -131,6 +134,10 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("bytes_moved"),
         count("bytes_moved_across_regions"),
         count("retries"),
+        text("priority"),
+        count("queued_ms"),
+        count("running_tasks"),
+        count("peak_memory_bytes"),
         text("error"),
     ];
     add("queries", fields, Arc::new(move || query_rows(&of)));
@@ -177,6 +184,9 @@ fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&nodes, |node| node.heartbeat_age_ms),
         counts(&nodes, |node| node.replica_count as u64),
         counts(&nodes, |node| node.running_tasks),
+        counts(&nodes, |node| node.max_tasks),
+        counts(&nodes, |node| node.memory_reserved_bytes),
+        counts(&nodes, |node| node.spilled_bytes),
         Arc::new(nodes.iter().map(|node| Some(node.clock_ahead_ms)).collect::<Int64Array>()),
         Arc::new(nodes.iter().map(|node| Some(draining.contains(&node.node_id))).collect::<BooleanArray>()),
     ]
@@ -322,6 +332,10 @@ fn query_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&queries, |query| query.summary.bytes_moved),
         counts(&queries, |query| query.summary.bytes_moved_across_regions),
         counts(&queries, |query| query.summary.retries.into()),
+        strings(&queries, |query| query.priority.to_string()),
+        counts(&queries, |query| query.queued.as_millis() as u64),
+        counts(&queries, |query| query.summary.running_tasks.into()),
+        counts(&queries, |query| query.summary.peak_memory_bytes),
         Arc::new(
             queries
                 .iter()

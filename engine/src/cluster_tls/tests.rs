@@ -4,7 +4,7 @@ use super::*;
 use crate::config::ClusterTlsConfig;
 use crate::control::client::ControlClient;
 use crate::control::server::ControlService;
-use crate::control::{PROTOCOL_VERSION, Register};
+use crate::control::{PROTOCOL_VERSION, Register, Registered};
 use crate::coordinator::membership::Heartbeats;
 use crate::error::ErrorClass;
 use rcgen::{
@@ -235,7 +235,7 @@ async fn strangers_are_told_why_they_are_refused() {
     // A port without TLS.
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain_at = plain.local_addr().unwrap().to_string();
-    let service = ControlService::new(Arc::new(Membership::default()), TOKEN.into(), Registered { storage: vec![] });
+    let service = ControlService::new(Arc::new(Heartbeats::default()), TOKEN.into(), vec![], Arc::default());
     tokio::spawn(Server::builder().add_service(service.into_server()).serve_with_incoming(incoming(plain, None)));
     assert_refused(try_register(&plain_at, Some(tls), &node).await, &["not TLS"]);
 }

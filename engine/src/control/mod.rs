@@ -93,6 +93,15 @@ pub struct Heartbeat {
     /// Tasks that run now.
     #[serde(default)]
     pub running_tasks: u64,
+    /// Tasks that it runs at once; 0 when it does not say.
+    #[serde(default)]
+    pub max_tasks: u64,
+    /// Bytes of memory that operators hold now.
+    #[serde(default)]
+    pub memory_reserved_bytes: u64,
+    /// Bytes of spilled data on its disk now.
+    #[serde(default)]
+    pub spilled_bytes: u64,
     /// The worker is about to end and wants no new tasks.
     #[serde(default)]
     pub leaving: bool,

@@ -130,6 +130,12 @@ pub struct NodeInfo {
     pub replica_count: usize,
     /// Tasks that it ran when it was last heard.
     pub running_tasks: u64,
+    /// Tasks that it runs at once; 0 when it does not say.
+    pub max_tasks: u64,
+    /// Bytes of memory that operators held when it was last heard.
+    pub memory_reserved_bytes: u64,
+    /// Bytes of spilled data on its disk when it was last heard.
+    pub spilled_bytes: u64,
     /// How far its clock is ahead of the coordinator's, in milliseconds; behind when negative. The way of the message is part of it.
     pub clock_ahead_ms: i64,
 }
@@ -149,6 +155,8 @@ pub struct LiveNode {
     pub has_volumes: bool,
     /// Tasks that it ran when it was last heard.
     pub running_tasks: u64,
+    /// Tasks that it runs at once; 0 when it does not say.
+    pub max_tasks: u64,
 }
 
 impl LiveNode {
@@ -174,6 +182,9 @@ struct Node {
     leaving: bool,
     policy_version: Option<i64>,
     running_tasks: u64,
+    max_tasks: u64,
+    memory_reserved_bytes: u64,
+    spilled_bytes: u64,
     clock_ahead_ms: i64,
     device: String,
     cached_bytes: u64,
@@ -253,6 +264,9 @@ impl Heartbeats {
             leaving: false,
             policy_version: None,
             running_tasks: 0,
+            max_tasks: 0,
+            memory_reserved_bytes: 0,
+            spilled_bytes: 0,
             clock_ahead_ms: 0,
             device: register.device.clone(),
             cached_bytes: 0,
@@ -283,6 +297,8 @@ impl Heartbeats {
         node.leaving = beat.leaving;
         node.policy_version = beat.policy_version;
         node.running_tasks = beat.running_tasks;
+        node.max_tasks = beat.max_tasks;
+        (node.memory_reserved_bytes, node.spilled_bytes) = (beat.memory_reserved_bytes, beat.spilled_bytes);
         node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
         node.free_bytes = beat.free_bytes;
         node.cached_bytes = beat.cached_bytes;
@@ -446,6 +462,9 @@ impl Membership for Heartbeats {
                 file_count: node.files.len(),
                 replica_count: node.replicas.len(),
                 running_tasks: node.running_tasks,
+                max_tasks: node.max_tasks,
+                memory_reserved_bytes: node.memory_reserved_bytes,
+                spilled_bytes: node.spilled_bytes,
                 clock_ahead_ms: node.clock_ahead_ms,
             })
             .collect();
@@ -462,5 +481,6 @@ fn live_node(node: &Node) -> LiveNode {
         cpu_threads: node.register.cpu_threads,
         has_volumes: !node.volumes.is_empty(),
         running_tasks: node.running_tasks,
+        max_tasks: node.max_tasks,
     }
 }

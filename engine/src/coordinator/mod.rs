@@ -3,12 +3,14 @@
 pub mod admission;
 pub mod clock;
 pub mod explain;
+pub mod fair_queue;
 pub mod membership;
 pub mod observer;
 pub mod planner;
 pub mod query;
 pub mod registry;
 pub mod replication;
+pub mod task_places;
 
 use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
@@ -29,6 +31,7 @@ use parking_lot::{Mutex, RwLock};
 use registry::QueryRegistry;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use task_places::TaskPlaces;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -44,6 +47,7 @@ pub(crate) struct CoordinatorInner {
     pub channels: ClusterChannels,
     pub queries: QueryRegistry,
     pub admission: Admission,
+    pub task_places: TaskPlaces,
     pub base: planner::BaseState,
     pub cpu: CpuRuntime,
     store: Mutex<CatalogStore>,
@@ -96,8 +100,9 @@ impl Coordinator {
             membership,
             channels,
             queries: QueryRegistry::default(),
-            admission: Admission::new(config.query.max_concurrent.max(1)),
-            base: planner::BaseState::new()?,
+            admission: Admission::new(&config.query),
+            task_places: TaskPlaces::default(),
+            base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             store: Mutex::new(store),
             snapshot: RwLock::new(snapshot),
@@ -140,6 +145,9 @@ impl Coordinator {
             file_count: 0,
             replica_count: 0,
             running_tasks: 0,
+            max_tasks: 0,
+            memory_reserved_bytes: self.inner.base.runtime().memory_pool.reserved() as u64,
+            spilled_bytes: self.inner.base.runtime().disk_manager.used_disk_space(),
             clock_ahead_ms: 0,
         };
         std::iter::once(own).chain(self.inner.membership.nodes()).collect()
@@ -150,8 +158,11 @@ impl Coordinator {
         self.inner.queries.summary(query_id)
     }
 
-    /// Ends a running query. Returns whether there was one that `user` may end: their own.
-    pub fn cancel(&self, query_id: Uuid, user: &str) -> bool {
+    /// Ends a query of `user` that waits or runs.
+    ///
+    /// # Errors
+    /// When there is none of this id, it is somebody else's, or it has ended.
+    pub fn cancel(&self, query_id: Uuid, user: &str) -> Result<()> {
         self.inner.queries.cancel(query_id, user)
     }
 

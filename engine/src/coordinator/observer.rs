@@ -5,13 +5,14 @@ use crate::operators::cache_columns::{CACHED_BYTES_METRIC, CACHED_CHUNKS_METRIC,
 use crate::operators::hot_aggregate::{
     DECLINED_METRIC, DEVICE_ESTIMATE_METRIC, EXECUTOR_LABEL, HOST_ESTIMATE_METRIC, KERNEL_ROWS_METRIC, REASON_LABEL, UPLOAD_ESTIMATE_METRIC,
 };
-use crate::operators::panic_guard::{ELAPSED_METRIC, ROWS_METRIC};
+use crate::operators::panic_guard::{ELAPSED_METRIC, PEAK_MEMORY_METRIC, ROWS_METRIC};
 use datafusion::physical_plan::metrics::MetricValue;
 use datafusion_distributed::{BytesCounterMetric, TaskKey, TaskMetrics};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -73,6 +74,12 @@ pub struct QuerySummary {
     pub tasks_on_host_kernel: u32,
     /// Whole-query tries before this one.
     pub retries: u32,
+    /// Tasks that have not reported their end.
+    #[serde(default)]
+    pub running_tasks: u32,
+    /// Most bytes that its operators held at once on one node, the coordinator among them; of workers when their tasks have ended.
+    #[serde(default)]
+    pub peak_memory_bytes: u64,
 }
 
 /// Query ids as text in JSON.
@@ -95,6 +102,7 @@ struct Task {
     ended: bool,
     rows: u64,
     elapsed_ns: u64,
+    peak_memory_bytes: u64,
     bytes_scanned: u64,
     device_rows: u64,
     host_rows: u64,
@@ -156,6 +164,7 @@ pub struct QueryObserver {
     elapsed_ms: AtomicU64,
     rows: AtomicU64,
     retries: u32,
+    own_peak_memory: OnceLock<Arc<AtomicUsize>>,
     inner: Mutex<Inner>,
 }
 
@@ -170,8 +179,15 @@ impl QueryObserver {
             elapsed_ms: AtomicU64::new(0),
             rows: AtomicU64::new(0),
             retries,
+            own_peak_memory: OnceLock::new(),
             inner: Mutex::default(),
         }
+    }
+
+    /// Where the coordinator's own memory of the query is counted.
+    pub fn watch_memory(&self, peak: Arc<AtomicUsize>) {
+        // A try has one pool.
+        let _ = self.own_peak_memory.set(peak);
     }
 
     /// A task's plan goes to a node.
@@ -204,6 +220,7 @@ impl QueryObserver {
             match metric.value().name() {
                 ROWS_METRIC => task.rows += count,
                 ELAPSED_METRIC => task.elapsed_ns = task.elapsed_ns.max(count),
+                PEAK_MEMORY_METRIC => task.peak_memory_bytes = task.peak_memory_bytes.max(count),
                 "bytes_scanned" => task.bytes_scanned += count,
                 KERNEL_ROWS_METRIC if label(EXECUTOR_LABEL).as_deref() == Some("device") => task.device_rows += count,
                 KERNEL_ROWS_METRIC => task.host_rows += count,
@@ -309,6 +326,8 @@ impl QueryObserver {
         let tasks = self.tasks();
         let sum = |figure: fn(&TaskRecord) -> u64| tasks.iter().map(figure).sum::<u64>();
         let finished = self.elapsed_ms.load(Ordering::Relaxed);
+        let of_workers = self.inner.lock().tasks.values().map(|task| task.peak_memory_bytes).max().unwrap_or(0);
+        let own = self.own_peak_memory.get().map_or(0, |peak| peak.load(Ordering::Relaxed) as u64);
         QuerySummary {
             query_id: self.query_id,
             rows: self.rows.load(Ordering::Relaxed),
@@ -320,6 +339,8 @@ impl QueryObserver {
             tasks_on_device: tasks.iter().filter(|task| task.device == "device").count() as u32,
             tasks_on_host_kernel: tasks.iter().filter(|task| task.device == "host").count() as u32,
             retries: self.retries,
+            running_tasks: if finished > 0 { 0 } else { tasks.iter().filter(|task| !task.ended).count() as u32 },
+            peak_memory_bytes: of_workers.max(own),
         }
     }
 }

@@ -4,13 +4,18 @@ use super::CoordinatorInner;
 use super::observer::QueryObserver;
 use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalogList};
 use crate::catalog::{CATALOG_NAME, Snapshot};
-use crate::config::BowshotOptions;
+use crate::config::{BowshotOptions, CoordinatorConfig, machine_memory_bytes};
 use crate::error::{Result, from_datafusion};
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
+use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::window_keys::SortByAllWindowKeys;
+use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
+use crate::worker::queries::query_header;
 use datafusion::common::DataFusionError;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
@@ -24,26 +29,50 @@ pub struct BaseState {
     state: SessionState,
 }
 
-/// Coordinators read no file: their runtime serves no store at all.
-fn storeless_runtime() -> Result<Arc<datafusion::execution::runtime_env::RuntimeEnv>> {
-    datafusion::execution::runtime_env::RuntimeEnvBuilder::new()
-        .with_object_store_registry(Arc::new(crate::worker::store::RestrictedStores::default()))
-        .build_arc()
-        .map_err(|error| from_datafusion(&error))
+/// Coordinators read no file: their runtime serves no store at all. What queries merge, sort and join there shares its memory and spill folder.
+fn storeless_runtime(config: &CoordinatorConfig) -> Result<Arc<RuntimeEnv>> {
+    let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 4 };
+    let pool = FairSpillPool::new(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
+    let mut builder = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))
+        .with_max_temp_directory_size(if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX })
+        .with_object_store_registry(Arc::new(crate::worker::store::RestrictedStores::default()));
+    if let Some(folder) = &config.spill_dir {
+        builder = builder.with_temp_file_path(folder);
+    }
+    builder.build_arc().map_err(|error| from_datafusion(&error))
+}
+
+/// The coordinator's part of one query: what its session allows, out of what all share.
+fn query_runtime(shared: &RuntimeEnv, options: &BowshotOptions, observer: &QueryObserver) -> Arc<RuntimeEnv> {
+    let place = MemoryPlace {
+        name: "the coordinator".into(),
+        shared_setting: "coordinator.memory_bytes",
+        query_bytes: 0,
+        query_setting: "coordinator.memory_bytes",
+    };
+    let pool = Arc::new(QueryPool::new(place, shared.memory_pool.clone(), options.memory_limit_bytes));
+    observer.watch_memory(pool.peak());
+    runtime_with(shared, pool)
 }
 
 impl BaseState {
     /// DataFusion's defaults over a runtime without stores, with exact aggregates.
-    pub fn new() -> Result<Self> {
+    pub fn new(config: &CoordinatorConfig) -> Result<Self> {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
-            .with_runtime_env(storeless_runtime()?)
+            .with_runtime_env(storeless_runtime(config)?)
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .build();
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
         Ok(Self { state })
+    }
+
+    /// What all queries share on the coordinator: memory and spill folder.
+    pub fn runtime(&self) -> &RuntimeEnv {
+        self.state.runtime_env()
     }
 }
 
@@ -106,8 +135,9 @@ pub(crate) fn physical_state(
         0 => placement.partitions(),
         set => set.max(2),
     };
-    let config = logical.config().clone().with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
-    let mut config = config;
+    let runtime = query_runtime(inner.base.runtime(), &options, &observer);
+    let query = query_header(observer.query_id)?;
+    let mut config = logical.config().clone().with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
     if joins == Joins::ShuffleBoth {
         let optimizer = &mut config.options_mut().optimizer;
         (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0);
@@ -117,7 +147,9 @@ pub(crate) fn physical_state(
     let build = || -> Result<SessionState, DataFusionError> {
         Ok(SessionStateBuilder::new_from_existing(logical.clone())
             .with_config(config)
+            .with_runtime_env(runtime)
             .with_distributed_option_extension(options)
+            .with_distributed_passthrough_headers(query)?
             .with_distributed_worker_resolver(NodeUrls(urls))
             .with_distributed_channel_resolver(inner.channels.clone())
             .with_distributed_planner()

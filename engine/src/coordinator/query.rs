@@ -7,9 +7,11 @@
 //! ```
 
 use super::CoordinatorInner;
+use super::admission::Lane;
 use super::observer::{QueryObserver, QuerySummary};
 use super::planner::{self, Joins};
 use super::registry::{QueryHandle, QueryState};
+use super::task_places::Need;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::BowshotOptions;
@@ -27,7 +29,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion_distributed::DistributedExec;
+use datafusion_distributed::{DistributedExec, NetworkBoundaryExt};
 use futures::{Stream, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
@@ -99,6 +101,12 @@ pub struct PlannedQuery {
     pub user: String,
 }
 
+impl PlannedQuery {
+    fn options(&self) -> BowshotOptions {
+        self.state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default()
+    }
+}
+
 /// A finished run, for EXPLAIN ANALYZE.
 pub struct FinishedRun {
     /// The plan that ran, with its metrics.
@@ -110,7 +118,7 @@ pub struct FinishedRun {
 /// Starts the query and returns its rows as they come.
 pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
     let query_id = Uuid::now_v7();
-    let handle = inner.queries.add(query_id, &query.user, &query.sql);
+    let handle = inner.queries.add(query_id, &query.user, &query.sql, query.options().priority);
     let schema = plain_schema(query.plan.schema().as_arrow());
     let (sender, receiver) = mpsc::channel(limits::RESULT_QUEUE_BATCHES);
     let cpu = inner.cpu.handle();
@@ -119,7 +127,7 @@ pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryS
         let outcome = tokio::select! {
             outcome = drive(&inner, &query, &driver_handle, driver_schema, Some(&sender)) => outcome.map(|_| ()),
             () = sender.closed() => Err(Error::new(ErrorClass::Cancelled, "the client went away")),
-            () = driver_handle.cancelled() => Err(Error::new(ErrorClass::Cancelled, "the query was cancelled")),
+            () = driver_handle.cancelled() => Err(cancelled()),
         };
         match outcome {
             Ok(()) => driver_handle.end(QueryState::Finished),
@@ -137,16 +145,23 @@ pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryS
 
 /// Runs the query to its end without releasing a row.
 pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> Result<FinishedRun> {
-    let handle = inner.queries.add(Uuid::now_v7(), &query.user, &query.sql);
+    let handle = inner.queries.add(Uuid::now_v7(), &query.user, &query.sql, query.options().priority);
     let schema = plain_schema(query.plan.schema().as_arrow());
     let on_drop = EndOnDrop(handle.clone());
-    let result = drive(&inner, &query, &handle, schema, None).await;
+    let result = tokio::select! {
+        result = drive(&inner, &query, &handle, schema, None) => result,
+        () = handle.cancelled() => Err(cancelled()),
+    };
     match &result {
         Ok(_) => handle.end(QueryState::Finished),
         Err(error) => handle.fail(error),
     }
     drop(on_drop);
     result.map_err(|error| error.with_query(handle.query_id()))
+}
+
+fn cancelled() -> Error {
+    Error::new(ErrorClass::Cancelled, "the query was cancelled")
 }
 
 /// Marks a query cancelled whose future was dropped.
@@ -167,17 +182,21 @@ async fn drive(
     schema: SchemaRef,
     sender: Option<&Sender>,
 ) -> Result<FinishedRun> {
-    let session_ms = query.state.config().options().extensions.get::<BowshotOptions>().map_or(0, |options| options.query_timeout_ms);
-    let timeout_ms = inner.timeout_ms(session_ms);
+    let options = query.options();
+    let timeout_ms = inner.timeout_ms(options.query_timeout_ms);
     let deadline = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
     let work = async {
-        let _place = inner.admission.admit(Duration::from_millis(timeout_ms)).await?;
+        let mut tables = BTreeMap::new();
+        stored_tables(&query.plan, &mut tables).map_err(|error| from_datafusion(&error))?;
+        let lane = if tables.is_empty() { Lane::Small } else { Lane::Stored };
+        let _place = inner.admission.admit(lane, &query.user, options.priority, deadline).await?;
+        handle.waits(false);
         let started = Instant::now();
         let mut avoid = HashSet::new();
         let mut wait = limits::QUERY_RETRY_WAIT;
         for retry in 0.. {
             let mut released = false;
-            let failed = match run_once(inner, query, handle, &schema, sender, &avoid, started, retry, &mut released).await {
+            let failed = match run_once(inner, query, handle, lane, &schema, sender, &avoid, started, retry, &mut released).await {
                 Ok(run) => return Ok(run),
                 Err(error) => error,
             };
@@ -212,6 +231,7 @@ async fn run_once(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
     handle: &QueryHandle,
+    lane: Lane,
     schema: &SchemaRef,
     sender: Option<&Sender>,
     avoid: &HashSet<String>,
@@ -223,8 +243,17 @@ async fn run_once(
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
     handle.observe(observer.clone());
-    let plan = plan_physical(inner, query, placement, observer.clone()).await?;
-    let (plan, state) = plan;
+    let (plan, state) = plan_physical(inner, query, placement.clone(), observer.clone()).await?;
+    // Small statements do not wait for what runs: their few tasks are over soon.
+    let _tasks = match lane {
+        Lane::Small => None,
+        Lane::Stored => {
+            handle.waits(true);
+            let taken = inner.task_places.take(task_needs(&plan, &placement)?).await;
+            handle.waits(false);
+            Some(taken)
+        }
+    };
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     while let Some(batch) = batches.next().await {
         let batch = plain_batch(&batch?, schema)?;
@@ -240,6 +269,20 @@ async fn run_once(
     }
     observer.finish();
     Ok(FinishedRun { plan, observer })
+}
+
+/// How many tasks of a plan go to each node: task i of every fragment to node i, as [routed](crate::fragment::route).
+fn task_needs(plan: &Arc<dyn ExecutionPlan>, placement: &Placement) -> Result<BTreeMap<String, Need>, DataFusionError> {
+    let mut needs: BTreeMap<String, Need> = BTreeMap::new();
+    plan.apply(|part| {
+        if let Some(boundary) = part.as_network_boundary() {
+            for node in placement.nodes.iter().cycle().take(boundary.input_stage().task_count()) {
+                needs.entry(node.node_id.clone()).or_insert(Need { tasks: 0, max: node.max_tasks }).tasks += 1;
+            }
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(needs)
 }
 
 /// Plans for a placement, and refuses plans that would read stored files on the coordinator.

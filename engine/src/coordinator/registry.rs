@@ -1,12 +1,14 @@
 //! Queries that run, and the last thousand that ran: the source of `system.queries` and `system.tasks`.
 
 use super::observer::{QueryObserver, QuerySummary, TaskRecord};
+use crate::config::Priority;
 use crate::control::now_ms;
-use crate::error::{Error, ErrorClass};
+use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -46,8 +48,12 @@ pub struct QueryRecord {
     pub user: String,
     /// Statement text.
     pub sql: String,
-    /// Unix milliseconds of its start.
+    /// Its share while others wait too.
+    pub priority: Priority,
+    /// Unix milliseconds of its arrival.
     pub started_at_ms: u64,
+    /// Time that it waited for places.
+    pub queued: Duration,
     /// Life.
     pub state: QueryState,
     /// Figures.
@@ -60,10 +66,34 @@ struct Entry {
     query_id: Uuid,
     user: String,
     sql: String,
+    priority: Priority,
     started_at_ms: u64,
+    waited: Mutex<Waited>,
     state: Mutex<QueryState>,
     observer: Mutex<Option<Arc<QueryObserver>>>,
     cancel: watch::Sender<bool>,
+}
+
+/// Time in queues: what is over, and since when it waits now.
+struct Waited {
+    before: Duration,
+    since: Option<Instant>,
+}
+
+impl Waited {
+    fn so_far(&self) -> Duration {
+        self.before + self.since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+    fn stop(&mut self) {
+        self.before = self.so_far();
+        self.since = None;
+    }
+}
+
+impl QueryState {
+    fn has_ended(&self) -> bool {
+        !matches!(self, Self::Queued | Self::Running)
+    }
 }
 
 /// One query's line in the registry, held by its driver.
@@ -80,12 +110,14 @@ pub struct QueryRegistry {
 
 impl QueryRegistry {
     /// A new query, queued.
-    pub fn add(&self, query_id: Uuid, user: &str, sql: &str) -> QueryHandle {
+    pub fn add(&self, query_id: Uuid, user: &str, sql: &str, priority: Priority) -> QueryHandle {
         let entry = Arc::new(Entry {
             query_id,
             user: user.to_string(),
             sql: sql.to_string(),
+            priority,
             started_at_ms: now_ms(),
+            waited: Mutex::new(Waited { before: Duration::ZERO, since: Some(Instant::now()) }),
             state: Mutex::new(QueryState::Queued),
             observer: Mutex::new(None),
             cancel: watch::Sender::new(false),
@@ -94,8 +126,7 @@ impl QueryRegistry {
         entries.push_back(entry.clone());
         if entries.len() > limits::QUERIES_REMEMBERED {
             // The oldest that ended; running ones are bounded by admission.
-            if let Some(oldest) = entries.iter().position(|entry| !matches!(*entry.state.lock(), QueryState::Queued | QueryState::Running))
-            {
+            if let Some(oldest) = entries.iter().position(|entry| entry.state.lock().has_ended()) {
                 entries.remove(oldest);
             }
         }
@@ -113,7 +144,9 @@ impl QueryRegistry {
                     query_id: entry.query_id,
                     user: entry.user.clone(),
                     sql: entry.sql.clone(),
+                    priority: entry.priority,
                     started_at_ms: entry.started_at_ms,
+                    queued: entry.waited.lock().so_far(),
                     state: entry.state.lock().clone(),
                     summary: observer.as_ref().map(|observer| observer.summary()).unwrap_or_default(),
                     tasks: observer.map(|observer| observer.tasks()).unwrap_or_default(),
@@ -133,12 +166,24 @@ impl QueryRegistry {
         Some(observer.map_or(QuerySummary { query_id, ..Default::default() }, |observer| observer.summary()))
     }
 
-    /// Asks a query to end. Returns whether `user` has such a query.
-    pub fn cancel(&self, query_id: Uuid, user: &str) -> bool {
-        self.find(query_id).filter(|entry| entry.user == user).is_some_and(|entry| {
-            entry.cancel.send_replace(true);
-            true
-        })
+    /// Asks a query of `user` to end.
+    ///
+    /// # Errors
+    /// [`ErrorClass::NotFound`] when nobody knows it, [`ErrorClass::Denied`] when it is somebody else's, [`ErrorClass::User`] when it has ended.
+    pub fn cancel(&self, query_id: Uuid, user: &str) -> Result<()> {
+        let Some(entry) = self.find(query_id) else {
+            return Err(Error::not_found(format!("there is no query {query_id}: system.queries lists those that run or ended lately")));
+        };
+        if entry.user != user {
+            let text = format!("query {query_id} is of user {}, and you are {user}: only who runs a query may cancel it", entry.user);
+            return Err(Error::new(ErrorClass::Denied, text));
+        }
+        let state = entry.state.lock().clone();
+        if state.has_ended() {
+            return Err(Error::user(format!("query {query_id} has ended already: it is {}", state.word())));
+        }
+        entry.cancel.send_replace(true);
+        Ok(())
     }
 }
 
@@ -146,6 +191,13 @@ impl QueryHandle {
     /// Query id.
     pub fn query_id(&self) -> Uuid {
         self.entry.query_id
+    }
+
+    /// It begins, or ceases, to wait for places.
+    pub fn waits(&self, waits: bool) {
+        let mut waited = self.entry.waited.lock();
+        waited.stop();
+        waited.since = waits.then(Instant::now);
     }
 
     /// The observer of the current try.
@@ -170,9 +222,10 @@ impl QueryHandle {
     /// The query ended; the first end counts.
     pub fn end(&self, state: QueryState) {
         let mut current = self.entry.state.lock();
-        if !matches!(*current, QueryState::Queued | QueryState::Running) {
+        if current.has_ended() {
             return;
         }
+        self.waits(false);
         let summary = {
             let observer = self.entry.observer.lock().clone();
             observer.map(|observer| {
@@ -182,6 +235,7 @@ impl QueryHandle {
         };
         metrics::counter!("bowshot_queries_total", "state" => state.word()).increment(1);
         if let Some(summary) = summary {
+            metrics::histogram!("bowshot_query_queued_seconds").record(self.entry.waited.lock().so_far().as_secs_f64());
             metrics::histogram!("bowshot_query_duration_seconds").record(summary.elapsed_ms as f64 / 1000.0);
             metrics::counter!("bowshot_bytes_scanned_total", "source" => "all").increment(summary.bytes_scanned);
             metrics::counter!("bowshot_bytes_moved_total", "scope" => "node").increment(summary.bytes_moved);

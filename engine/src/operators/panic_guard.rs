@@ -1,8 +1,9 @@
-//! A transparent node at the head of a fragment that turns a panic below it into an error and times the task.
+//! A transparent node at the head of a fragment that turns a panic below it into an error, times the task and tells its memory.
 //!
 //! Without it a panic in an operator ends its stream early and cleanly: the query would return fewer rows and no error.
 
 use super::in_place::{InPlace, InPlaceExec};
+use crate::query_memory::QueryPool;
 use crate::worker::PANIC_TEXT;
 use datafusion::common::{Result, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -13,6 +14,7 @@ use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceCh
 use datafusion_distributed::BroadcastExec;
 use futures::StreamExt;
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -20,6 +22,8 @@ use std::time::Instant;
 pub const ROWS_METRIC: &str = "bowshot_rows";
 /// Nanoseconds from a task's first poll to the end of its last stream.
 pub const ELAPSED_METRIC: &str = "bowshot_elapsed_ns";
+/// Most bytes that the query's tasks on this node held at once, as of the end of this one.
+pub const PEAK_MEMORY_METRIC: &str = "bowshot_peak_memory_bytes";
 
 #[derive(Debug, Default)]
 struct PanicGuard {
@@ -46,12 +50,14 @@ impl InPlace for PanicGuard {
         let started = *self.started.get_or_init(Instant::now);
         let rows = MetricBuilder::new(&self.metrics).counter(ROWS_METRIC, partition);
         let elapsed = MetricBuilder::new(&self.metrics).gauge(ELAPSED_METRIC, partition);
+        let peak_memory = MetricBuilder::new(&self.metrics).gauge(PEAK_MEMORY_METRIC, partition);
+        let peak = context.memory_pool().downcast_ref::<QueryPool>().map(QueryPool::peak);
         let stream = match std::panic::catch_unwind(AssertUnwindSafe(|| node.execute(partition, context))) {
             Ok(stream) => stream?,
             Err(panic) => return exec_err!("{PANIC_TEXT}: {}", panic_text(&*panic)),
         };
         // Measured when the stream is dropped too: a consumer that has enough rows ends a task without polling to its end.
-        let timer = Timer { started, elapsed, rows };
+        let timer = Timer { started, elapsed, rows, peak, peak_memory };
         let guarded = AssertUnwindSafe(stream).catch_unwind().map(move |item| match item {
             Ok(Ok(batch)) => {
                 timer.rows.add(batch.num_rows());
@@ -73,11 +79,14 @@ struct Timer {
     started: Instant,
     elapsed: Gauge,
     rows: Count,
+    peak: Option<Arc<AtomicUsize>>,
+    peak_memory: Gauge,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
         self.elapsed.set_max(self.started.elapsed().as_nanos() as usize);
+        self.peak_memory.set_max(self.peak.as_ref().map_or(0, |peak| peak.load(Ordering::Relaxed)));
     }
 }
 

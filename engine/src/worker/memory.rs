@@ -1,14 +1,11 @@
 //! The node's memory: query operators and the column cache share one pool, in which the cache gives way.
 
+use crate::query_memory::CONSUMERS_NAMED;
 use bowshot_kernels::{Kernels, MemoryAccount};
 use datafusion::common::Result;
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
 use std::fmt;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
-
-/// Consumers that an error about exhausted memory names.
-const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 
 /// A pool of operators' memory and of what the cache may take. What the cache does not use is the operators'; what they need more, it gives up,
 /// all but its pins, before an operator spills or fails.
@@ -16,6 +13,7 @@ const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
 pub struct NodeMemory {
     pool: Arc<dyn MemoryPool>,
     cache: OnceLock<CacheOf>,
+    cache_account: Arc<CacheAccount>,
 }
 
 struct CacheOf(Kernels);
@@ -30,12 +28,19 @@ impl NodeMemory {
     /// A pool of `operator_bytes` and `cache_bytes`.
     pub fn new(operator_bytes: u64, cache_bytes: u64) -> Self {
         let pool = FairSpillPool::new(usize::try_from(operator_bytes.saturating_add(cache_bytes)).unwrap_or(usize::MAX));
-        Self { pool: Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)), cache: OnceLock::new() }
+        let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED));
+        let cache_account = Arc::new(CacheAccount(MemoryConsumer::new("column cache").register(&pool)));
+        Self { pool, cache: OnceLock::new(), cache_account }
     }
 
     /// The account for the cache's memory.
     pub fn cache_account(&self) -> Arc<dyn MemoryAccount> {
-        Arc::new(CacheAccount(MemoryConsumer::new("column cache").register(&self.pool)))
+        self.cache_account.clone()
+    }
+
+    /// Bytes that operators hold now.
+    pub fn operator_bytes(&self) -> u64 {
+        self.pool.reserved().saturating_sub(self.cache_account.0.size()) as u64
     }
 
     /// Lets operators take the memory of the cache of `kernels`, whose account is [`Self::cache_account`].
@@ -46,6 +51,7 @@ impl NodeMemory {
 }
 
 /// Takes from the pool itself, not from [`NodeMemory`], which would ask the cache for its own memory.
+#[derive(Debug)]
 struct CacheAccount(MemoryReservation);
 
 impl MemoryAccount for CacheAccount {
@@ -108,7 +114,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     /// A cache of 8 MiB beside 4 MiB for operators, full of chunks of half a MiB.
-    fn full() -> (Arc<dyn MemoryPool>, Kernels) {
+    fn full() -> (Arc<NodeMemory>, Kernels) {
         let memory = Arc::new(NodeMemory::new(4 * MIB, 8 * MIB));
         let host_memory = memory.cache_account();
         let kernels =
@@ -129,9 +135,12 @@ mod tests {
 
     #[test]
     fn operators_take_what_the_cache_holds_but_its_pins() {
-        let (pool, kernels) = full();
+        let (memory, kernels) = full();
+        let pool: Arc<dyn MemoryPool> = memory.clone();
         let operator = MemoryConsumer::new("a join").register(&pool);
+        assert_eq!(memory.operator_bytes(), 0);
         operator.try_grow(4 * MIB as usize).unwrap();
+        assert_eq!(memory.operator_bytes(), 4 * MIB);
         assert!(kernels.cache().bytes() > 7 * MIB, "its own memory takes none of the cache's");
         operator.try_grow(6 * MIB as usize).unwrap();
         assert!((MIB..=2 * MIB).contains(&kernels.cache().bytes()), "{}", kernels.cache().bytes());
@@ -142,7 +151,8 @@ mod tests {
 
     #[test]
     fn a_cache_whose_memory_is_in_use_grows_again_when_it_is_free() {
-        let (pool, kernels) = full();
+        let (memory, kernels) = full();
+        let pool: Arc<dyn MemoryPool> = memory;
         let operator = MemoryConsumer::new("a join").with_can_spill(true).register(&pool);
         operator.try_grow(10 * MIB as usize).unwrap();
         let held = kernels.cache().bytes();

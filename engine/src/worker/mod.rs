@@ -6,6 +6,7 @@ pub mod inventory;
 pub mod load;
 pub mod memory;
 pub mod plan_check;
+pub mod queries;
 pub mod registration;
 pub mod replicas;
 pub mod service;
@@ -16,7 +17,9 @@ use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
+use crate::limits;
 use crate::operators::row_group_reader::KernelRuntime;
+use crate::query_memory::MemoryPlace;
 use crate::residency::ledger::Ledger;
 use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -39,6 +42,8 @@ pub const VERSION_TEXT: &str = "is not the version that was catalogued";
 pub struct WorkerNode {
     config: WorkerConfig,
     runtime: Arc<RuntimeEnv>,
+    memory: Arc<memory::NodeMemory>,
+    queries: queries::Queries,
     stores: Arc<store::RestrictedStores>,
     kernels: KernelRuntime,
     channels: ClusterChannels,
@@ -62,7 +67,11 @@ impl WorkerNode {
         let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 2 };
         let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
         let memory = Arc::new(memory::NodeMemory::new(memory_bytes, cache_bytes));
-        let mut builder = RuntimeEnvBuilder::new().with_memory_pool(memory.clone()).with_object_store_registry(stores.clone());
+        let spill_bytes_max = if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX };
+        let mut builder = RuntimeEnvBuilder::new()
+            .with_memory_pool(memory.clone())
+            .with_object_store_registry(stores.clone())
+            .with_max_temp_directory_size(spill_bytes_max);
         if let Some(folder) = &config.spill_dir {
             builder = builder.with_temp_file_path(folder);
         }
@@ -95,8 +104,14 @@ impl WorkerNode {
         let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
         let replicas = replicas::Replicas::new(config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
         let kernels = KernelRuntime::new(kernels);
+        let queries = queries::Queries::new(MemoryPlace {
+            name: format!("node {}", config.node_id),
+            shared_setting: "worker.memory_bytes",
+            query_bytes: config.query_memory_bytes,
+            query_setting: "worker.query_memory_bytes",
+        });
         let ledger = Arc::new(Ledger::new(&config.node_id, &config.region));
-        Ok(Self { config, runtime, stores, kernels, channels, replicas, load: load::Load::default(), ledger })
+        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load: load::Load::default(), ledger })
     }
 
     /// What the node calls its card, or why it has none.

@@ -5,7 +5,7 @@
 
 use super::files::FileService;
 use super::load::{Load, TaskBody};
-use super::{WorkerNode, plan_check, task_request};
+use super::{WorkerNode, plan_check, queries, task_request};
 use crate::cluster_tls::identity::CheckedCalls;
 use crate::cluster_tls::incoming;
 use crate::config::BowshotOptions;
@@ -101,11 +101,12 @@ fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
 }
 
 fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQueryContext) -> Result<SessionState, DataFusionError> {
-    let channels = node.channels.clone();
+    let (channels, query) = (node.channels.clone(), queries::query_of(&context.headers));
     let headers = context.headers.clone();
     let reading = TaskId::of_headers(&headers).map(|task| Arc::new(ReadingTask { task, ledger: node.ledger.clone() }));
+    let of_worker = node.clone();
     // The library has put the task's own things into the configuration; the rest of its builder is as in the template.
-    let config = context
+    let mut config = context
         .builder
         .config()
         .take()
@@ -113,11 +114,20 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
         .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
         .with_distributed_channel_resolver(channels)
         .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, &headers, event));
-    let config = match reading {
-        Some(reading) => config.with_extension(reading),
-        None => config,
+    if let Some(reading) = reading {
+        config = config.with_extension(reading);
+    }
+    let mut state = match query {
+        Some(query_id) => {
+            let session_bytes = config.options().extensions.get::<BowshotOptions>().map_or(0, |options| options.memory_limit_bytes);
+            let scope = of_worker.queries.scope(query_id, template, session_bytes);
+            let state = scope.session(template);
+            // The task keeps what it shares with the others of its query.
+            config = config.with_extension(scope);
+            state
+        }
+        None => template.clone(),
     };
-    let mut state = template.clone();
     *state.config_mut() = config;
     Ok(state)
 }
