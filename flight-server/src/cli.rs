@@ -43,6 +43,8 @@ enum Command {
     Sql(shell::SqlArguments),
     /// Show how a statement would run, or with --analyze how it ran.
     Explain(shell::ExplainArguments),
+    /// List queries, look at one, or cancel one.
+    Queries(shell::QueriesArguments),
     /// Start a small cluster on this machine with TPC-H data and run a query.
     Demo(demo::DemoArguments),
     /// Make certificates for the nodes of a cluster, from a development authority in a folder.
@@ -101,6 +103,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode> {
         }
         Command::Sql(sql) => shell::run(sql)?,
         Command::Explain(explain) => shell::explain(explain)?,
+        Command::Queries(queries) => shell::queries(queries)?,
         Command::Demo(demo) => return block_on(demo::run(demo)),
         Command::Certs(certs) => certs::run(&certs)?,
         Command::Config(ConfigArguments { command }) => {

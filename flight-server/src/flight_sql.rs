@@ -29,5 +29,5 @@ mod status;
 mod ticket;
 mod type_info;
 
-pub use actions::{QUERY_PROGRESS, QUERY_SUMMARY};
+pub use actions::{CANCEL_OWN_QUERY, QUERY_PROGRESS, QUERY_SUMMARY};
 pub use service::FlightSql;

@@ -6,12 +6,14 @@ mod figures;
 mod interactive;
 mod output;
 mod progress;
+mod queries;
 mod standard_output;
 mod table;
 
 pub use client::{Client, ConnectOptions};
 pub use execution::{Execution, Look};
 pub use figures::bytes;
+pub use queries::{QueriesArguments, run as queries};
 pub use standard_output::StandardOutput;
 
 use crate::cli;

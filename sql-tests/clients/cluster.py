@@ -144,8 +144,10 @@ class Certificates:
 class Cluster:
     """A running coordinator with its workers. Use it in a `with` statement."""
 
-    def __init__(self, folder, nodes, settings="", default_schema="public", tls=None):
-        """`settings` is TOML for the server's file, beside what the flags say; `tls` the `Certificates` of all nodes, if any."""
+    def __init__(self, folder, nodes, settings="", default_schema="public", tls=None, token=None):
+        """`settings` is TOML for the server's file, beside what the flags say; `tls` the `Certificates` of all nodes, if any; `token` whose
+        user the tests are unless they say another."""
+        self.token = token
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tls = tls
@@ -227,9 +229,11 @@ class Cluster:
         self.workers[node_id].start()
         self.wait_live(node_id)
 
-    def connect(self, **options):
+    def connect(self, token=None, **options):
         """An ADBC connection; `options` are session settings such as kernel="host"."""
-        connection = flight_sql.connect(self.uri, autocommit=True)
+        token = token or self.token
+        credentials = {"adbc.flight.sql.authorization_header": f"Bearer {token}"} if token else {}
+        connection = flight_sql.connect(self.uri, db_kwargs=credentials, autocommit=True)
         for name, value in options.items():
             with connection.cursor() as cursor:
                 cursor.execute(f"SET bowshot.{name} = '{value}'")

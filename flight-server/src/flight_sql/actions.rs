@@ -1,4 +1,4 @@
-//! The actions: prepared statements, cancelling, session options, and our own two about a query's figures.
+//! The actions: prepared statements, cancelling, session options, and our own three about a query by its id.
 
 use super::service::{Caller, FlightSql};
 use super::session_options::{
@@ -21,6 +21,8 @@ use uuid::Uuid;
 pub const QUERY_SUMMARY: &str = "bowshot.query_summary";
 /// Our action: the figures of a query so far. Body and answer as for [`QUERY_SUMMARY`].
 pub const QUERY_PROGRESS: &str = "bowshot.query_progress";
+/// Our action: ends a query of the caller, or says why not. The body is the query id as text; no answer.
+pub const CANCEL_OWN_QUERY: &str = "bowshot.cancel_query";
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
@@ -44,6 +46,7 @@ pub fn offered() -> Vec<ActionType> {
         (GET_SESSION_OPTIONS, "Answers the settings of the session."),
         (CLOSE_SESSION, "Ends the session and its token."),
         (QUERY_SUMMARY, "Answers the figures of a query, as JSON; the body is the query id."),
+        (CANCEL_OWN_QUERY, "Cancels a query of the caller, or says why not; the body is the query id."),
         (QUERY_PROGRESS, "Answers the figures of a running query, as JSON; the body is the query id."),
     ]
     .into_iter()
@@ -93,6 +96,7 @@ impl FlightSql {
                 let answer = CloseSessionResult { status: CloseStatus::Closed as i32 };
                 Ok(Some(answer.encode_to_vec().into()))
             }
+            CANCEL_OWN_QUERY => self.cancel_by_id(caller, &action.body).map(|()| None),
             QUERY_SUMMARY | QUERY_PROGRESS => self.figures(caller, &action.body).map(Some),
             other => Err(Status::unimplemented(format!("there is no action '{other}'"))),
         }
@@ -103,21 +107,33 @@ impl FlightSql {
             let user = &caller.principal.user;
             let here = self.results.cancel(query_id, user);
             // The engine may still have the query when its stream is gone, and the other way round.
-            self.coordinator.cancel(query_id, user) || here
+            self.coordinator.cancel(query_id, user).is_ok() || here
         })
     }
 
+    fn cancel_by_id(&self, caller: &Caller, body: &Bytes) -> Result<(), Status> {
+        let (query_id, user) = (id_in(body)?, &caller.principal.user);
+        // Rows may still be on their way to the client of a query that has ended in the engine.
+        let here = self.results.cancel(query_id, user);
+        match self.coordinator.cancel(query_id, user) {
+            Err(error) if !here => Err(status::from_engine(error)),
+            _ => Ok(()),
+        }
+    }
+
     fn figures(&self, caller: &Caller, body: &Bytes) -> Result<Bytes, Status> {
-        let query_id = std::str::from_utf8(body)
-            .ok()
-            .and_then(|text| Uuid::parse_str(text.trim()).ok())
-            .ok_or_else(|| Status::invalid_argument("the body must be a query id"))?;
+        let query_id = id_in(body)?;
         let summary = Some(query_id)
             .filter(|query_id| self.results.is_of(*query_id, &caller.principal.user))
             .and_then(|query_id| self.coordinator.summary(query_id))
             .ok_or_else(|| Status::not_found(format!("no figures are kept of query {query_id}")))?;
         serde_json::to_vec(&summary).map(Bytes::from).map_err(status::from_encoding)
     }
+}
+
+fn id_in(body: &Bytes) -> Result<Uuid, Status> {
+    let id = std::str::from_utf8(body).ok().and_then(|text| Uuid::parse_str(text.trim()).ok());
+    id.ok_or_else(|| Status::invalid_argument("the body must be a query id"))
 }
 
 /// Transactions are not offered, so a statement that names one was meant for another server.

@@ -1,7 +1,7 @@
 //! A connection to a server: login, statements, and the actions the shell needs.
 
 use crate::error::{Error, Result};
-use crate::flight_sql::{QUERY_PROGRESS, QUERY_SUMMARY};
+use crate::flight_sql::{CANCEL_OWN_QUERY, QUERY_PROGRESS, QUERY_SUMMARY};
 use crate::limits;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -153,6 +153,17 @@ impl Client {
             }
         }
         Ok(text)
+    }
+
+    /// Cancels a query of this user by its whole id.
+    ///
+    /// # Errors
+    /// What the server says: there is none, it is somebody else's, or it has ended.
+    pub async fn cancel_query(&mut self, query_id: &str) -> Result<()> {
+        let mut answer = self.flight.do_action(Action::new(CANCEL_OWN_QUERY, query_id.as_bytes().to_vec())).await?;
+        // Nothing comes; the end of the stream says that it is done.
+        while answer.try_next().await?.is_some() {}
+        Ok(())
     }
 
     /// The final figures of a query, if the server still has them.

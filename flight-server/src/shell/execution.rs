@@ -30,7 +30,8 @@ impl Look {
         Self { format, file, interactive, terminal, progress: io::stderr().is_terminal() && !streams_to_terminal }
     }
 
-    fn style(&self) -> Style {
+    /// How tables are drawn.
+    pub fn style(&self) -> Style {
         Style {
             // Asked anew for every result: the window may have another size by now.
             width: self.terminal.then(terminal_width),

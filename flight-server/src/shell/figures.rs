@@ -141,8 +141,7 @@ mod tests {
             bytes_moved_across_regions: 400_000,
             tasks: 9,
             tasks_on_device: 7,
-            tasks_on_host_kernel: 0,
-            retries: 0,
+            ..Default::default()
         };
         assert_eq!(
             footer(4, Duration::from_millis(1_820), Some(&summary), Some("01J")),

@@ -77,7 +77,7 @@ fn read_cells(schema: &Schema, batches: &[RecordBatch]) -> Result<Vec<Column>, A
 }
 
 /// Control characters could move the cursor or worse; line feeds stay and make a cell of several lines.
-fn printable(text: &str) -> String {
+pub fn printable(text: &str) -> String {
     text.chars()
         .map(|letter| match letter {
             '\n' => '\n',
