@@ -12,6 +12,7 @@
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::prelude::SessionConfig;
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -19,6 +20,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Consumers that an error about exhausted memory names.
 pub const CONSUMERS_NAMED: NonZeroUsize = NonZeroUsize::new(5).unwrap();
+
+/// What a query's limit is divided by for the merge of one sort: as many as a node's cores, and a few of them, with room for their rows.
+const SORTS_EXPECTED: u64 = 32;
 
 /// Session setting that lowers the limit of a query.
 const SESSION_SETTING: &str = "SET bowshot.memory_limit_bytes";
@@ -75,6 +79,16 @@ impl QueryPool {
     /// The most that it held at once; goes on counting for as long as the query runs.
     pub fn peak(&self) -> Arc<AtomicUsize> {
         self.peak.clone()
+    }
+
+    /// Settings that suit the limit. A sort sets memory aside for its merge before it takes a row: 10 MB, more than some queries may hold in all.
+    pub fn suited(&self, mut config: SessionConfig) -> SessionConfig {
+        if let Some((limit, _)) = &self.own {
+            let execution = &mut config.options_mut().execution;
+            let share = usize::try_from(limit.bytes / SORTS_EXPECTED).unwrap_or(usize::MAX);
+            execution.sort_spill_reservation_bytes = execution.sort_spill_reservation_bytes.min(share);
+        }
+        config
     }
 
     fn grown(&self, bytes: usize) {

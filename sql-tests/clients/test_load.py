@@ -38,20 +38,25 @@ ENDLESS_ROWS = "SELECT a.id, b.id AS other FROM numbers a JOIN numbers b ON a.on
 EXPECTED = (2 * ROWS_A_FILE, sum(range(2 * ROWS_A_FILE)))
 
 
+def write_numbers(volume, number):
+    """File `number` of the table."""
+    ids = range(number * ROWS_A_FILE, (number + 1) * ROWS_A_FILE)
+    columns = {
+        "id": pyarrow.array(ids, pyarrow.int64()),
+        "small": pyarrow.array([value % 10 for value in ids], pyarrow.int32()),
+        "one": pyarrow.array([1] * ROWS_A_FILE, pyarrow.int32()),
+    }
+    target = volume / "numbers" / f"part-{number}.parquet"
+    target.parent.mkdir(parents=True)
+    pyarrow.parquet.write_table(pyarrow.table(columns), target, row_group_size=16_384)
+
+
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("load")
     nodes = []
     for number, node_id in enumerate(NODES):
-        ids = range(number * ROWS_A_FILE, (number + 1) * ROWS_A_FILE)
-        columns = {
-            "id": pyarrow.array(ids, pyarrow.int64()),
-            "small": pyarrow.array([value % 10 for value in ids], pyarrow.int32()),
-            "one": pyarrow.array([1] * ROWS_A_FILE, pyarrow.int32()),
-        }
-        target = folder / node_id / "numbers" / f"part-{number}.parquet"
-        target.parent.mkdir(parents=True)
-        pyarrow.parquet.write_table(pyarrow.table(columns), target, row_group_size=16_384)
+        write_numbers(folder / node_id, number)
         nodes.append(cluster.Node(node_id, {"data": folder / node_id}, kernel_device="off", faults=["slow-scan"]))
     with cluster.Cluster(folder / "cluster", nodes, SETTINGS, token=ANA) as started:
         started.create_table("numbers", "node://*/data/numbers/")
@@ -205,6 +210,31 @@ def test_a_query_has_its_memory_and_spills_below_it(running):
     assert 0 < peak <= limit, peak
 
 
+def test_a_sort_is_not_refused_for_a_small_limit(running):
+    """It sets memory aside for its merge before the first row."""
+    rows = Query(running, "SELECT id FROM numbers ORDER BY small, id", memory_limit_bytes=3_000_000).wait()
+    assert rows.error is None, rows.error
+    assert [value for (value,) in rows.rows] == sorted(range(2 * ROWS_A_FILE), key=lambda value: (value % 10, value))
+
+
+def test_a_worker_runs_no_more_tasks_than_it_says_and_spills_no_more(tmp_path):
+    write_numbers(tmp_path / "volume", 0)
+    limits = {"MAX_TASKS": 2, "SPILL_BYTES_MAX": 100_000, "QUERY_MEMORY_BYTES": 1_000_000}
+    environment = {f"BOWSHOT__WORKER__{name}": str(value) for name, value in limits.items()}
+    node = cluster.Node("node-1", {"data": tmp_path / "volume"}, kernel_device="off", faults=["slow-scan"], environment=environment)
+    with cluster.Cluster(tmp_path / "cluster", [node]) as running:
+        running.create_table("numbers", "node://*/data/numbers/")
+        together = [Query(running, SECOND, None) for _ in range(3)]
+        most = 0
+        while any(query.thread.is_alive() for query in together):
+            ((tasks,),) = running.rows("SELECT CAST(sum(running_tasks) AS BIGINT) FROM system.queries")
+            most = max(most, tasks)
+        assert [len(query.wait().rows) for query in together] == [1, 1, 1], [query.error for query in together]
+        assert 0 < most <= limits["MAX_TASKS"], most
+        full = Query(running, "SELECT count(*), sum(n) FROM (SELECT id, count(*) AS n FROM numbers GROUP BY id)", None).wait()
+        assert "spilled data would exceed the 97.7 KB" in full.error and "worker.spill_bytes_max" in full.error, full.error
+
+
 def cancel_flight_info(flight, _):
     flight.act("CancelFlightInfo", field(1, flight.info.serialize()))
 
@@ -220,7 +250,7 @@ def cancel_by_command(_, running):
     assert said.returncode == 0 and query_id in said.stdout, said.stderr
 
 
-@pytest.mark.parametrize("way", [cancel_flight_info, cancel_query, cancel_by_command, "timeout", "client killed"], ids=str)
+@pytest.mark.parametrize("way", [cancel_flight_info, cancel_query, cancel_by_command, "timeout", "client killed"], ids=lambda way: getattr(way, "__name__", way))
 def test_a_cancel_frees_everything(running, way):
     sql = ENDLESS if way in (cancel_flight_info, "timeout") else ENDLESS_ROWS
     child = flight = None

@@ -107,6 +107,7 @@ fn register(node_id: &str, region: &str) -> Register {
         cpu_threads: 1,
         device: "none".into(),
         incarnation: uuid::Uuid::new_v4().to_string(),
+        volumes: vec![],
     }
 }
 

@@ -44,7 +44,7 @@ fn storeless_runtime(config: &CoordinatorConfig) -> Result<Arc<RuntimeEnv>> {
 }
 
 /// The coordinator's part of one query: what its session allows, out of what all share.
-fn query_runtime(shared: &RuntimeEnv, options: &BowshotOptions, observer: &QueryObserver) -> Arc<RuntimeEnv> {
+fn query_pool(shared: &RuntimeEnv, options: &BowshotOptions, observer: &QueryObserver) -> Arc<QueryPool> {
     let place = MemoryPlace {
         name: "the coordinator".into(),
         shared_setting: "coordinator.memory_bytes",
@@ -53,7 +53,7 @@ fn query_runtime(shared: &RuntimeEnv, options: &BowshotOptions, observer: &Query
     };
     let pool = Arc::new(QueryPool::new(place, shared.memory_pool.clone(), options.memory_limit_bytes));
     observer.watch_memory(pool.peak());
-    runtime_with(shared, pool)
+    pool
 }
 
 impl BaseState {
@@ -135,13 +135,15 @@ pub(crate) fn physical_state(
         0 => placement.partitions(),
         set => set.max(2),
     };
-    let runtime = query_runtime(inner.base.runtime(), &options, &observer);
+    let pool = query_pool(inner.base.runtime(), &options, &observer);
     let query = query_header(observer.query_id)?;
-    let mut config = logical.config().clone().with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
+    let config = pool.suited(logical.config().clone());
+    let mut config = config.with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
     if joins == Joins::ShuffleBoth {
         let optimizer = &mut config.options_mut().optimizer;
         (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0);
     }
+    let runtime = runtime_with(inner.base.runtime(), pool);
     let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
     let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
     let build = || -> Result<SessionState, DataFusionError> {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 /// Life of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum QueryState {
-    /// Waits for admission.
+    /// Waits for a place, or for places for its tasks.
     Queued,
     /// Runs.
     Running,
@@ -195,6 +195,11 @@ impl QueryHandle {
 
     /// It begins, or ceases, to wait for places.
     pub fn waits(&self, waits: bool) {
+        let mut state = self.entry.state.lock();
+        if !state.has_ended() {
+            *state = if waits { QueryState::Queued } else { QueryState::Running };
+        }
+        drop(state);
         let mut waited = self.entry.waited.lock();
         waited.stop();
         waited.since = waits.then(Instant::now);
@@ -225,7 +230,7 @@ impl QueryHandle {
         if current.has_ended() {
             return;
         }
-        self.waits(false);
+        self.entry.waited.lock().stop();
         let summary = {
             let observer = self.entry.observer.lock().clone();
             observer.map(|observer| {

@@ -3,6 +3,7 @@
 use crate::error::{Error, Result};
 use crate::query_memory::{MemoryPlace, QueryPool, runtime_with};
 use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
 use http::HeaderMap;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -38,6 +39,11 @@ impl QueryScope {
         });
         made.clone()
     }
+
+    /// Settings of a task that suit the query's limit.
+    pub fn suited(&self, config: SessionConfig) -> SessionConfig {
+        self.pool.suited(config)
+    }
 }
 
 /// The scopes of the queries that have tasks here.
@@ -70,16 +76,56 @@ impl Queries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use datafusion::datasource::MemTable;
     use datafusion::execution::memory_pool::MemoryConsumer;
+    use datafusion::physical_plan::execute_stream;
+    use datafusion::prelude::SessionContext;
+    use futures::TryStreamExt;
+
+    fn queries(query_bytes: u64) -> Queries {
+        Queries::new(MemoryPlace {
+            name: "node node-1".into(),
+            shared_setting: "worker.memory_bytes",
+            query_bytes,
+            query_setting: "worker.query_memory_bytes",
+        })
+    }
+
+    #[tokio::test]
+    async fn a_sort_larger_than_the_limit_spills() {
+        let template = SessionStateBuilder::new().with_default_features().build();
+        let scope = queries(8 << 20).scope(Uuid::now_v7(), &template, 0);
+        let mut state = scope.session(&template);
+        *state.config_mut() = scope.suited(SessionConfig::new().with_target_partitions(2));
+        let context = SessionContext::new_with_state(state);
+        let batches: Vec<RecordBatch> = (0..40_i64)
+            .map(|batch| {
+                let keys = (0..8_192).map(|row| (row * 40 + batch) * 7_919 % 327_680);
+                let keys: ArrayRef = Arc::new(Int64Array::from_iter_values(keys));
+                let text: ArrayRef = Arc::new(StringArray::from_iter_values((0..8_192).map(|row| format!("{row:050}"))));
+                RecordBatch::try_from_iter([("key", keys), ("text", text)]).unwrap()
+            })
+            .collect();
+        let (schema, halves) = (batches[0].schema(), batches.chunks(20).map(<[_]>::to_vec).collect());
+        context.register_table("t", Arc::new(MemTable::try_new(schema, halves).unwrap())).unwrap();
+        let plan = context.sql("SELECT key, text FROM t ORDER BY key").await.unwrap().create_physical_plan().await.unwrap();
+        let mut sorted = execute_stream(plan, context.task_ctx()).unwrap();
+        let mut next = 0;
+        while let Some(batch) = sorted.try_next().await.unwrap() {
+            for key in batch.column(0).as_any().downcast_ref::<Int64Array>().unwrap().values() {
+                assert_eq!(*key, next);
+                next += 1;
+            }
+        }
+        assert_eq!(next, 327_680);
+        let peak = scope.pool.peak().load(std::sync::atomic::Ordering::Relaxed);
+        assert!(peak <= 8 << 20, "{peak}");
+    }
 
     #[test]
     fn tasks_of_a_query_share_a_pool_that_goes_with_the_last() {
-        let queries = Queries::new(MemoryPlace {
-            name: "node node-1".into(),
-            shared_setting: "worker.memory_bytes",
-            query_bytes: 100,
-            query_setting: "worker.query_memory_bytes",
-        });
+        let queries = queries(100);
         let template = SessionStateBuilder::new().build();
         let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
         assert_eq!(query_of(&query_header(one).unwrap()), Some(one));

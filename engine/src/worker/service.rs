@@ -123,7 +123,7 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
             let scope = of_worker.queries.scope(query_id, template, session_bytes);
             let state = scope.session(template);
             // The task keeps what it shares with the others of its query.
-            config = config.with_extension(scope);
+            config = scope.suited(config).with_extension(scope);
             state
         }
         None => template.clone(),
