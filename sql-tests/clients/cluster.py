@@ -175,10 +175,13 @@ class Cluster:
         """A worker with the certificates of the cluster, or those of `tls`, and of these that of its own name, or `name`; or with none."""
         tls = None if plain else tls or self.tls
         scheme = "https" if tls else "http"
+        advertised, control_port = self.way(node)
         flags = [
             "--node-id", node.node_id, "--region", node.region, "--listen", f"127.0.0.1:{port or self.worker_ports[node.node_id]}",
-            "--coordinator", f"{scheme}://127.0.0.1:{self.control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
+            "--coordinator", f"{scheme}://127.0.0.1:{control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
         ]  # fmt: skip
+        if advertised:
+            flags += ["--advertise", f"127.0.0.1:{advertised}"]
         for volume, path in node.volumes.items():
             pathlib.Path(path).mkdir(parents=True, exist_ok=True)
             flags += ["--volume", f"{volume}={path}"]
@@ -187,6 +190,10 @@ class Cluster:
         if node.faults:
             environment["BOWSHOT__WORKER__FAULTS"] = "[" + ", ".join(f'"{fault}"' for fault in node.faults) + "]"
         return Process(node.node_id, [BINARY, "worker", *flags], environment, self.folder)
+
+    def way(self, node):
+        """The port on which others reach a worker, if not the one that it listens on, and the port on which it reaches the coordinator."""
+        return None, self.control_port
 
     def __enter__(self):
         return self
