@@ -5,9 +5,7 @@
     python sql-tests/clients/chaos.py drain
     python sql-tests/clients/chaos.py rolling                   all workers restarted, then the coordinator
     python sql-tests/clients/chaos.py coordinator               kill -9 of the coordinator
-    python sql-tests/clients/chaos.py healthy --minutes 2.5     a query that takes every core for ten times the keepalive
-    python sql-tests/clients/chaos.py memory                    a slow client, and twenty queries that spill
-    python sql-tests/clients/chaos.py dashboard                 a hundred clients beside a scan that spills
+    python sql-tests/clients/chaos.py dashboard                 a hundred clients beside a scan that spills; and spilling, slow, healthy
 
 Each prints a line an event or seed and a summary, and exits 1 on a broken promise. The load is the 22 TPC-H queries, compared with DuckDB's
 answers, over tables of which the cluster keeps two copies.
@@ -16,13 +14,10 @@ answers, over tables of which the cluster keeps two copies.
 import argparse
 import contextlib
 import dataclasses
-import hashlib
-import pathlib
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,237 +25,21 @@ import time
 
 import answers
 import cluster
-import proxy
+import pressure
+from tpch_load import QUERIES, Load, files, in_folder, keep_logs, say, short_files, start, wait_whole, wrong_checksums
 
-QUERIES = dict(answers.tpch_queries(cluster.REPOSITORY / "datasets" / "queries" / "tpch"))
-COPIES = 2
-KERNELS = ["auto", "host", "off"]
-# The settings' default waits half a minute for a silent node; tests that lose disks want copies sooner.
-GRACE_MS = 2_000
 ERROR_SECONDS = 15
-# A query that takes longer than this hangs. Far beyond three tries of a query that meets a silent node.
-HANG_SECONDS = 90
-# Silence of ten seconds makes a node dead; the way back is a registration, a heartbeat and a listing.
-BACK_SECONDS = 30
-WHOLE_SECONDS = 60
+# A breaker is open for half a minute at most; the way back is a registration, a heartbeat and a listing.
+BACK_SECONDS = 45
 SUCCESS_SHARE = 0.99
-# Still felt after it was healed: a breaker is open for three seconds, a keepalive takes thirteen.
-FELT_SECONDS = 14
-# How errors name what failed.
-NAMES_NODE = re.compile(r"\bnode[- ](?:node-)?\d+\b")
-NAMES_FRAGMENT = re.compile(r"\bfragment \d+\b|no live replica of ")
+# Still felt after it was healed: by queries that were placed before anyone knew, and by connections that are silent until the keepalive ends.
+FELT_SECONDS, FELT_SILENT_SECONDS = 4, 14
+# How errors name what failed: the node, and its part of the query.
+NAMES_NODE = re.compile(r"\bnode-\d+\b")
+NAMES_PART = re.compile(r"\bfragment \d+\b|no live replica of |is catalogued but cannot be read")
 AFTER_FIRST_ROW = "rows had already been released"
-RETRYABLE = re.compile(r"\b(Unavailable|UNAVAILABLE|IO: )")
-
-
-def say(text):
-    print(text, flush=True)
-
-
-class ProxiedCluster(cluster.Cluster):
-    """A cluster in which every worker is reached, and reaches the coordinator, through a proxy of its own."""
-
-    def __init__(self, folder, nodes, **options):
-        self.proxies = proxy.Proxies()
-        self.data_ways, self.control_ways = {}, {}
-        try:
-            super().__init__(folder, nodes, **options)
-        except BaseException:
-            self.proxies.__exit__()
-            raise
-
-    def way(self, node):
-        if node.node_id not in self.data_ways:
-            self.data_ways[node.node_id] = self.proxies.add(cluster.free_port(), lambda: self.worker_ports[node.node_id])
-            self.control_ways[node.node_id] = self.proxies.add(cluster.free_port(), lambda: self.control_port)
-        return self.data_ways[node.node_id].port, self.control_ways[node.node_id].port
-
-    def end(self):
-        super().end()
-        self.proxies.__exit__()
-
-    def volume(self, node_id):
-        return pathlib.Path(self.nodes[node_id].volumes["data"])
-
-
-def generated(folder, node_ids, scale):
-    """TPC-H in `<folder>/<node>/<table>/`: every file on one node."""
-    generator = cluster.BINARY.with_name("bowshot-datagen")
-    started = []
-    for part, node in enumerate(node_ids, start=1):
-        arguments = ["--scale", str(scale), "--part", str(part), "--parts", str(len(node_ids)), "--out", folder / node]
-        started.append(subprocess.Popen([generator, "tpch", *arguments], stdout=subprocess.DEVNULL))
-    assert [process.wait() for process in started] == [0] * len(node_ids)
-    return folder
-
-
-def duckdb_answers(folder):
-    peer = answers.duckdb_over(folder, answers.TPCH_TABLES)
-    return {name: peer.execute(sql).fetchall() for name, sql in QUERIES.items()}
-
-
-def start(folder, workers=4, scale=0.02, copies=COPIES, grace_ms=GRACE_MS, environment=None, more_settings=""):
-    """A cluster with the tables of TPC-H, whole, and what DuckDB answers."""
-    folder = pathlib.Path(folder)
-    node_ids = [f"node-{number}" for number in range(1, workers + 1)]
-    generated(folder / "volumes", node_ids, scale)
-    expected = duckdb_answers(folder / "volumes")
-    nodes = [
-        cluster.Node(node_id, {"data": folder / "volumes" / node_id}, kernel_device="off", environment=environment or {})
-        for node_id in node_ids
-    ]
-    settings = f"[coordinator]\nreplication_grace_ms = {grace_ms}\n{more_settings}"
-    running = ProxiedCluster(folder / "cluster", nodes, settings=settings, default_schema="tpch")
-    try:
-        threads = [threading.Thread(target=create_table, args=(running, table, copies)) for table in answers.TPCH_TABLES]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        wait_whole(running, copies)
-    except BaseException:
-        running.end()
-        raise
-    return running, expected
-
-
-def create_table(running, table, copies):
-    options = f" OPTIONS ('replicas' '{copies}')" if copies > 1 else ""
-    running.rows(f"CREATE EXTERNAL TABLE tpch.{table} STORED AS PARQUET LOCATION 'node://*/data/{table}/'{options}")
-
-
-def files(running):
-    """{(table, path): [(node, kind, state, checksum)]} of all copies."""
-    found = {}
-    for table, path, *copy in running.rows("SELECT table_name, path, node_id, kind, state, checksum FROM system.files"):
-        found.setdefault((table, path), []).append(tuple(copy))
-    return found
-
-
-def short_files(running, copies=COPIES, without=()):
-    """Files that have fewer live copies than they should, leaving out those on the nodes `without`."""
-    live = lambda held: sum(1 for node, _, state, _ in held if state == "live" and node not in without)  # noqa: E731
-    return [f"{table}/{path}: {held}" for (table, path), held in sorted(files(running).items()) if live(held) < copies]
-
-
-def wait_whole(running, copies=COPIES, seconds=WHOLE_SECONDS, without=()):
-    """Waits until every file has its copies. Gives how long it took."""
-    started = time.monotonic()
-    cluster.wait_until(f"{copies} live copies of every file", seconds, lambda: files(running) and not short_files(running, copies, without))
-    return time.monotonic() - started
-
-
-def wrong_checksums(running):
-    """Copies whose content is not what the catalog or their name says."""
-    wrong, hashed = [], 0
-    for (table, path), held in files(running).items():
-        for node, kind, state, checksum in held:
-            if state == "live":
-                file = f".bowshot/replicas/{checksum}.parquet" if kind == "replica" else path
-                content = hashlib.sha256((running.volume(node) / file).read_bytes()).hexdigest()
-                hashed += 1
-                wrong += [] if content == checksum else [f"{kind} of {table} {path} on {node}: {content} is not {checksum}"]
-    for node in running.nodes:
-        for file in (running.volume(node) / ".bowshot" / "replicas").glob("*.parquet"):
-            content = hashlib.sha256(file.read_bytes()).hexdigest()
-            wrong += [] if content == file.stem else [f"{file} holds {content}"]
-    return wrong, hashed
-
-
-@dataclasses.dataclass
-class Asked:
-    """A query of the load and how it went."""
-
-    client: int
-    name: str
-    kernel: str
-    started: float
-    ended: float = 0.0
-    wrong: str | None = None
-    error: str | None = None
-
-    def text(self, since):
-        how = self.wrong or self.error or "right"
-        return f"{self.name} kernel={self.kernel} of client {self.client}, {self.started - since:.2f} to {self.ended - since:.2f} s: {how}"
-
-
-class Load:
-    """Clients that ask TPC-H queries one after another until the load ends. Use it in a `with` statement.
-
-    A client that met an error connects anew; with `patient`, only once the coordinator says that it is ready.
-    """
-
-    def __init__(self, running, expected, clients=4, seed=0, queries=None, patient=False):
-        self.running, self.expected, self.patient = running, expected, patient
-        self.names = sorted(queries or QUERIES)
-        self.asked, self._lock, self._over = [], threading.Lock(), threading.Event()
-        self.repeated = set()
-        self.threads = [threading.Thread(target=self._client, args=(number, seed), daemon=True) for number in range(clients)]
-
-    def __enter__(self):
-        self.since, self.since_ms = time.monotonic(), int(time.time() * 1000)
-        for thread in self.threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._over.set()
-        deadline = time.monotonic() + HANG_SECONDS
-        for thread in self.threads:
-            thread.join(max(0.1, deadline - time.monotonic()))
-
-    def hanging(self):
-        return [f"client {number} hangs" for number, thread in enumerate(self.threads) if thread.is_alive()]
-
-    def _client(self, number, seed):
-        # Text seeds a generator the same way in every process.
-        chance = random.Random(f"{seed} {number}")
-        kernel = KERNELS[number % len(KERNELS)]
-        connection = None
-        while not self._over.is_set():
-            asked = Asked(number, chance.choice(self.names), kernel, time.monotonic())
-            try:
-                if connection is None:
-                    connection = self.running.connect(kernel=kernel, query_timeout_ms=HANG_SECONDS * 1000)
-                rows = answers.rows_of(connection, QUERIES[asked.name])
-                asked.ended = time.monotonic()
-                asked.wrong = answers.difference(rows, self.expected[asked.name])
-            except Exception as error:  # every kind is an outcome; the judge reads the text
-                asked.ended, asked.error = time.monotonic(), str(error)
-                with contextlib.suppress(Exception):
-                    connection.close()
-                connection = None
-            with self._lock:
-                self.asked.append(asked)
-            if asked.error:
-                self._pause()
-        if connection is not None:
-            connection.close()
-
-    def _pause(self):
-        self._over.wait(0.1)
-        while self.patient and not self._over.is_set():
-            with contextlib.suppress(OSError):
-                if self.running.http("/readyz").startswith("ready"):
-                    return
-            self._over.wait(0.1)
-
-    def wait_queries(self, count, seconds=HANG_SECONDS):
-        """Waits until this many more queries have ended."""
-        goal = len(self.asked) + count
-        cluster.wait_until(f"{count} queries of the load", seconds, lambda: len(self.asked) >= goal)
-
-    def note_repeated(self):
-        """The queries so far that were repeated unseen and succeeded. The coordinator remembers a thousand queries: call it every now and then."""
-        sql = f"SELECT query_id FROM system.queries WHERE retries > 0 AND state = 'finished' AND started_at >= to_timestamp_millis({self.since_ms})"
-        self.repeated.update(query for (query,) in self.running.rows(sql))
-        return self.repeated
-
-    def failed(self):
-        return [asked for asked in self.asked if asked.error]
-
-    def wrong(self):
-        return [asked for asked in self.asked if asked.wrong]
+# What a driver makes of an error that says "try again".
+RETRYABLE = re.compile(r"\(Unavailable;")
 
 
 @dataclasses.dataclass
@@ -304,7 +83,8 @@ class Event:
         return [ways[self.node] for name, ways in (("data", running.data_ways), ("control", running.control_ways)) if what in (name, "all")]
 
     def felt_by(self, asked):
-        return self.began <= asked.ended and asked.started <= (self.ended or asked.ended) + FELT_SECONDS
+        after = FELT_SILENT_SECONDS if self.kind.startswith(("stall", "black")) else FELT_SECONDS
+        return self.began <= asked.ended and asked.started <= (self.ended or asked.ended) + after
 
 
 KINDS = ["kill", "stop", *(f"{how}-{what}" for how in ("cut", "stall", "black") for what in ("data", "control", "all"))]
@@ -393,7 +173,7 @@ def judge(running, load, events):
             verdict.failed_of_one += 1
         if not felt:
             verdict.problems.append(f"failed without a fault: {told}")
-        if not NAMES_NODE.search(asked.error) or not NAMES_FRAGMENT.search(asked.error):
+        if not NAMES_NODE.search(asked.error) or not NAMES_PART.search(asked.error):
             verdict.problems.append(f"names no node or no fragment: {told}")
         since = max([asked.started, *(event.began for event in felt if event.began <= asked.ended)])
         if asked.ended - since > ERROR_SECONDS:
@@ -418,11 +198,10 @@ def play_seed(running, expected, seed, events=3, longest=None, clients=4):
 
 
 @contextlib.contextmanager
-def started(options=None, **more):
+def started(**more):
     """A cluster in a folder that goes with it."""
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        scale = options.scale if options else more.pop("scale", 0.02)
-        running, expected = start(folder, scale=scale, **more)
+        running, expected = start(folder, **more)
         try:
             yield running, expected
         except BaseException:
@@ -430,14 +209,6 @@ def started(options=None, **more):
             raise
         finally:
             running.end()
-
-
-def keep_logs(running):
-    """Logs outlive the folder of a cluster that broke."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="chaos-logs-"))
-    for log in running.folder.glob("*.log"):
-        shutil.copy(log, folder)
-    say(f"logs are in {folder}")
 
 
 def summary(what, verdict, *more):
@@ -452,7 +223,7 @@ def summary(what, verdict, *more):
 def seeds(options):
     """Faults at random."""
     total = Verdict()
-    with started(options) as (running, expected):
+    with started() as (running, expected):
         for seed in range(options.first, options.first + options.seeds):
             began = time.monotonic()
             played, verdict = play_seed(running, expected, seed, options.events)
@@ -467,15 +238,238 @@ def seeds(options):
     return summary(f"{options.seeds} seeds", total, (share >= SUCCESS_SHARE, share_text), (not total.wrong, f"{total.wrong} wrong answers"))
 
 
+def kill_and_replace(running, load, node, empty):
+    """kill -9, and at once a worker of the same node id on the same volume or on an empty one. Gives the event."""
+    event = Event("kill", node, 0.0)
+    event.begin(running)
+    if empty:
+        shutil.rmtree(running.volume(node))
+        running.volume(node).mkdir()
+    event.end(running)
+    load.note_repeated()
+    return event
+
+
+def play_kills(running, expected, rounds, pace, seed=0, clients=4):
+    """A worker killed every `pace` seconds and replaced, its volume kept and lost in turns. Gives the verdict and what was to be whole."""
+    chance, events, late = random.Random(seed), [], []
+    with Load(running, expected, clients, seed) as load:
+        load.wait_queries(clients)
+        for number in range(rounds):
+            due = time.monotonic() + pace
+            node, empty = chance.choice(sorted(running.nodes)), number % 2 == 1
+            running.wait_live(node, BACK_SECONDS)
+            short = short_files(running, 1, without=[node]) if empty else []
+            if short:
+                # Killing it now would lose the only copy of a file: no cluster survives that.
+                late.append(f"kill {number}, {time.monotonic() - load.since:.0f} s: {len(short)} files have no copy but on {node}, such as {short[0]}")
+                empty = False
+            events.append(kill_and_replace(running, load, node, empty))
+            say(f"kill {number}: {node}, {'an empty' if empty else 'the same'} volume; {len(load.asked)} queries so far, {len(load.failed())} failed")
+            time.sleep(max(0.0, due - time.monotonic()))
+        load.wait_queries(clients)
+    verdict = judge(running, load, events)
+    verdict.problems += late
+    try:
+        for node in running.nodes:
+            running.wait_live(node, BACK_SECONDS)
+        took = wait_whole(running)
+        wrong, hashed = wrong_checksums(running)
+        verdict.problems += wrong
+        say(f"whole again {took:.1f} s after the last kill's pause; {hashed} copies hashed")
+    except AssertionError as error:
+        verdict.problems.append(f"{error}: {short_files(running)[:3]}")
+    return verdict
+
+
+def kills(options):
+    """A worker killed every ten seconds, and replaced."""
+    with started() as (running, expected):
+        verdict = play_kills(running, expected, int(options.minutes * 60 / options.pace), options.pace, options.seed)
+        if verdict.problems:
+            keep_logs(running)
+    share = verdict.success_share()
+    return summary("kills", verdict, (share >= SUCCESS_SHARE, f"{share:.2%} of the queries that one kill hit succeeded"))
+
+
+def end_in_peace(running, node_id):
+    """SIGTERM. Gives the exit code of the worker."""
+    worker = running.workers[node_id]
+    worker.child.terminate()
+    return worker.child.wait(cluster.END_SECONDS + 40)
+
+
+def play_drain(running, expected, node, clients=4):
+    """Drains a node under load and ends it. Gives what is broken, and how the load went."""
+    problems = []
+    with Load(running, expected, clients) as load:
+        load.wait_queries(clients)
+        began = time.monotonic()
+        running.rows(f"ALTER NODE {node} DRAIN")
+        took = wait_whole(running, without=[node])
+        say(f"{node} is drained after {took:.1f} s")
+        load.wait_queries(clients)
+        code = end_in_peace(running, node)
+        say(f"{node} ended with {code} after {time.monotonic() - began:.1f} s")
+        problems += [] if code == 0 else [f"{node} ended with {code}"]
+        load.wait_queries(clients)
+    verdict = judge(running, load, [])
+    verdict.problems += problems
+    return verdict
+
+
+def drain(options):
+    """A node drained and ended under load: no query may fail."""
+    with started() as (running, expected):
+        verdict = play_drain(running, expected, "node-2")
+        if verdict.problems:
+            keep_logs(running)
+    return summary("drain", verdict)
+
+
+def errors_a_client(load):
+    counted = {}
+    for asked in load.failed():
+        counted.setdefault(asked.client, []).append(asked)
+    return counted
+
+
+def play_rolling(running, expected, clients=4):
+    """Restarts all workers one after another, then the coordinator, under load of clients that wait until it is ready."""
+    verdicts, nodes = [], sorted(running.nodes)
+    for what in ("workers", "the coordinator"):
+        problems = []
+        with Load(running, expected, clients, what, patient=True) as load:
+            load.wait_queries(clients)
+            for node in nodes if what == "workers" else []:
+                code = end_in_peace(running, node)
+                problems += [] if code == 0 else [f"{node} ended with {code}"]
+                running.workers[node].start()
+                running.wait_live(node, BACK_SECONDS)
+                say(f"{node} restarted, {len(load.asked)} queries so far, {len(load.failed())} failed")
+            if what != "workers":
+                running.server.child.terminate()
+                code = running.server.child.wait(cluster.END_SECONDS + 40)
+                problems += [] if code == 0 else [f"the coordinator ended with {code}"]
+                running.server.start()
+                cluster.wait_until("the server is ready", cluster.READY_SECONDS, running._server_ready)
+                for node in nodes:
+                    running.wait_live(node, BACK_SECONDS)
+                say(f"the coordinator restarted, {len(load.asked)} queries so far, {len(load.failed())} failed")
+            load.wait_queries(clients)
+        verdict = Verdict(queries=len(load.asked), wrong=len(load.wrong()), failed_of_one=len(load.failed()))
+        verdict.retried = len(load.note_repeated())
+        verdict.problems += problems + load.hanging() + [f"wrong: {asked.text(load.since)}" for asked in load.wrong()]
+        for client, failed in errors_a_client(load).items():
+            if len(failed) > 1:
+                verdict.problems.append(f"client {client} saw {len(failed)} errors: " + " | ".join(asked.text(load.since) for asked in failed))
+            verdict.problems += [f"not told to try again: {asked.text(load.since)}" for asked in failed if not RETRYABLE.search(asked.error)]
+        say(f"restart of {what}: {verdict}")
+        verdicts.append(verdict)
+    for asked in load.failed():
+        say(f"  {asked.text(load.since)}")
+    return verdicts
+
+
+def rolling(options):
+    """All workers restarted, then the coordinator."""
+    total = Verdict()
+    with started() as (running, expected):
+        for verdict in play_rolling(running, expected):
+            total.add(verdict)
+        if total.problems:
+            keep_logs(running)
+    return summary("rolling restart", total)
+
+
+# Keeps the workers busy for minutes.
+ENDLESS = "SELECT count(*) FROM lineitem a JOIN lineitem b ON a.l_linenumber = b.l_linenumber WHERE a.l_orderkey + b.l_orderkey <> 5"
+IDLE_SHARE = 0.05
+STOP_SECONDS = 5
+REJOIN_SECONDS = 5
+
+
+def catalog_of(running):
+    return sorted(running.rows("SELECT table_schema, table_name, path, node_id, row_count, size_bytes, checksum FROM system.files WHERE kind = 'original'"))
+
+
+def shares(running, seconds=1.0):
+    """CPU share of every worker over the same second."""
+    before, began = {node: worker.cpu_seconds() for node, worker in running.workers.items()}, time.monotonic()
+    time.sleep(seconds)
+    return {node: (worker.cpu_seconds() - before[node]) / (time.monotonic() - began) for node, worker in running.workers.items()}
+
+
+def play_coordinator(running, expected, away=12.0):
+    """kill -9 of the coordinator under a query that would run for minutes. Gives what is broken."""
+    problems, before = [], catalog_of(running)
+    asking = threading.Thread(target=_ask_quietly, args=(running, ENDLESS), daemon=True)
+    asking.start()
+    cluster.wait_until("the workers are busy", 30, lambda: sum(shares(running, 0.3).values()) > 0.5)
+    running.server.kill()
+    killed = time.monotonic()
+    quiet = None
+    while time.monotonic() - killed < STOP_SECONDS + 10:
+        now = shares(running, 0.5)
+        if all(share < IDLE_SHARE for share in now.values()):
+            quiet = time.monotonic() - killed
+            break
+    say(f"workers are quiet after {quiet and round(quiet, 1)} s (of CPU each {({node: round(share, 2) for node, share in now.items()})})")
+    if quiet is None or quiet > STOP_SECONDS + 0.5:
+        problems.append(f"the workers run on {quiet or time.monotonic() - killed:.1f} s after their coordinator: {now}")
+    time.sleep(max(0.0, away - (time.monotonic() - killed)))
+    running.server.start()
+    cluster.wait_until("the server is ready", cluster.READY_SECONDS, running._server_ready)
+    ready = time.monotonic()
+    for node in running.nodes:
+        running.wait_live(node, BACK_SECONDS)
+    took = time.monotonic() - ready
+    say(f"all workers are back {took:.1f} s after the coordinator was ready")
+    problems += [] if took <= REJOIN_SECONDS else [f"workers came back {took:.1f} s after the coordinator"]
+    problems += [] if catalog_of(running) == before else ["the catalog is another one"]
+    for name in ("q01", "q03", "q18"):
+        found = answers.difference(running.rows(QUERIES[name]), expected[name])
+        problems += [f"{name}: {found}"] if found else []
+    asking.join(5)
+    return problems
+
+
+def _ask_quietly(running, sql):
+    with contextlib.suppress(Exception):
+        running.rows(sql)
+
+
+def coordinator(options):
+    """kill -9 of the coordinator."""
+    verdict = Verdict()
+    with started() as (running, expected):
+        for away in options.away:
+            say(f"the coordinator is gone for {away:.0f} s")
+            verdict.problems += play_coordinator(running, expected, away)
+        if verdict.problems:
+            keep_logs(running)
+    return summary("coordinator", verdict)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--scale", type=float, default=0.02, help="scale of the data (default 0.02)")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("seeds", help=seeds.__doc__)
     command.add_argument("--seeds", type=int, default=50, help="how many (default 50)")
     command.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
     command.add_argument("--events", type=int, default=3, help="faults a seed (default 3)")
     command.set_defaults(run=seeds)
+    command = commands.add_parser("kills", help=kills.__doc__)
+    command.add_argument("--minutes", type=float, default=10, help="how long (default 10)")
+    command.add_argument("--pace", type=float, default=10, help="seconds from kill to kill (default 10)")
+    command.add_argument("--seed", type=int, default=0, help="which nodes are killed, and what is asked")
+    command.set_defaults(run=kills)
+    commands.add_parser("drain", help=drain.__doc__).set_defaults(run=drain)
+    commands.add_parser("rolling", help=rolling.__doc__).set_defaults(run=rolling)
+    command = commands.add_parser("coordinator", help=coordinator.__doc__)
+    command.add_argument("--away", type=float, nargs="+", default=[6, 20, 60], help="seconds until it returns (default 6, 20 and 60)")
+    command.set_defaults(run=coordinator)
+    pressure.add_commands(commands)
     options = parser.parse_args()
     return options.run(options)
 
