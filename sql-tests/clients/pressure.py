@@ -48,13 +48,14 @@ def in_mebibytes(figures):
 
 
 @contextlib.contextmanager
-def started(folder, workers, scale, limited=True, more_settings=""):
+def started(folder, workers, scale, more_settings="", operator_bytes=OPERATOR_BYTES):
     """A cluster whose workers have little memory and spill where it can be seen: (cluster, expected, folder of spilled data)."""
     spill = pathlib.Path(folder) / "spill"
     spill.mkdir(parents=True)
-    limits = {"MEMORY_BYTES": str(OPERATOR_BYTES), "CACHE_BYTES": str(CACHE_BYTES)} if limited else {}
-    environment = {f"BOWSHOT__WORKER__{name}": value for name, value in {**limits, "SPILL_DIR": str(spill)}.items()}
+    settings = {"MEMORY_BYTES": str(operator_bytes), "CACHE_BYTES": str(CACHE_BYTES), "SPILL_DIR": str(spill)}
+    environment = {f"BOWSHOT__WORKER__{name}": value for name, value in settings.items()}
     running, expected = start(folder, workers, scale, 1, environment=environment, more_settings=more_settings)
+    running.limit_bytes = operator_bytes + CACHE_BYTES
     with running:
         yield running, expected, spill
 
@@ -98,11 +99,11 @@ class Watch:
         return found
 
 
-def over_limits(peaks):
-    """Processes that took more than their limit, an idle process and a tenth."""
-    limits = {"coordinator": IDLE_COORDINATOR_BYTES + OPERATOR_BYTES}
-    allowed = lambda name: TOLERANCE * limits.get(name, IDLE_WORKER_BYTES + OPERATOR_BYTES + CACHE_BYTES)  # noqa: E731
-    return [f"{name} took {peak / MEBIBYTE:.0f} MiB of {allowed(name) / MEBIBYTE:.0f}" for name, peak in peaks.items() if peak > allowed(name)]
+def over_limits(running, peaks):
+    """Processes that took more than an idle one, what they may use, and a tenth."""
+    allowed = {name: TOLERANCE * (IDLE_WORKER_BYTES + running.limit_bytes) for name in running.workers}
+    allowed["coordinator"] = TOLERANCE * (IDLE_COORDINATOR_BYTES + OPERATOR_BYTES)
+    return [f"{name} took {peak / MEBIBYTE:.0f} MiB of {allowed[name] / MEBIBYTE:.0f}" for name, peak in peaks.items() if peak > allowed[name]]
 
 
 def play_idle(running):
@@ -160,7 +161,7 @@ def play_dashboard(running, expected_of, spill, clients, seconds):
         what = f"beside {len(scans)} scans of {sum(scans) / max(1, len(scans)):.1f} s" if beside else "alone"
         say(f"{clients} clients {what}: {len(times)} queries, p50 {p50:.0f} ms, p99 {p99:.0f} ms, {len(errors)} errors, {watch.spilled / MEBIBYTE:.0f} MiB spilled")
         say(f"  at most: {in_mebibytes(watch.peak())}")
-        problems += errors[:3] + over_limits(watch.peak())
+        problems += errors[:3] + over_limits(running, watch.peak())
         problems += ["the scan spilled nothing"] if beside and not watch.spilled else []
     return problems
 
@@ -212,7 +213,7 @@ def play_spilling(running, expected_of, spill, queries):
     problems += [f"{hanging} queries hang"] if hanging else []
     problems += [] if watch.spilled else ["nothing was spilled"]
     problems += [f"{name} ended" for name, process in processes(running).items() if not process.running()]
-    return problems + over_limits(watch.peak())
+    return problems + over_limits(running, watch.peak())
 
 
 def spilling(options, folder):
@@ -239,7 +240,7 @@ def play_slow(running, seconds):
     early, late = watch.peak(end=FILL_SECONDS), watch.peak(begin=FILL_SECONDS)
     say(f"a slow client took {rows} rows in {seconds:.0f} s; until {FILL_SECONDS} s: {in_mebibytes(early)}; later: {in_mebibytes(late)}")
     grown = {name: late[name] - early[name] for name in late if late[name] - early.get(name, 0) > SLOW_GROWTH_BYTES}
-    return [f"behind a slow client {in_mebibytes({name: bytes_})} more" for name, bytes_ in grown.items()] + over_limits(late)
+    return [f"behind a slow client {in_mebibytes({name: bytes_})} more" for name, bytes_ in grown.items()] + over_limits(running, late)
 
 
 def slow(options, folder):
@@ -298,7 +299,7 @@ def play_healthy(running, peer, seconds):
 
 def healthy(options, folder):
     """A query that takes every core for ten times the keepalive."""
-    with started(folder, 3, options.scale, limited=False) as (running, _, _):
+    with started(folder, 3, options.scale, operator_bytes=1 << 30) as (running, _, _):
         return play_healthy(running, answers.duckdb_over(pathlib.Path(folder) / "volumes", answers.TPCH_TABLES), options.minutes * 60)
 
 
