@@ -26,7 +26,7 @@ import time
 import answers
 import cluster
 import pressure
-from tpch_load import QUERIES, Load, files, in_folder, keep_logs, say, short_files, start, wait_whole, wrong_checksums
+from tpch_load import QUERIES, Load, files, in_folder, keep_logs, rows_of, say, short_files, start, wait_whole, wrong_checksums
 
 ERROR_SECONDS = 15
 # A breaker is open for half a minute at most; the way back is a registration, a heartbeat and a listing.
@@ -403,7 +403,7 @@ def shares(running, seconds=1.0):
 def play_coordinator(running, expected, away=12.0):
     """kill -9 of the coordinator under a query that would run for minutes. Gives what is broken."""
     problems, before = [], catalog_of(running)
-    asking = threading.Thread(target=_ask_quietly, args=(running, ENDLESS), daemon=True)
+    asking = threading.Thread(target=ask_quietly, args=(running, ENDLESS), daemon=True)
     asking.start()
     cluster.wait_until("the workers are busy", 30, lambda: sum(shares(running, 0.3).values()) > 0.5)
     running.server.kill()
@@ -434,9 +434,9 @@ def play_coordinator(running, expected, away=12.0):
     return problems
 
 
-def _ask_quietly(running, sql):
-    with contextlib.suppress(Exception):
-        running.rows(sql)
+def ask_quietly(running, sql):
+    with contextlib.suppress(Exception), running.connect() as connection:
+        rows_of(connection, sql)
 
 
 def coordinator(options):

@@ -163,8 +163,11 @@ def rows_of(connection, sql):
         cursor.execute(sql)
         return cursor.fetchall()
     finally:
-        with contextlib.suppress(Exception):
+        try:
             cursor.close()
+        except Exception:
+            # The end of the object would try again, and complain where nobody listens.
+            cursor._closed = True
 
 
 class Load:
