@@ -18,9 +18,11 @@ IDLE_SECONDS = 20
 # A stream's buffers fill within this time; what grows later grows with the rows.
 FILL_SECONDS = 6
 SLOW_GROWTH_BYTES = 64 * MEBIBYTE
-SPILLING = """SELECT count(*), sum(n), sum(quantity), min(l_comment), max(l_comment) FROM (
-SELECT l_orderkey, l_partkey, l_suppkey, l_comment, count(*) AS n, sum(l_quantity) AS quantity
-FROM lineitem GROUP BY l_orderkey, l_partkey, l_suppkey, l_comment)"""
+GROUPS = """SELECT l_orderkey, l_partkey, l_suppkey, l_comment, count(*) AS n, sum(l_quantity) AS quantity
+FROM lineitem GROUP BY l_orderkey, l_partkey, l_suppkey, l_comment"""
+SPILLING = f"{GROUPS} HAVING sum(l_quantity) >= 50 AND min(l_tax) = 0.08"
+# What lies above the groups needs a few bytes, and cannot spill.
+SPILLING_BELOW = f"SELECT count(*), sum(n), sum(quantity), min(l_comment), max(l_comment) FROM ({GROUPS})"
 DASHBOARD = [
     "SELECT count(*), sum(l_extendedprice) FROM lineitem WHERE l_shipdate >= DATE '{year}-01-01' AND l_shipdate < DATE '{year}-02-01'",
     "SELECT l_returnflag, l_linestatus, count(*), sum(l_quantity) FROM lineitem WHERE l_shipdate >= DATE '{year}-06-01' GROUP BY 1, 2",
@@ -49,14 +51,14 @@ def in_mebibytes(figures):
 
 
 @contextlib.contextmanager
-def started(folder, workers, scale, more_settings="", operator_bytes=OPERATOR_BYTES, hold_limits=True):
+def started(folder, workers, scale, more_settings="", operator_bytes=OPERATOR_BYTES, cache_bytes=CACHE_BYTES, hold_limits=True):
     """A cluster whose workers have little memory and spill where it can be seen: (cluster, expected, folder of spilled data)."""
     spill = pathlib.Path(folder) / "spill"
     spill.mkdir(parents=True)
-    settings = {"MEMORY_BYTES": str(operator_bytes), "CACHE_BYTES": str(CACHE_BYTES), "SPILL_DIR": str(spill)}
+    settings = {"MEMORY_BYTES": str(operator_bytes), "CACHE_BYTES": str(cache_bytes), "SPILL_DIR": str(spill)}
     environment = {f"BOWSHOT__WORKER__{name}": value for name, value in settings.items()}
     running, expected = start(folder, workers, scale, 1, environment=environment, more_settings=more_settings)
-    running.limit_bytes = operator_bytes + CACHE_BYTES if hold_limits else None
+    running.limit_bytes = operator_bytes + cache_bytes if hold_limits else None
     with running:
         yield running, expected, spill
 
@@ -194,13 +196,13 @@ def asked_once(folder):
     return expected
 
 
-def play_spilling(running, expected_of, spill, queries):
+def play_spilling(running, expected_of, spill, queries, sql=SPILLING):
     """Queries that spill, all at once: each right, nobody killed, memory within its limits. Gives what is broken."""
     problems = []
 
     def ask():
         try:
-            found = answers.difference(running.rows(SPILLING, kernel="off"), expected_of(SPILLING))
+            found = answers.difference(running.rows(sql, kernel="off"), expected_of(sql))
         except Exception as error:  # the text is the finding
             found = str(error)
         problems.extend([found] if found else [])
@@ -226,7 +228,8 @@ def spilling(options, folder):
     """Queries that spill, all at once."""
     # The rest waits in the coordinator's queue.
     with started(folder, 2, options.scale, more_settings=f"query.max_concurrent = {options.at_once}\n") as (running, _, spill):
-        return play_spilling(running, asked_once(folder), spill, options.queries)
+        expected_of = asked_once(folder)
+        return [problem for sql in (SPILLING, SPILLING_BELOW) for problem in play_spilling(running, expected_of, spill, options.queries, sql)]
 
 
 def play_slow(running, seconds):

@@ -81,7 +81,7 @@ def test_a_killed_coordinator_leaves_no_work_and_gets_its_workers_back(whole):
 
 
 def test_killed_workers_are_replaced_on_the_same_and_on_an_empty_volume(whole):
-    kept(chaos.play_kills(*whole, rounds=4, pace=5.0))
+    kept(chaos.play_kills(*whole, rounds=3, pace=5.0))
 
 
 def test_one_file_and_empty_tables(whole):
@@ -120,7 +120,7 @@ def test_a_worker_gives_strangers_nothing_and_nodes_no_other_file(whole, token, 
 
 def test_little_memory(tmp_path):
     """Queries that spill and wait for each other, a slow client and a dashboard: right, and nobody ends. Limits are held by the long forms."""
-    settings = {"more_settings": "query.max_concurrent = 1\n", "operator_bytes": 24 << 20, "hold_limits": False}
+    settings = {"more_settings": "query.max_concurrent = 1\n", "operator_bytes": 12 << 20, "cache_bytes": 8 << 20, "hold_limits": False}
     with pressure.started(tmp_path, 2, 0.05, **settings) as (running, _, spill):
         expected_of = pressure.asked_once(tmp_path)
         assert pressure.play_spilling(running, expected_of, spill, queries=4) == []
