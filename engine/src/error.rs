@@ -129,6 +129,15 @@ pub fn lost_node(error: &DataFusionError) -> Option<String> {
     (end > 0).then(|| rest[..end].to_string())
 }
 
+/// The node whose copy of a file is not the one that was placed, if that is what failed: `file node://<node>/<volume>/<path> is …`.
+pub fn stale_copy(error: &DataFusionError) -> Option<String> {
+    let text = error.to_string();
+    let at = [crate::worker::GONE_TEXT, crate::worker::VERSION_TEXT].iter().find_map(|part| text.find(part))?;
+    let name = text[..at].rfind("node://")? + "node://".len();
+    let node = text[name..at].split('/').next()?;
+    (!node.is_empty()).then(|| node.to_string())
+}
+
 /// Turns an error of planning or execution into ours: class from the innermost cause, text without library prefixes.
 pub fn from_datafusion(error: &DataFusionError) -> Error {
     let mut ours = convert(error);

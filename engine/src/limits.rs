@@ -19,8 +19,12 @@ pub const NODE_SUSPECT_AFTER: Duration = Duration::from_millis(3_000);
 pub const NODE_DEAD_AFTER: Duration = Duration::from_millis(10_000);
 /// Wait between a worker's tries to reach its coordinator; doubled up to the maximum.
 pub const REGISTER_RETRY_FIRST: Duration = Duration::from_millis(200);
-/// Longest wait between two tries to register.
-pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(5);
+/// Longest wait between two tries to register: workers are to be back seconds after their coordinator.
+pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(1);
+/// For this long after its start a coordinator lets queries wait for nodes that hold their files: these are about to come back.
+pub const START_PATIENCE: Duration = Duration::from_secs(8);
+/// Wait between two looks for them.
+pub const START_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A control call (register, heartbeat) that takes longer has failed.
 pub const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest control message: an inventory of about 100,000 files.

@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(admission.stored.line.lock().queue.running(), 0);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn whoever_stops_waiting_is_gone_from_the_queue() {
         let admission = admission(1, 8);
         let first = admission.admit(Lane::Stored, "ana", Priority::Normal, soon()).await.unwrap();

@@ -55,6 +55,7 @@ pub(crate) struct CoordinatorInner {
     policy: SharedPolicy,
     stop: watch::Sender<bool>,
     control_address: SocketAddr,
+    pub started: std::time::Instant,
 }
 
 impl Coordinator {
@@ -109,6 +110,7 @@ impl Coordinator {
             policy,
             stop,
             control_address,
+            started: std::time::Instant::now(),
             config,
         };
         let inner = Arc::new(inner);

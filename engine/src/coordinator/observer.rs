@@ -1,5 +1,6 @@
 //! What a query did, task by task: the one source of the figures in EXPLAIN ANALYZE, the footer, `system.tasks` and the metrics.
 
+use crate::error::NodeLost;
 use crate::fragment::transport::{BYTES_MOVED_METRIC, FROM_FRAGMENT_LABEL, FROM_TASK_LABEL};
 use crate::operators::cache_columns::{CACHED_BYTES_METRIC, CACHED_CHUNKS_METRIC, COLUMN_LABEL};
 use crate::operators::hot_aggregate::{
@@ -14,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+use tokio::sync::watch;
 use uuid::Uuid;
 
 /// One task of a query, for people and programs.
@@ -166,6 +168,8 @@ pub struct QueryObserver {
     retries: u32,
     own_peak_memory: OnceLock<Arc<AtomicUsize>>,
     inner: Mutex<Inner>,
+    /// The first node of a task that was lost.
+    lost_task: watch::Sender<Option<NodeLost>>,
 }
 
 impl QueryObserver {
@@ -181,6 +185,26 @@ impl QueryObserver {
             retries,
             own_peak_memory: OnceLock::new(),
             inner: Mutex::default(),
+            lost_task: watch::Sender::new(None),
+        }
+    }
+
+    /// A task's node was lost, or never got its plan.
+    pub fn task_lost(&self, lost: NodeLost) {
+        self.lost_task.send_if_modified(|first| {
+            let news = first.is_none();
+            first.get_or_insert(lost);
+            news
+        });
+    }
+
+    /// Resolves when a task's node was lost.
+    pub async fn lost_task(&self) -> NodeLost {
+        let mut first = self.lost_task.subscribe();
+        let found = first.wait_for(Option::is_some).await.ok().and_then(|lost| lost.clone());
+        match found {
+            Some(lost) => lost,
+            None => std::future::pending().await,
         }
     }
 

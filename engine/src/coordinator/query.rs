@@ -15,7 +15,7 @@ use super::task_places::Need;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::BowshotOptions;
-use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_node};
+use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_node, stale_copy};
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
@@ -194,6 +194,7 @@ async fn drive(
         let started = Instant::now();
         let mut avoid = HashSet::new();
         let mut wait = limits::QUERY_RETRY_WAIT;
+        let mut stale = None;
         for retry in 0.. {
             let mut released = false;
             let failed = match run_once(inner, query, handle, lane, &schema, sender, &avoid, started, retry, &mut released).await {
@@ -201,8 +202,20 @@ async fn drive(
                 Err(error) => error,
             };
             let error = from_datafusion(&failed);
-            let Some(node) = lost_node(&failed) else { return Err(error) };
-            inner.membership.trip(&node);
+            let node = match (lost_node(&failed), stale_copy(&failed)) {
+                (Some(node), _) => {
+                    inner.membership.trip(&node);
+                    node
+                }
+                // The node is well, but what it said of its files a moment ago is no longer so: another copy may do.
+                (None, Some(node)) => {
+                    stale.get_or_insert_with(|| error.clone());
+                    node
+                }
+                // Without another copy, what is wrong with the one says more than that there is none.
+                (None, None) if error.class() == ErrorClass::Retry => return Err(stale.unwrap_or(error)),
+                (None, None) => return Err(error),
+            };
             if released {
                 return Err(Error::retry(format!(
                     "{error}; rows had already been released, so the query cannot be repeated unseen: run it again"
@@ -239,7 +252,7 @@ async fn run_once(
     retry: u32,
     released: &mut bool,
 ) -> Result<FinishedRun, DataFusionError> {
-    let placement = Arc::new(place(inner, query, avoid)?);
+    let placement = Arc::new(place_at_start(inner, query, avoid).await?);
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
     handle.observe(observer.clone());
@@ -255,7 +268,13 @@ async fn run_once(
         }
     };
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
-    while let Some(batch) = batches.next().await {
+    loop {
+        let next = tokio::select! {
+            biased;
+            next = batches.next() => next,
+            lost = observer.lost_task(), if !*released => return Err(DataFusionError::External(Box::new(lost))),
+        };
+        let Some(batch) = next else { break };
         let batch = plain_batch(&batch?, schema)?;
         observer.released(batch.num_rows());
         let Some(sender) = sender else { continue };
@@ -325,6 +344,23 @@ async fn plan_within_borders(
         }
     }
     Err(refused.unwrap_or_else(|| Error::bug("no plan was tried").into()))
+}
+
+/// Like [`place`], but a coordinator that has just started waits for nodes that are about to come back.
+async fn place_at_start(inner: &CoordinatorInner, query: &PlannedQuery, avoid: &HashSet<String>) -> Result<Placement, DataFusionError> {
+    loop {
+        let placed = place(inner, query, avoid);
+        match &placed {
+            Err(error)
+                if avoid.is_empty()
+                    && from_datafusion(error).class() == ErrorClass::Retry
+                    && inner.started.elapsed() < limits::START_PATIENCE =>
+            {
+                tokio::time::sleep(limits::START_LOOK_INTERVAL).await;
+            }
+            _ => return placed,
+        }
+    }
 }
 
 /// Chooses nodes and copies for the tables that a query reads, without the nodes in `avoid`.

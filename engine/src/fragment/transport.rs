@@ -4,7 +4,7 @@
 use crate::cluster_tls::{self, ClusterTls, node_name};
 use crate::control::TOKEN_HEADER;
 use crate::coordinator::observer::QueryObserver;
-use crate::error::NodeLost;
+use crate::error::{NODE_LOST_PREFIX, NodeLost};
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::residency::ledger::{ReadingTask, TaskId};
@@ -38,6 +38,9 @@ pub const FROM_FRAGMENT_LABEL: &str = "from_fragment";
 pub const FROM_TASK_LABEL: &str = "from_task";
 /// The library's own name for the same bytes, without the sender.
 const LIBRARY_BYTES_METRIC: &str = "bytes_transferred";
+
+/// Part of the library's text for a task that was asked for rows and got no plan within ten seconds.
+const PLAN_MISSED_TEXT: &str = "timed-out while waiting for the plan to be set";
 
 /// Node id in a worker's URL: `http://host:port/<node id>`. The path is never requested; it names the node in errors and records.
 pub fn node_of(url: &Url) -> String {
@@ -160,10 +163,31 @@ fn header(text: String) -> Result<HeaderValue> {
 fn name_loss(error: DataFusionError, url: &Url, fragment: usize, channels: &ClusterChannels) -> DataFusionError {
     let reason = match transport_failure(&error) {
         Some(reason) => reason,
+        None if plan_missed(&error) => "it did not get its part of the plan".to_string(),
         None => return error,
     };
     channels.forget(url);
     DataFusionError::External(Box::new(NodeLost { node: node_of(url), fragment: Some(fragment), reason }))
+}
+
+/// Whether an error is the loss of a node.
+fn is_loss(error: &DataFusionError) -> bool {
+    matches!(error, DataFusionError::External(source) if source.is::<NodeLost>())
+}
+
+/// Tells the query at once. The library would at its end, until which others may wait for a task that is not there any more.
+fn note_loss(observer: &Option<Arc<QueryObserver>>, error: &DataFusionError) {
+    if let (Some(observer), DataFusionError::External(source)) = (observer, error)
+        && let Some(lost) = source.downcast_ref::<NodeLost>()
+    {
+        observer.task_lost(lost.clone());
+    }
+}
+
+/// Whether the node waited in vain for the coordinator's plan; as text, because it crosses the wire as such.
+fn plan_missed(error: &DataFusionError) -> bool {
+    let text = error.to_string();
+    text.contains(PLAN_MISSED_TEXT) && !text.contains(NODE_LOST_PREFIX)
 }
 
 /// What the transport said, when the error is the transport's.
@@ -225,7 +249,16 @@ impl WorkerChannel for NodeChannel {
         }
         let (url, channels) = (self.url.clone(), self.channels.clone());
         let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
-        let answers = self.inner.coordinator_channel(headers, request, messages, metrics, context).await.map_err(&failed)?;
+        let answers = match self.inner.coordinator_channel(headers, request, messages, metrics, context).await.map_err(&failed) {
+            Ok(answers) => answers,
+            Err(error) => {
+                note_loss(&observer, &error);
+                return Err(error);
+            }
+        };
+        // From here on only reports come this way. Who reads the task's rows sees its end; a loss that is seen here alone took no row along,
+        // and must not fail a query whose rows are all there.
+        let reports_of = observer.clone();
         Ok(answers
             .map_err(failed)
             .inspect_ok(move |message| {
@@ -233,6 +266,8 @@ impl WorkerChannel for NodeChannel {
                     observer.task_ended(&key, metrics);
                 }
             })
+            .inspect_err(move |error| note_loss(&reports_of, error))
+            .filter(|answer| std::future::ready(!answer.as_ref().is_err_and(is_loss)))
             .boxed())
     }
 
