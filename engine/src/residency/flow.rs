@@ -69,9 +69,13 @@ pub fn follow<F: Follow>(plan: &Arc<dyn ExecutionPlan>, by: &mut F) -> Result<F:
     Ok(if releases(plan) { F::Label::default() } else { label })
 }
 
-/// Whether the node lets out aggregates alone. One without aggregate functions is DISTINCT: its groups are the rows.
+/// Whether the node lets out aggregates alone. One without aggregate functions is DISTINCT: its groups are the rows. So are those of an aggregate
+/// that DataFusion makes of DISTINCT beside other functions.
 fn releases(plan: &Arc<dyn ExecutionPlan>) -> bool {
     let Some(aggregate) = plan.downcast_ref::<AggregateExec>() else { return false };
     let functions = aggregate.aggr_expr();
-    !functions.is_empty() && functions.iter().all(|function| !function.is_distinct() && RELEASING.contains(&function.fun().name()))
+    let distinct = aggregate.group_expr().expr().iter().any(|(_, name)| name == DISTINCT_VALUE);
+    !distinct
+        && !functions.is_empty()
+        && functions.iter().all(|function| !function.is_distinct() && RELEASING.contains(&function.fun().name()))
 }
