@@ -97,7 +97,7 @@ mod tests {
         let template = SessionStateBuilder::new().with_default_features().build();
         let scope = queries(8 << 20).scope(Uuid::now_v7(), &template, 0);
         let mut state = scope.session(&template);
-        *state.config_mut() = scope.suited(SessionConfig::new().with_target_partitions(2));
+        *state.config_mut() = scope.suited(SessionConfig::new().with_target_partitions(1));
         let context = SessionContext::new_with_state(state);
         let batches: Vec<RecordBatch> = (0..40_i64)
             .map(|batch| {
@@ -107,8 +107,8 @@ mod tests {
                 RecordBatch::try_from_iter([("key", keys), ("text", text)]).unwrap()
             })
             .collect();
-        let (schema, halves) = (batches[0].schema(), batches.chunks(20).map(<[_]>::to_vec).collect());
-        context.register_table("t", Arc::new(MemTable::try_new(schema, halves).unwrap())).unwrap();
+        let schema = batches[0].schema();
+        context.register_table("t", Arc::new(MemTable::try_new(schema, vec![batches]).unwrap())).unwrap();
         let plan = context.sql("SELECT key, text FROM t ORDER BY key").await.unwrap().create_physical_plan().await.unwrap();
         let mut sorted = execute_stream(plan, context.task_ctx()).unwrap();
         let mut next = 0;
