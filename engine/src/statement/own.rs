@@ -179,7 +179,7 @@ fn node_name(parser: &mut Parser) -> Result<String, ParserError> {
         match next.token {
             Token::Minus => node.push('-'),
             Token::Number(text, _) => node.push_str(&text),
-            Token::Word(word) if node.ends_with('-') => node.push_str(&word.value),
+            Token::Word(word) => node.push_str(&word.value),
             _ => return Ok(node),
         }
         parser.next_token_no_skip();
