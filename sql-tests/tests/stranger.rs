@@ -21,8 +21,11 @@ use url::Url;
 
 const SECRET_FILE: &str = "/etc/passwd";
 const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
-/// What a worker says of a place outside its volumes, by the point at which it notices.
-const OUTSIDE: [&str; 2] = ["refuses this plan", "does not read file://"];
+/// What a worker says of a place outside its volumes, by the point at which it notices; the task that would have read from the refused one is refused
+/// too, since no coordinator declared it.
+const OUTSIDE: [&str; 3] = ["refuses this plan", "does not read file://", NOBODYS_TASK];
+/// What a worker says to whoever wants rows of a task that no coordinator declared.
+const NOBODYS_TASK: &str = "was not declared";
 const READY: Duration = Duration::from_secs(60);
 
 /// One worker, named twice: a plan for one task would stay with its sender.
@@ -142,11 +145,19 @@ async fn a_forged_plan_gets_no_row_of_a_pinned_table() {
     let store: Url = "node://data".parse().expect("a URL");
     node.runtime_env().register_object_store(&store, Arc::new(volume));
     node.register_parquet("people", "node://data/people/", ParquetReadOptions::default()).await.expect("the stranger sees the file");
-    assert_refused(run(&node, "SELECT column1, row_number() OVER (PARTITION BY column1) FROM people").await, &["pinned to local"]);
+    let rows = "SELECT DISTINCT column1 FROM people";
+    assert_refused(run(&node, rows).await, &["pinned to local", NOBODYS_TASK]);
+    assert!(log_of_worker(scratch.path()).contains("pinned to local"), "the plan itself was not refused");
     // An aggregate may leave; but what no coordinator declared is read by nobody.
-    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM people GROUP BY column1").await, &["was not declared"]);
+    assert_refused(run(&node, "SELECT column1, count(*) AS n FROM people GROUP BY column1").await, &[NOBODYS_TASK]);
     command(&mut client, "ALTER TABLE people SET (regions = '')").await;
-    assert_refused(run(&node, "SELECT column1, row_number() OVER (PARTITION BY column1) FROM people").await, &["was not declared"]);
+    assert_refused(run(&node, rows).await, &[NOBODYS_TASK]);
+}
+
+/// What all processes of the cluster have logged.
+fn log_of_worker(scratch: &Path) -> String {
+    let logs = std::fs::read_dir(scratch.join("logs")).expect("there are logs");
+    logs.flatten().filter_map(|log| std::fs::read_to_string(log.path()).ok()).collect()
 }
 
 async fn connect(url: String) -> Channel {
