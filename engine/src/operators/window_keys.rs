@@ -50,8 +50,11 @@ impl PhysicalOptimizerRule for SortByAllWindowKeys {
     }
 }
 
+/// A window and its input.
+type WindowOver<'a> = (&'a Arc<dyn WindowExpr>, &'a Arc<dyn ExecutionPlan>);
+
 /// The window and its input, if the node is a window with a partition key that is constant there.
-fn constant_keys(node: &Arc<dyn ExecutionPlan>) -> Option<(&Arc<dyn WindowExpr>, &Arc<dyn ExecutionPlan>)> {
+fn constant_keys(node: &Arc<dyn ExecutionPlan>) -> Option<WindowOver<'_>> {
     let (windows, input) = match (node.downcast_ref::<BoundedWindowAggExec>(), node.downcast_ref::<WindowAggExec>()) {
         (Some(bounded), _) => (bounded.window_expr(), bounded.input()),
         (None, Some(whole)) => (whole.window_expr(), whole.input()),

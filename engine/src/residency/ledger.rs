@@ -212,11 +212,11 @@ pub struct ReadingTask {
 pub fn caller_region(headers: &HeaderMap, extensions: &http::Extensions) -> Option<String> {
     let said = headers.get(CALLER_REGION_HEADER)?.to_str().ok()?.to_string();
     let identity = Peer::of(extensions).ok().and_then(|peer| peer.identity.clone());
-    match identity {
+    let proven = identity.is_none_or(|identity| {
         // The coordinator's certificate may name its region, and need not.
-        Some(identity) if !identity.regions.contains(&said) && !(identity.coordinator && identity.regions.is_empty()) => None,
-        _ => Some(said),
-    }
+        identity.regions.contains(&said) || (identity.coordinator && identity.regions.is_empty())
+    });
+    proven.then_some(said)
 }
 
 /// Follows rows for a worker, which knows files and nothing of what other tasks send.
