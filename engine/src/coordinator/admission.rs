@@ -185,9 +185,10 @@ mod tests {
         assert!(late.map(drop).unwrap_err().message().contains("deadline"));
         let dropped = tokio::time::timeout(Duration::from_millis(20), admission.admit(Lane::Stored, "ana", Priority::Normal, soon())).await;
         assert!(dropped.is_err());
-        let line = admission.stored.line.lock();
-        assert_eq!((line.queue.running(), line.queue.waiting(), line.wakes.len()), (1, 0, 0));
-        drop(line);
+        {
+            let line = admission.stored.line.lock();
+            assert_eq!((line.queue.running(), line.queue.waiting(), line.wakes.len()), (1, 0, 0));
+        }
         drop(first);
         admission.admit(Lane::Stored, "bob", Priority::Normal, soon()).await.unwrap();
     }
