@@ -16,6 +16,8 @@ ROWS_A_FILE = 240_000
 FILES = 3
 ERROR_SECONDS = 15
 STOPPED_SECONDS = 30
+# A worker's patience with its tasks when it is told to end, and the time to end then.
+LEAVE_SECONDS = 50
 IDLE_SHARE = 0.05
 # Streams rows of every file; the other shapes put an aggregate, a shuffle and a broadcast between the scans and the client.
 SHAPES = {
@@ -200,10 +202,9 @@ def test_a_busy_worker_ends_when_it_is_told_to(tmp_path):
     with numbers(tmp_path) as running:
         outcome = Outcome(running, ENDLESS["aggregate"])
         time.sleep(2)
-        started = time.monotonic()
+        # It lets its tasks end, for half a minute; this one never does.
         running.workers["node-2"].child.terminate()
-        running.workers["node-2"].child.wait(cluster.END_SECONDS)
-        assert time.monotonic() - started < cluster.END_SECONDS
+        running.workers["node-2"].child.wait(LEAVE_SECONDS)
         for worker in running.workers.values():
             if worker.running():
                 worker.kill()
