@@ -1,7 +1,7 @@
 //! Files of a worker for other nodes: one Flight action that streams the bytes of a file of a volume.
 //!
-//! Only what the inventory lists can be read, originals and replicas: a stranger with the token gets no other file of the machine. The caller checks
-//! the content against the hash it expects.
+//! Only Parquet files inside a volume can be read, and of hidden ones only replicas: a stranger with the token gets no other file of the machine.
+//! Pinned files go to callers in their regions alone. The caller checks the content against the hash it expects.
 
 use super::WorkerNode;
 use crate::control::REPLICA_FOLDER;
