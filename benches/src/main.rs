@@ -6,6 +6,7 @@
 //! | `run hot --sf N --python .venv-peers/bin/python` | aggregations of one table of TPC-H, hot |
 //! | `run hits --rows N --python .venv-peers/bin/python` | ClickBench's 43, hot |
 //! | `run sweep --rows N --python .venv-peers/bin/python` | one aggregation at every number of groups, hot |
+//! | `planning --nodes N --files N` | plans over a catalog of a million files, see [`planning`] |
 //!
 //! 1. The data are generated once below `--data`, in the demo's layout: part k of 3 in the volume of node k.
 //! 2. Every engine starts. Engines take turns query by query, so that a machine whose speed drifts is unfair to none.
@@ -19,6 +20,7 @@
 mod data_set;
 mod engines;
 mod environment;
+mod planning;
 mod report;
 mod steps;
 mod suites;
@@ -53,6 +55,8 @@ struct Arguments {
 enum Command {
     /// Runs a suite.
     Run(RunArguments),
+    /// Plans over a large catalog.
+    Planning(planning::PlanningArguments),
 }
 
 #[derive(clap::Args)]
@@ -97,9 +101,11 @@ struct RunArguments {
 
 fn main() -> Outcome<ExitCode> {
     keep_freed_memory();
-    let Command::Run(arguments) = Arguments::parse().command;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(run(arguments))
+    match Arguments::parse().command {
+        Command::Run(arguments) => runtime.block_on(run(arguments)),
+        Command::Planning(arguments) => runtime.block_on(planning::run(arguments)),
+    }
 }
 
 async fn run(arguments: RunArguments) -> Outcome<ExitCode> {

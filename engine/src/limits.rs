@@ -27,7 +27,11 @@ pub const START_PATIENCE: Duration = Duration::from_secs(8);
 pub const START_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A control call (register, heartbeat) that takes longer has failed.
 pub const CONTROL_CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Largest control message: an inventory of about 100,000 files.
+/// The same for a heartbeat that carries a whole inventory.
+pub const INVENTORY_CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest wait before a worker whose heartbeat failed registers again; each waits a part of it by chance, so that they do not come at once.
+pub const REGISTER_AGAIN_SPREAD: Duration = Duration::from_millis(500);
+/// Largest control message: an inventory of about 500,000 files.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
 
 /// Longest wait of a node whose data path failed again and again; the first is [`NODE_SUSPECT_AFTER`], each further one twice the last.

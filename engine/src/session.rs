@@ -190,7 +190,8 @@ impl Session {
                 if let Some(regions) = regions {
                     check_homes(&inner, &known, regions)?;
                 }
-                inner.change_catalog(|store| store.alter_table(known.table_id, *replicas, regions.as_deref()))?;
+                let (table_id, replicas, regions) = (known.table_id, *replicas, regions.clone());
+                inner.change_catalog(move |store| store.alter_table(table_id, replicas, regions.as_deref())).await?;
                 inner.rules_known().await;
                 return Ok(QueryStream::done(None));
             }
@@ -199,7 +200,8 @@ impl Session {
                 if *drain && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
                     return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
                 }
-                inner.change_catalog(|store| store.set_draining(node, *drain))?;
+                let (node, drain) = (node.clone(), *drain);
+                inner.change_catalog(move |store| store.set_draining(&node, drain)).await?;
                 return Ok(QueryStream::done(None));
             }
             Some(OwnStatement::Cache { action, table, columns }) => {
@@ -399,7 +401,8 @@ impl Session {
                 let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
                 let mut table = external_table::discover(inner, &schema, &name, &location, known.map(Arc::as_ref)).await?;
                 (table.replicas, table.regions) = own::table_options(&create.options)?;
-                if !inner.change_catalog(|store| store.create_table(&table, create.or_replace))? && !create.if_not_exists {
+                let replace = create.or_replace;
+                if !inner.change_catalog(move |store| store.create_table(&table, replace)).await? && !create.if_not_exists {
                     return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
                 }
                 inner.rules_known().await;
@@ -409,7 +412,8 @@ impl Session {
                 if name == SYSTEM_SCHEMA || name == "information_schema" {
                     return Err(Error::user(format!("schema {name} belongs to the engine")));
                 }
-                if !inner.change_catalog(|store| store.create_schema(&name))? && !create.if_not_exists {
+                let added = name.clone();
+                if !inner.change_catalog(move |store| store.create_schema(&added)).await? && !create.if_not_exists {
                     return Err(Error::user(format!("schema {name} exists already")));
                 }
             }
@@ -424,12 +428,13 @@ impl Session {
                             tables.len()
                         )));
                     }
-                    Some(_) => drop_schema(inner, &name)?,
+                    Some(_) => drop_schema(inner, &name).await?,
                 }
             }
             DdlStatement::DropTable(drop) => {
                 let (schema, name) = self.resolve(&drop.name)?;
-                if !inner.change_catalog(|store| store.drop_table(&schema, &name))? && !drop.if_exists {
+                let (in_schema, dropped) = (schema.clone(), name.clone());
+                if !inner.change_catalog(move |store| store.drop_table(&in_schema, &dropped)).await? && !drop.if_exists {
                     return Err(Error::not_found(format!("there is no table {schema}.{name}")));
                 }
                 inner.rules_known().await;
@@ -477,7 +482,7 @@ impl Session {
         let known = known_table(inner, &schema, &name)?;
         let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
         (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
-        inner.change_catalog(|store| store.create_table(&fresh, true))?;
+        inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;
         inner.rules_known().await;
         Ok(QueryStream::done(None))
     }
@@ -523,11 +528,12 @@ fn settable_values(config: &SessionConfig) -> BTreeMap<String, String> {
         .collect()
 }
 
-fn drop_schema(inner: &CoordinatorInner, name: &str) -> Result<()> {
+async fn drop_schema(inner: &Arc<CoordinatorInner>, name: &str) -> Result<()> {
     if name == inner.config.default_schema {
         return Err(Error::user(format!("schema {name} is the default schema of new sessions (coordinator.default_schema) and stays")));
     }
-    inner.change_catalog(|store| store.drop_schema(name)).map(|_| ())
+    let dropped = name.to_string();
+    inner.change_catalog(move |store| store.drop_schema(&dropped)).await.map(|_| ())
 }
 
 /// `$1…$n` in ordinal order; a gap or a parameter without a type in sight is text.

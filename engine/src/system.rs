@@ -289,7 +289,7 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
                 let found = inventories.get(&**node).map(|held| held.files.get(&key));
                 let state = match found {
                     Some(None) => "missing",
-                    Some(Some(found)) if found.facts.version != *version => "replaced",
+                    Some(Some(found)) if found.version != *version => "replaced",
                     _ => alive(node, of_node),
                 };
                 add(node, "original", state);

@@ -6,6 +6,7 @@
 
 use bowshot_engine::catalog::location::Location;
 use bowshot_engine::catalog::{CatalogFile, Snapshot, Table};
+use bowshot_engine::control::packed::PackedInventory;
 use bowshot_engine::control::{FailedCopy, FileFacts, Heartbeat, Orders, PROTOCOL_VERSION, Register, Replica, RowGroupFacts, VolumeFile};
 use bowshot_engine::coordinator::clock::Clock;
 use bowshot_engine::coordinator::membership::{Heartbeats, Membership, NodeState};
@@ -247,7 +248,8 @@ impl Simulation {
             node_id: worker.node_id.clone(),
             incarnation: worker.life.to_string(),
             inventory_epoch: worker.epoch,
-            inventory: Some(files.collect()),
+            packed_inventory: Some(PackedInventory::pack(&files.collect::<Vec<_>>()).unwrap()),
+            inventory: None,
             cached_bytes: 0,
             cached_columns: None,
             device: "-".into(),
@@ -316,7 +318,8 @@ impl Simulation {
         match Placement::freeze(&self.snapshot, &tables, self.membership.as_ref(), &HashSet::new()) {
             Ok(placement) => {
                 for (table, file) in self.files() {
-                    let placed = placement.file(file.file_id).unwrap();
+                    let files = &placement.table(table.table_id).unwrap().files;
+                    let placed = files.iter().find(|placed| placed.file.file_id == file.file_id).unwrap();
                     let node = &placement.nodes[placed.slot];
                     assert_eq!(states[&node.node_id], NodeState::Live, "seed {seed}: {} is read on {}", file.path, node.node_id);
                     assert!(table.allows_region(&node.region), "seed {seed}: {} is read in {}", file.path, node.region);

@@ -68,9 +68,11 @@ impl Drop for BowshotEngine {
     }
 }
 
-type Answer = (arrow::datatypes::SchemaRef, Vec<arrow::record_batch::RecordBatch>);
+/// An answer in memory.
+pub type Answer = (arrow::datatypes::SchemaRef, Vec<arrow::record_batch::RecordBatch>);
 
-async fn collect(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Outcome<Answer> {
+/// Schema and batches of a statement's answer.
+pub async fn collect(client: &mut FlightSqlServiceClient<Channel>, sql: &str) -> Outcome<Answer> {
     let info = client.execute(sql.to_string(), None).await?;
     let schema = std::sync::Arc::new(info.clone().try_decode_schema()?);
     let mut batches = vec![];

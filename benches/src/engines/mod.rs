@@ -5,7 +5,7 @@ mod datafusion;
 mod embedded;
 mod peer;
 
-pub use bowshot::BowshotEngine;
+pub use bowshot::{BowshotEngine, collect};
 pub use datafusion::DataFusionEngine;
 pub use embedded::{EMBEDDED, EmbeddedEngine};
 pub use peer::PeerEngine;

@@ -12,6 +12,7 @@ use datafusion_proto::protobuf;
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use prost::Message;
+use serde::{Deserialize, Serialize};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -92,27 +93,34 @@ pub fn decode_schema(text: &str) -> Result<Schema, String> {
 type Bounds = (Option<ScalarValue>, Option<ScalarValue>, Option<u64>);
 
 /// Table statistics as the sum of its files', all marked inexact: a bound that a writer truncated must never answer a query.
+#[derive(Default)]
 pub struct StatisticsSum {
     rows: u64,
     bytes: u64,
     columns: Vec<Option<Bounds>>,
 }
 
-impl StatisticsSum {
-    /// Over files with this many columns.
-    pub fn new(columns: usize) -> Self {
-        Self { rows: 0, bytes: 0, columns: vec![None; columns] }
-    }
+/// [`StatisticsSum`] as it is stored.
+#[derive(Serialize, Deserialize)]
+struct EncodedSum {
+    rows: u64,
+    bytes: u64,
+    columns: Vec<Option<ColumnFacts>>,
+}
 
+impl StatisticsSum {
     /// Adds a file.
-    pub fn add(&mut self, row_count: u64, size_bytes: u64, columns: &[ColumnFacts]) {
-        self.rows += row_count;
-        self.bytes += size_bytes;
-        if row_count == 0 {
+    pub fn add(&mut self, file: &FileFacts) {
+        self.rows += file.row_count;
+        self.bytes += file.size_bytes;
+        if file.row_count == 0 {
             return;
         }
+        if self.columns.len() < file.columns.len() {
+            self.columns.resize(file.columns.len(), None);
+        }
         for (index, slot) in self.columns.iter_mut().enumerate() {
-            let facts = columns.get(index);
+            let facts = file.columns.get(index);
             let min = facts.and_then(|facts| decode_scalar(facts.min.as_deref()?));
             let max = facts.and_then(|facts| decode_scalar(facts.max.as_deref()?));
             let nulls = facts.and_then(|facts| facts.null_count);
@@ -127,8 +135,28 @@ impl StatisticsSum {
         }
     }
 
+    /// The sum as text, to be kept with the table.
+    pub fn encode(&self) -> Result<String, String> {
+        let facts = |(min, max, null_count): &Bounds| ColumnFacts {
+            min: min.as_ref().and_then(encode_scalar),
+            max: max.as_ref().and_then(encode_scalar),
+            null_count: *null_count,
+        };
+        let columns = self.columns.iter().map(|slot| slot.as_ref().map(facts)).collect();
+        serde_json::to_string(&EncodedSum { rows: self.rows, bytes: self.bytes, columns }).map_err(|error| error.to_string())
+    }
+
+    /// The sum of [`Self::encode`].
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let sum: EncodedSum = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let bound = |text: Option<String>| text.as_deref().and_then(decode_scalar);
+        let slot = |facts: ColumnFacts| (bound(facts.min), bound(facts.max), facts.null_count);
+        Ok(Self { rows: sum.rows, bytes: sum.bytes, columns: sum.columns.into_iter().map(|facts| facts.map(slot)).collect() })
+    }
+
     /// The sum, in the types of `schema`.
-    pub fn finish(self, schema: &Schema) -> Statistics {
+    pub fn finish(mut self, schema: &Schema) -> Statistics {
+        self.columns.resize(schema.fields().len(), None);
         let inexact = |value: Option<ScalarValue>, field: &arrow::datatypes::Field| match value
             .and_then(|value| value.cast_to(field.data_type()).ok())
         {

@@ -1,5 +1,6 @@
 //! The catalog as DataFusion sees it: a scan is built from catalog facts alone, no file is opened.
 
+use super::location::Location;
 use super::{CATALOG_NAME, Snapshot, Table};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
@@ -8,7 +9,7 @@ use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, 
 use datafusion::common::{Result, Statistics};
 use datafusion::datasource::TableType;
 use datafusion::datasource::listing::PartitionedFile;
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanConfigBuilder, ParquetSource};
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
@@ -62,26 +63,38 @@ impl TableProvider for StoredTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         // At least two groups, empty ones included: a scan of one partition would not be distributed, and the coordinator holds no file.
         let group_count = session.config().target_partitions().max(2);
-        let mut groups = vec![vec![]; group_count];
-        for (index, file) in self.table.files.iter().enumerate() {
-            let mut planned = PartitionedFile::new(file.path.clone(), file.size_bytes);
-            // The entity tag carries the catalog id to the leaf handler of this process; it is not part of the plan that travels.
-            planned.object_meta.e_tag = Some(file.file_id.to_string());
-            groups[index % group_count].push(planned);
-        }
+        let mut groups = vec![FileGroup::default(); group_count];
+        groups[0] = FileGroup::new(vec![whole_table(&self.table)]);
         let store = ObjectStoreUrl::parse(self.table.location.store_url()?)?;
         let options = session.config_options().execution.parquet.clone();
         let source = ParquetSource::new(self.table.scan_schema.clone())
             .with_pushdown_filters(options.pushdown_filters)
             .with_reorder_filters(options.reorder_filters);
         let config = FileScanConfigBuilder::new(store, Arc::new(source))
-            .with_file_groups(groups.into_iter().map(FileGroup::new).collect())
+            .with_file_groups(groups)
             .with_statistics(self.table.statistics.clone())
             .with_limit(limit)
             .with_projection_indices(projection.cloned())?
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+/// All files of a table as one entry of a scan. Optimizers copy scans dozens of times, and a table may have a hundred thousand files: the leaf
+/// handler puts in those of each task.
+fn whole_table(table: &Table) -> PartitionedFile {
+    let bytes = table.files.iter().map(|file| file.size_bytes).sum();
+    let (Location::Node { path, .. } | Location::Bucket { prefix: path, .. }) = &table.location;
+    let mut whole = PartitionedFile::new(path.clone(), bytes);
+    // Stays in this process: it is not part of the plan that travels.
+    whole.object_meta.e_tag = Some(table.table_id.to_string());
+    whole
+}
+
+/// The id of the table that a scan is of, as long as it names the [whole table](whole_table).
+pub fn scanned_table(scan: &FileScanConfig) -> Option<i64> {
+    let mut files = scan.file_groups.iter().flat_map(|group| group.files());
+    files.find_map(|file| file.object_meta.e_tag.as_ref()?.parse().ok())
 }
 
 /// Extra schemas of a session's catalog: its views and the system tables.

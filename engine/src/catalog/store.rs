@@ -6,10 +6,8 @@
 use super::footer::StatisticsSum;
 use super::location::Location;
 use super::{CatalogFile, Snapshot, Table, footer, scan_schema};
-use crate::control::{ColumnFacts, FileFacts, RowGroupFacts};
+use crate::control::{FileFacts, RowGroupFacts};
 use crate::error::{Error, Result};
-use arrow::datatypes::Schema;
-use datafusion::common::Statistics;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;
@@ -36,13 +34,21 @@ CREATE INDEX IF NOT EXISTS files_by_table ON files(table_id);
 ";
 
 /// What each layout added to the one before it: the database is brought up to date when it is opened.
-const UPGRADES: [&str; 2] = [
+const UPGRADES: [&str; 3] = [
     TABLES,
     "
 ALTER TABLE tables ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE tables ADD COLUMN replicas INTEGER NOT NULL DEFAULT 1;
 ALTER TABLE tables ADD COLUMN regions TEXT NOT NULL DEFAULT '[]';
 CREATE TABLE draining_nodes (node_id TEXT PRIMARY KEY) WITHOUT ROWID;
+",
+    "
+ALTER TABLE tables ADD COLUMN statistics TEXT;
+ALTER TABLE files ADD COLUMN columns TEXT NOT NULL DEFAULT '[]';
+UPDATE files SET columns = (
+  SELECT json_group_array(json_object('min', c.min, 'max', c.max, 'null_count', c.null_count) ORDER BY c.column_index)
+  FROM column_statistics c WHERE c.file_id = files.file_id);
+DROP TABLE column_statistics;
 ",
 ];
 
@@ -107,7 +113,29 @@ impl CatalogStore {
         }
         connection.execute("INSERT OR IGNORE INTO schemas VALUES ('public')", [])?;
         connection.execute("INSERT INTO catalog_version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM catalog_version)", [])?;
-        Ok(Self { connection })
+        let mut store = Self { connection };
+        store.sum_statistics()?;
+        Ok(store)
+    }
+
+    /// Sums up the statistics of tables of older layouts. A start reads the sums: there may be millions of columns of files.
+    fn sum_statistics(&mut self) -> Result<()> {
+        let ids = |sql: &str| -> Result<Vec<i64>> {
+            Ok(self.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
+        };
+        let unknown = ids("SELECT table_id FROM tables WHERE statistics IS NULL")?;
+        for table_id in unknown {
+            let files: Vec<i64> = {
+                let mut statement = self.connection.prepare_cached("SELECT file_id FROM files WHERE table_id = ?")?;
+                statement.query_map([table_id], |row| row.get(0))?.collect::<Result<_, _>>()?
+            };
+            let mut sum = StatisticsSum::default();
+            for file_id in files {
+                sum.add(&self.file(file_id)?.facts);
+            }
+            self.connection.execute("UPDATE tables SET statistics = ? WHERE table_id = ?", params![sum_text(&sum)?, table_id])?;
+        }
+        Ok(())
     }
 
     /// Everything, as one immutable value. Tables that have not changed since `before` are taken from there.
@@ -118,8 +146,9 @@ impl CatalogStore {
         for name in self.connection.prepare("SELECT name FROM schemas")?.query_map([], |row| row.get::<_, String>(0))? {
             schemas.insert(name?, BTreeMap::new());
         }
-        let mut statement =
-            self.connection.prepare("SELECT table_id, schema_name, name, location, schema_ipc, revision, replicas, regions FROM tables")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT table_id, schema_name, name, location, schema_ipc, revision, replicas, regions, statistics FROM tables")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (table_id, revision): (i64, i64) = (row.get(0)?, row.get(5)?);
@@ -140,16 +169,17 @@ impl CatalogStore {
         let damaged = |what: &str, why: String| Error::bug(format!("the catalog's {what} of {schema_name}.{name} is damaged: {why}"));
         let stored = footer::decode_schema(&schema_ipc).map_err(|why| damaged("schema", why))?;
         let scan_schema = Arc::new(scan_schema(&stored));
-        let (files, statistics) = self.files(table_id, &scan_schema)?;
+        let files = self.files(table_id)?;
+        let sum = StatisticsSum::decode(&row.get::<_, String>(8)?).map_err(|why| damaged("statistics", why))?;
         Ok(Table {
             table_id,
             revision: row.get(5)?,
             location: Location::parse(&location_text)?,
             location_text,
             stored_schema: Arc::new(stored),
+            statistics: sum.finish(&scan_schema),
             scan_schema,
             files,
-            statistics,
             replicas: row.get(6)?,
             regions: serde_json::from_str(&regions).map_err(|why| damaged("list of regions", why.to_string()))?,
             schema_name,
@@ -157,8 +187,8 @@ impl CatalogStore {
         })
     }
 
-    fn files(&self, table_id: i64, schema: &Schema) -> Result<(Vec<Arc<CatalogFile>>, Statistics)> {
-        // Three streams in the order of file ids, merged: a table may have a million files.
+    fn files(&self, table_id: i64) -> Result<Vec<Arc<CatalogFile>>> {
+        // Two streams in the order of file ids, merged: a table may have a million files.
         let mut names: HashMap<String, Arc<str>> = HashMap::new();
         let mut shared = |text: String| names.entry(text).or_insert_with_key(|text| text.as_str().into()).clone();
         let mut statement = self.connection.prepare_cached(
@@ -166,18 +196,10 @@ impl CatalogStore {
         )?;
         let mut homes = statement.query_map([table_id], |row| Ok((row.get(0)?, (row.get(1)?, row.get(2)?))))?.peekable();
         let mut statement = self.connection.prepare_cached(
-            "SELECT c.file_id, c.min, c.max, c.null_count FROM column_statistics c JOIN files f USING (file_id) WHERE f.table_id = ? ORDER BY c.file_id, c.column_index",
-        )?;
-        let columns = statement.query_map([table_id], |row| {
-            let null_count = row.get::<_, Option<i64>>(3)?.map(|count| count as u64);
-            Ok((row.get(0)?, ColumnFacts { min: row.get(1)?, max: row.get(2)?, null_count }))
-        })?;
-        let mut columns = columns.peekable();
-        let mut statement = self.connection.prepare_cached(
             "SELECT file_id, store_url, path, size_bytes, version, row_count, row_groups, checksum FROM files WHERE table_id = ? ORDER BY file_id",
         )?;
         let mut rows = statement.query([table_id])?;
-        let (mut files, mut sum) = (vec![], StatisticsSum::new(schema.fields().len()));
+        let mut files = vec![];
         while let Some(row) = rows.next()? {
             let file_id: i64 = row.get(0)?;
             let (path, row_groups): (String, String) = (row.get(2)?, row.get(6)?);
@@ -194,10 +216,9 @@ impl CatalogStore {
                 checksum: row.get(7)?,
                 homes: homes.into_iter().map(|(node, version)| (shared(node), version)).collect(),
             };
-            sum.add(file.row_count, file.size_bytes, &of_file(&mut columns, file_id)?);
             files.push(Arc::new(file));
         }
-        Ok((files, sum.finish(schema)))
+        Ok(files)
     }
 
     /// All that is stored of a file.
@@ -208,15 +229,8 @@ impl CatalogStore {
             Ok(rows.collect::<Result<_, _>>()?)
         };
         let homes = pairs("SELECT node_id, version FROM placement WHERE file_id = ? ORDER BY node_id")?;
-        let mut statement =
-            self.connection.prepare_cached("SELECT min, max, null_count FROM column_statistics WHERE file_id = ? ORDER BY column_index")?;
-        let columns = statement.query_map([file_id], |row| {
-            let null_count = row.get::<_, Option<i64>>(2)?.map(|count| count as u64);
-            Ok(ColumnFacts { min: row.get(0)?, max: row.get(1)?, null_count })
-        })?;
-        let columns = columns.collect::<Result<_, _>>()?;
         let mut statement = self.connection.prepare_cached(
-            "SELECT f.store_url, f.path, f.size_bytes, f.version, f.row_count, f.row_groups, f.footer_hash, f.checksum, t.schema_ipc FROM files f JOIN tables t USING (table_id) WHERE f.file_id = ?",
+            "SELECT f.store_url, f.path, f.size_bytes, f.version, f.row_count, f.row_groups, f.footer_hash, f.checksum, t.schema_ipc, f.columns FROM files f JOIN tables t USING (table_id) WHERE f.file_id = ?",
         )?;
         let file = statement.query_row([file_id], |row| {
             let facts = FileFacts {
@@ -227,11 +241,13 @@ impl CatalogStore {
                 footer_hash: row.get(6)?,
                 checksum: row.get(7)?,
                 schema_ipc: row.get(8)?,
-                columns,
+                columns: vec![],
             };
-            Ok((NewFile { store_url: row.get(0)?, path: row.get(1)?, facts, homes }, row.get::<_, String>(5)?))
+            Ok((NewFile { store_url: row.get(0)?, path: row.get(1)?, facts, homes }, row.get::<_, String>(5)?, row.get::<_, String>(9)?))
         })?;
-        let (mut file, row_groups) = file;
+        let (mut file, row_groups, columns) = file;
+        file.facts.columns = serde_json::from_str(&columns)
+            .map_err(|why| Error::bug(format!("the catalog's statistics of {} are damaged: {why}", file.path)))?;
         file.facts.row_groups = row_groups_of(&file.path, &row_groups)?;
         Ok(file)
     }
@@ -265,9 +281,12 @@ impl CatalogStore {
                 }
                 transaction.execute("DELETE FROM tables WHERE table_id = ?", [table_id])?;
             }
+            let mut sum = StatisticsSum::default();
+            table.files.iter().for_each(|file| sum.add(&file.facts));
+            let regions = regions_text(&table.regions)?;
             transaction.execute(
-                "INSERT INTO tables (schema_name, name, location, schema_ipc, replicas, regions) VALUES (?, ?, ?, ?, ?, ?)",
-                params![table.schema_name, table.name, table.location, table.schema_ipc, table.replicas, regions_text(&table.regions)?],
+                "INSERT INTO tables (schema_name, name, location, schema_ipc, replicas, regions, statistics) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                params![table.schema_name, table.name, table.location, table.schema_ipc, table.replicas, regions, sum_text(&sum)?],
             )?;
             let table_id = transaction.last_insert_rowid();
             for file in &table.files {
@@ -328,7 +347,7 @@ impl CatalogStore {
     }
 }
 
-/// The next rows of a stream that belong to this file; all streams are in the order of file ids.
+/// The next rows of a stream that belong to this file; both streams are in the order of file ids.
 fn of_file<T>(rows: &mut Peekable<impl Iterator<Item = rusqlite::Result<(i64, T)>>>, file_id: i64) -> Result<Vec<T>> {
     let mut own = vec![];
     while let Some(row) = rows.next_if(|row| !matches!(row, Ok((of, _)) if *of != file_id)) {
@@ -352,11 +371,16 @@ fn regions_text(regions: &[String]) -> Result<String> {
     serde_json::to_string(regions).map_err(|error| Error::bug(error.to_string()))
 }
 
+fn sum_text(sum: &StatisticsSum) -> Result<String> {
+    sum.encode().map_err(|why| Error::bug(format!("statistics of a table cannot be stored: {why}")))
+}
+
 fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Result<()> {
     let facts = &file.facts;
     let row_groups = serde_json::to_string(&facts.row_groups).map_err(|error| Error::bug(error.to_string()))?;
+    let columns = serde_json::to_string(&facts.columns).map_err(|error| Error::bug(error.to_string()))?;
     transaction.prepare_cached(
-        "INSERT INTO files (table_id, store_url, path, size_bytes, version, row_count, row_groups, footer_hash, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO files (table_id, store_url, path, size_bytes, version, row_count, row_groups, footer_hash, checksum, columns) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )?
     .execute(params![
         table_id,
@@ -367,18 +391,10 @@ fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Resu
         facts.row_count as i64,
         row_groups,
         facts.footer_hash,
-        facts.checksum
+        facts.checksum,
+        columns
     ])?;
     let file_id = transaction.last_insert_rowid();
-    for (index, column) in facts.columns.iter().enumerate() {
-        transaction.prepare_cached("INSERT INTO column_statistics VALUES (?, ?, ?, ?, ?)")?.execute(params![
-            file_id,
-            index as i64,
-            column.min,
-            column.max,
-            column.null_count.map(|count| count as i64)
-        ])?;
-    }
     for (node, version) in &file.homes {
         transaction.prepare_cached("INSERT INTO placement VALUES (?, ?, ?)")?.execute(params![file_id, node, version])?;
     }

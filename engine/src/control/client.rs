@@ -9,6 +9,7 @@ use arrow_flight::flight_service_client::FlightServiceClient;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
@@ -28,7 +29,6 @@ impl ControlClient {
         let endpoint = cluster_tls::connect::endpoint(coordinator)
             .map_err(|error| Error::user(format!("coordinator address '{coordinator}' is not a URL like http://host:47472: {error}")))?
             .connect_timeout(limits::CONNECT_TIMEOUT)
-            .timeout(limits::CONTROL_CALL_TIMEOUT)
             .tcp_nodelay(true);
         let token = token
             .parse()
@@ -40,18 +40,21 @@ impl ControlClient {
 
     /// Introduces this worker.
     pub async fn register(&mut self, register: &Register) -> Result<Registered> {
-        self.call(REGISTER, register).await
+        self.call(REGISTER, register, limits::CONTROL_CALL_TIMEOUT).await
     }
 
     /// Reports that this worker lives.
     pub async fn heartbeat(&mut self, heartbeat: &Heartbeat) -> Result<HeartbeatAnswer> {
-        self.call(HEARTBEAT, heartbeat).await
+        let whole = heartbeat.packed_inventory.is_some() || heartbeat.inventory.is_some();
+        // A thousand nodes send their inventories at once when the coordinator starts again.
+        self.call(HEARTBEAT, heartbeat, if whole { limits::INVENTORY_CALL_TIMEOUT } else { limits::CONTROL_CALL_TIMEOUT }).await
     }
 
-    async fn call<T: Serialize, R: DeserializeOwned>(&mut self, action: &str, message: &T) -> Result<R> {
+    async fn call<T: Serialize, R: DeserializeOwned>(&mut self, action: &str, message: &T, timeout: Duration) -> Result<R> {
         let body = serde_json::to_vec(message).map_err(|error| Error::bug(format!("{action} cannot be encoded: {error}")))?;
         let mut request = Request::new(Action { r#type: action.to_string(), body: body.into() });
         request.metadata_mut().insert(TOKEN_HEADER, self.token.clone());
+        request.set_timeout(timeout);
         let answered = self.answered;
         let failed = |status: tonic::Status| {
             if let Some(refusal) = cluster_tls::refusal(&status) {

@@ -5,10 +5,12 @@
 //! worker behind address translation needs no second open port for it.
 
 pub mod client;
+pub mod packed;
 pub mod server;
 
 use crate::config::StorageConfig;
 use crate::residency::policy::Policy;
+use packed::PackedInventory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -18,9 +20,11 @@ pub const REGISTER: &str = "bowshot.register";
 pub const HEARTBEAT: &str = "bowshot.heartbeat";
 /// Version of this protocol. New fields have defaults, so that nodes of neighbouring releases understand each other while a cluster is
 /// upgraded node by node.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// Oldest version that a coordinator takes in.
 pub const PROTOCOL_VERSION_MIN: u32 = 2;
+/// First version whose coordinators take packed inventories.
+pub const PROTOCOL_VERSION_PACKED: u32 = 4;
 /// Metadata key of the shared secret on every call between nodes.
 pub const TOKEN_HEADER: &str = "x-bowshot-cluster-token";
 
@@ -53,6 +57,9 @@ pub struct Register {
 /// The coordinator's answer to [`Register`].
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Registered {
+    /// [`PROTOCOL_VERSION`] of the coordinator; releases that do not say have an older one.
+    #[serde(default)]
+    pub protocol_version: u32,
     /// Buckets the worker must be able to read.
     pub storage: Vec<StorageConfig>,
     /// Rules of residency, before anything can be read.
@@ -70,6 +77,9 @@ pub struct Heartbeat {
     /// Counts inventories; the coordinator echoes the one it holds.
     pub inventory_epoch: u64,
     /// The whole inventory, only when its epoch is not the one the coordinator acknowledged.
+    #[serde(default)]
+    pub packed_inventory: Option<PackedInventory>,
+    /// The same, for coordinators before [`PROTOCOL_VERSION_PACKED`].
     pub inventory: Option<Vec<VolumeFile>>,
     /// Bytes in the column cache.
     pub cached_bytes: u64,

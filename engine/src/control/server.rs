@@ -95,7 +95,11 @@ impl FlightService for ControlService {
                 }
                 peer.check_register(&register)?;
                 self.membership.register(register, Some(peer.address)).map_err(|error| Status::already_exists(error.message()))?;
-                answer(&Registered { storage: self.storage.clone(), policy: self.policy.read().as_ref().clone() })
+                answer(&Registered {
+                    protocol_version: PROTOCOL_VERSION,
+                    storage: self.storage.clone(),
+                    policy: self.policy.read().as_ref().clone(),
+                })
             }
             HEARTBEAT => {
                 let heartbeat: Heartbeat = body(&action)?;

@@ -3,7 +3,9 @@
 //! [`Membership`] is what planning needs to know; [`Heartbeats`] knows it from the workers' own reports.
 
 use super::clock::Clock;
-use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, VolumeFile, now_ms};
+use super::held_files::HeldFiles;
+use crate::control::packed::PackedInventory;
+use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
 use crate::error::{Error, Result};
 use crate::limits;
 use async_trait::async_trait;
@@ -82,8 +84,8 @@ pub struct Inventory {
     pub url: Url,
     /// Names of its volumes.
     pub volumes: Arc<[String]>,
-    /// Files by `volume/path`.
-    pub files: Arc<BTreeMap<String, VolumeFile>>,
+    /// Its files.
+    pub files: Arc<HeldFiles>,
     /// Copies that the cluster made, by volume and checksum.
     pub replicas: Arc<HashMap<(String, String), Replica>>,
     /// Bytes that are free on the disk of each volume.
@@ -191,7 +193,7 @@ struct Node {
     cached_columns: Arc<Vec<CachedColumn>>,
     epoch: u64,
     listed_at_ms: u64,
-    files: Arc<BTreeMap<String, VolumeFile>>,
+    files: Arc<HeldFiles>,
     replicas: Arc<HashMap<(String, String), Replica>>,
     free_bytes: BTreeMap<String, u64>,
     unreadable: Vec<UnreadableFile>,
@@ -284,7 +286,11 @@ impl Heartbeats {
     }
 
     /// Notes a sign of life.
-    pub fn heartbeat(&self, beat: Heartbeat) -> HeartbeatAnswer {
+    pub fn heartbeat(&self, mut beat: Heartbeat) -> HeartbeatAnswer {
+        // Before the lock: a large inventory takes a while. A damaged one is not acknowledged, and comes again.
+        let packed = beat.packed_inventory.take().map(Ok).or_else(|| beat.inventory.take().map(|files| PackedInventory::pack(&files)));
+        let held = packed.map(|packed| packed.and_then(HeldFiles::new));
+        let held = held.and_then(|held| held.inspect_err(|error| tracing::error!(node = beat.node_id, %error, "inventory")).ok());
         let mut nodes = self.nodes.write();
         let Some(node) = nodes.get_mut(&beat.node_id).filter(|node| node.register.incarnation == beat.incarnation) else {
             return HeartbeatAnswer { register_again: true, ..Default::default() };
@@ -306,8 +312,8 @@ impl Heartbeats {
             node.cached_columns = Arc::new(columns);
         }
         node.device = beat.device;
-        if let Some(files) = beat.inventory {
-            node.files = Arc::new(files.into_iter().map(|file| (format!("{}/{}", file.volume, file.path), file)).collect());
+        if let Some(held) = held {
+            node.files = Arc::new(held);
             let key = |replica: &Replica| (replica.volume.clone(), replica.checksum.clone());
             node.replicas = Arc::new(beat.replicas.into_iter().map(|replica| (key(&replica), replica)).collect());
             node.unreadable = beat.unreadable;
@@ -319,7 +325,7 @@ impl Heartbeats {
         HeartbeatAnswer {
             register_again: false,
             acknowledged_epoch: node.epoch,
-            wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains_key(*key)).cloned().collect(),
+            wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains(key)).cloned().collect(),
             orders: self.orders.read().get(&beat.node_id).cloned().unwrap_or_default(),
             policy: None,
         }

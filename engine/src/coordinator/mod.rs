@@ -4,6 +4,7 @@ pub mod admission;
 pub mod clock;
 pub mod explain;
 pub mod fair_queue;
+pub mod held_files;
 pub mod membership;
 pub mod observer;
 pub mod planner;
@@ -175,6 +176,12 @@ impl Coordinator {
     }
 }
 
+/// Runs what takes long, or waits for the disk, where it holds up neither heartbeats nor rows.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(Error::bug(format!("a change of the catalog ended early: {error}"))))
+}
+
 impl CoordinatorInner {
     /// The catalog as it is now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
@@ -182,7 +189,15 @@ impl CoordinatorInner {
     }
 
     /// Runs a change against the catalog and publishes the state after it.
-    pub fn change_catalog<T>(&self, change: impl FnOnce(&mut CatalogStore) -> Result<T>) -> Result<T> {
+    pub async fn change_catalog<T: Send + 'static>(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut CatalogStore) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = self.clone();
+        blocking(move || inner.change_now(change)).await
+    }
+
+    fn change_now<T>(&self, change: impl FnOnce(&mut CatalogStore) -> Result<T>) -> Result<T> {
         let mut store = self.store.lock();
         let value = change(&mut store)?;
         let after = store.snapshot(Some(&self.snapshot()))?;

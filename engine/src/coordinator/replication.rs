@@ -214,7 +214,7 @@ impl Replicator {
         let version = |node: &str| file.homes.iter().find(|(home, _)| **home == *node).map(|(_, version)| *version);
         let holds = |node: &str, held: &Inventory| {
             let original = version(node).is_some_and(|version| {
-                held.files.get(&path).is_some_and(|found| found.facts.version == version && found.facts.size_bytes == file.size_bytes)
+                held.files.get(&path).is_some_and(|found| found.version == version && found.size_bytes == file.size_bytes)
             });
             let made = file.checksum.as_ref().is_some_and(|checksum| held.replica(volume, checksum).is_some());
             (original, made)
@@ -248,7 +248,7 @@ impl Replicator {
             orders.is_some_and(|orders| orders.fetch.iter().any(|order| order.volume == volume && order.checksum == checksum))
         };
         let able = step.there.iter().filter(|(node, held)| {
-            let home = file.homes.iter().any(|(home, _)| **home == ***node) && held.files.contains_key(&path);
+            let home = file.homes.iter().any(|(home, _)| **home == ***node) && held.files.contains(&path);
             held.state == NodeState::Live
                 && !step.snapshot.draining.contains(*node)
                 && table.allows_region(&held.region)
@@ -297,7 +297,7 @@ impl Step<'_> {
         let key = format!("{volume}/{}", file.path);
         let of = |(node, version): &(Arc<str>, i64)| {
             let found = self.there.get(&**node)?.files.get(&key)?;
-            (found.facts.version == *version).then(|| found.facts.checksum.clone())?
+            (found.version == *version).then(|| found.checksum.clone())?.map(String::from)
         };
         match file.homes.iter().find_map(of) {
             Some(checksum) => {
@@ -347,7 +347,7 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         inner.membership.want_checksums(&decision.want_checksums);
         inner.membership.give_orders(decision.orders);
         if !decision.learned.is_empty()
-            && let Err(error) = inner.change_catalog(|store| store.set_checksums(&decision.learned))
+            && let Err(error) = inner.change_catalog(move |store| store.set_checksums(&decision.learned)).await
         {
             tracing::error!(%error, "checksums could not be noted in the catalog");
         }

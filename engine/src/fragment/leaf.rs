@@ -8,6 +8,7 @@
 //! ```
 
 use super::placement::{PlacedFile, Placement};
+use crate::catalog::provider::scanned_table;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::tree_node::TreeNode;
@@ -65,11 +66,8 @@ pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Re
 fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
     let slots = placement.nodes.len();
     let mut files: Vec<Vec<&PlacedFile>> = vec![vec![]; slots];
-    for planned in scan.file_groups.iter().flat_map(|group| group.files()) {
-        let Some(file_id) = planned.object_meta.e_tag.as_ref().and_then(|tag| tag.parse().ok()) else {
-            return plan_err!("a file of the scan carries no catalog id");
-        };
-        let placed = placement.file(file_id)?;
+    let Some(table_id) = scanned_table(scan) else { return plan_err!("a scan of stored files names no table") };
+    for placed in &placement.table(table_id)?.files {
         files[placed.slot].push(placed);
     }
     let partitions = event.session_config.target_partitions().max(2);
@@ -146,27 +144,8 @@ fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEvent
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::catalog::location::Location;
-    use crate::catalog::{CatalogFile, Table};
+    use crate::catalog::CatalogFile;
     use crate::control::RowGroupFacts;
-
-    fn table() -> Arc<Table> {
-        let schema = Arc::new(arrow::datatypes::Schema::empty());
-        Arc::new(Table {
-            table_id: 1,
-            revision: 1,
-            schema_name: "public".into(),
-            name: "t".into(),
-            location_text: "node://*/data/".into(),
-            location: Location::parse("node://*/data/").unwrap(),
-            stored_schema: schema.clone(),
-            scan_schema: schema.clone(),
-            files: vec![],
-            statistics: datafusion::common::Statistics::new_unknown(&schema),
-            replicas: 1,
-            regions: vec![],
-        })
-    }
 
     fn file(size_bytes: u64, rows: &[u64]) -> PlacedFile {
         let row_groups = rows.iter().enumerate().map(|(i, &rows)| RowGroupFacts { offset: 4 + 100 * i as u64, rows, bytes: 100 }).collect();
@@ -181,7 +160,7 @@ mod tests {
             checksum: None,
             homes: Box::default(),
         };
-        PlacedFile { table: table(), file: Arc::new(file), slot: 0, version: 1, path: None }
+        PlacedFile { file: Arc::new(file), slot: 0, version: 1, path: None }
     }
 
     #[test]

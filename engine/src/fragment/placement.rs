@@ -21,16 +21,23 @@ use std::sync::{Arc, OnceLock};
 pub struct Placement {
     /// Slot i of every fragment over stored files runs on node i; a single node stands here twice.
     pub nodes: Vec<LiveNode>,
-    files: HashMap<i64, PlacedFile>,
+    tables: HashMap<i64, PlacedTable>,
     /// What the check of residency found, once the plan is there.
     pub borders: OnceLock<Borders>,
+}
+
+/// A table of a query.
+#[derive(Debug)]
+pub struct PlacedTable {
+    /// The catalog's entry.
+    pub table: Arc<Table>,
+    /// Its files, in the catalog's order.
+    pub files: Vec<PlacedFile>,
 }
 
 /// A file of a query and the copy of it that is read.
 #[derive(Debug)]
 pub struct PlacedFile {
-    /// The table it belongs to.
-    pub table: Arc<Table>,
     /// The catalog's entry.
     pub file: Arc<CatalogFile>,
     /// Slot that reads it.
@@ -48,8 +55,8 @@ struct Copy {
     path: Option<String>,
 }
 
-/// A file with its table and the copy that is read.
-type Chosen = (Arc<Table>, Arc<CatalogFile>, Copy);
+/// A table, and the copy that is read of each of its files.
+type Chosen<'a> = (&'a Arc<Table>, Vec<Copy>);
 
 /// What is known of the nodes while copies are looked for.
 struct View<'a> {
@@ -77,17 +84,15 @@ impl Placement {
         let home = tables.iter().fold(Reach::anywhere(), |all, table| all.and(&Reach::within(&table.regions)));
         let mut chosen: Vec<Chosen> = vec![];
         for table in tables {
-            for file in &table.files {
-                let copy = view.choose(table, file, &home, &mut read_bytes)?;
-                chosen.push((table.clone(), file.clone(), copy));
-            }
+            let copies = table.files.iter().map(|file| view.choose(table, file, &home, &mut read_bytes));
+            chosen.push((table, copies.collect::<Result<_>>()?));
         }
         Ok(Self::over(view.live, &home, chosen))
     }
 
     /// Slots for the nodes that read something, and for those that hold no volume and are there for what lies above.
     fn over(live: Vec<LiveNode>, home: &Reach, chosen: Vec<Chosen>) -> Self {
-        let mut used: BTreeSet<usize> = chosen.iter().map(|(_, _, copy)| copy.node).collect();
+        let mut used: BTreeSet<usize> = chosen.iter().flat_map(|(_, copies)| copies).map(|copy| copy.node).collect();
         let spare = (0..live.len()).filter(|node| !live[*node].has_volumes && home.allows(Some(&live[*node].region)));
         match used.is_empty() {
             // Without a file to read any node will do for what the plan spreads nevertheless.
@@ -101,22 +106,27 @@ impl Placement {
         if both {
             nodes.push(nodes[0].clone());
         }
-        let place = |(at, (table, file, copy)): (usize, Chosen)| {
-            let slot = if both { at % 2 } else { slot_of[&copy.node] };
-            (file.file_id, PlacedFile { table, file, slot, version: copy.version, path: copy.path })
+        let mut at = 0;
+        let place = |(table, copies): Chosen| {
+            let files = table.files.iter().zip(copies).map(|(file, copy)| {
+                at += 1;
+                let slot = if both { at % 2 } else { slot_of[&copy.node] };
+                PlacedFile { file: file.clone(), slot, version: copy.version, path: copy.path }
+            });
+            (table.table_id, PlacedTable { table: table.clone(), files: files.collect() })
         };
-        let files = chosen.into_iter().enumerate().map(place).collect();
-        Self { nodes, files, borders: OnceLock::new() }
+        let tables = chosen.into_iter().map(place).collect();
+        Self { nodes, tables, borders: OnceLock::new() }
     }
 
     /// Whether a table of the query is pinned to regions.
     pub fn reads_pinned(&self) -> bool {
-        self.files.values().any(|placed| !placed.table.regions.is_empty())
+        self.tables.values().any(|placed| !placed.table.regions.is_empty())
     }
 
-    /// A file of a scan.
-    pub fn file(&self, file_id: i64) -> Result<&PlacedFile> {
-        self.files.get(&file_id).ok_or_else(|| Error::bug(format!("file {file_id} of the plan is not in the placement")))
+    /// The table of a scan.
+    pub fn table(&self, table_id: i64) -> Result<&PlacedTable> {
+        self.tables.get(&table_id).ok_or_else(|| Error::bug(format!("table {table_id} of the plan is not in the placement")))
     }
 
     /// Largest core count among the nodes, within 2 and 16: how many partitions a fragment has on each.
@@ -176,7 +186,7 @@ impl View<'_> {
             }
             match inventory.files.get(&key) {
                 None => reasons.push(format!("node {node_id} is live but the file is gone from its volume")),
-                Some(present) if present.facts.version == *version && present.facts.size_bytes == file.size_bytes => {
+                Some(present) if present.version == *version && present.size_bytes == file.size_bytes => {
                     copies.push(Copy { node, version: *version, path: None })
                 }
                 Some(_) => reasons.push(format!(

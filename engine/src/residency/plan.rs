@@ -2,6 +2,7 @@
 
 use super::Reach;
 use super::flow::{Follow, follow};
+use crate::catalog::provider::scanned_table;
 use crate::error::{Error, ErrorClass};
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
@@ -123,10 +124,8 @@ impl Follow for Check<'_> {
     fn leaf(&mut self, leaf: &Arc<dyn ExecutionPlan>) -> Result<Label> {
         let original = leaf.downcast_ref::<DistributedLeafExec>().map_or(leaf, |leaf| leaf.original());
         let Some(scan) = stored_scan(original) else { return Ok(Label::new()) };
-        // All files of a scan are of one table.
-        let tag = scan.file_groups.iter().flat_map(|group| group.files()).find_map(|file| file.object_meta.e_tag.as_ref()?.parse().ok());
-        let Some(file_id) = tag else { return Ok(Label::new()) };
-        let table = &self.placement.file(file_id)?.table;
+        let Some(table_id) = scanned_table(scan) else { return Err(Error::bug("a scan of stored files names no table").into()) };
+        let table = &self.placement.table(table_id)?.table;
         let reach = Reach::within(&table.regions);
         Ok(if reach.is_limited() { Label::from([(table.qualified_name(), reach)]) } else { Label::new() })
     }

@@ -8,7 +8,8 @@ use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, NewTable};
 use crate::catalog::{Table, footer};
 use crate::control::{FileFacts, VolumeFile};
-use crate::coordinator::CoordinatorInner;
+use crate::coordinator::membership::Inventory;
+use crate::coordinator::{CoordinatorInner, blocking};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use crate::worker::{inventory, store};
@@ -43,7 +44,8 @@ pub(crate) async fn discover(
     if files.is_empty() {
         return Err(nothing_found(inner, &location, location_text));
     }
-    let schema = common_schema(&files)?;
+    // A table may have a hundred thousand files.
+    let (files, schema) = blocking(move || common_schema(&files).map(|schema| (files, schema))).await?;
     let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
     Ok(NewTable {
         schema_name: schema_name.into(),
@@ -114,25 +116,11 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
         {
             return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
         }
-        let mut by_name: BTreeMap<&str, Copies> = BTreeMap::new();
-        for (holder, held) in &inventories {
-            if node.is_some_and(|wanted| wanted != holder) {
-                continue;
-            }
-            for file in held.files.values().filter(|file| file.volume == volume && location.covers(&file.path)) {
-                by_name.entry(&file.path).or_default().push((holder, file));
-            }
-        }
-        // Files of one name on several nodes are copies only if their content is the same; only a hash of all of it tells.
-        let unhashed: Vec<String> = by_name
-            .iter()
-            .filter(|(_, copies)| look_alike(copies) && copies.iter().any(|(_, file)| file.facts.checksum.is_none()))
-            .map(|(path, _)| format!("{volume}/{path}"))
-            .collect();
-        if unhashed.is_empty() {
-            let store_url = location.store_url()?.to_string();
-            return Ok(by_name.into_iter().flat_map(|(path, copies)| group_copies(&store_url, path, copies)).collect());
-        }
+        let (node, volume, location) = (node.map(str::to_string), volume.to_string(), location.clone());
+        let unhashed = match blocking(move || compare(&inventories, &location, node.as_deref(), &volume)).await? {
+            Compared::Files(files) => return Ok(files),
+            Compared::Unhashed(keys) => keys,
+        };
         if Instant::now() >= deadline {
             return Err(Error::retry(format!(
                 "{} file name(s) exist on several nodes and are still being compared, {} for one: try again",
@@ -143,6 +131,37 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
         inner.membership.want_checksums(&unhashed);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// What the nodes' reports say of a location.
+enum Compared {
+    /// Its files, with their homes.
+    Files(Vec<NewFile>),
+    /// Files (`volume/path`) that only their content tells apart.
+    Unhashed(Vec<String>),
+}
+
+fn compare(inventories: &BTreeMap<String, Inventory>, location: &Location, node: Option<&str>, volume: &str) -> Result<Compared> {
+    let asked = inventories.iter().filter(|(holder, _)| node.is_none_or(|wanted| wanted == *holder));
+    let found = asked.map(|(holder, held)| Ok((holder, held.files.facts(volume, |path| location.covers(path))?)));
+    let found: Vec<(&String, Vec<VolumeFile>)> = found.collect::<Result<_>>()?;
+    let mut by_name: BTreeMap<&str, Copies> = BTreeMap::new();
+    for (holder, files) in &found {
+        for file in files {
+            by_name.entry(&file.path).or_default().push((holder, file));
+        }
+    }
+    // Files of one name on several nodes are copies only if their content is the same; only a hash of all of it tells.
+    let unhashed: Vec<String> = by_name
+        .iter()
+        .filter(|(_, copies)| look_alike(copies) && copies.iter().any(|(_, file)| file.facts.checksum.is_none()))
+        .map(|(path, _)| format!("{volume}/{path}"))
+        .collect();
+    if !unhashed.is_empty() {
+        return Ok(Compared::Unhashed(unhashed));
+    }
+    let store_url = location.store_url()?.to_string();
+    Ok(Compared::Files(by_name.into_iter().flat_map(|(path, copies)| group_copies(&store_url, path, copies)).collect()))
 }
 
 /// Whether some of these files could be copies of each other.
@@ -214,7 +233,12 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
 /// The columns that all files share; a difference is an error that names file and column.
 fn common_schema(files: &[NewFile]) -> Result<Schema> {
     let mut common: Option<(Schema, &NewFile)> = None;
+    let mut known_text = None;
     for file in files {
+        // Most files of a table say the same in the same words.
+        if known_text.replace(&file.facts.schema_ipc) == Some(&file.facts.schema_ipc) {
+            continue;
+        }
         let schema = footer::decode_schema(&file.facts.schema_ipc).map_err(Error::bug)?;
         let Some((known, first)) = &mut common else {
             common = Some((schema, file));

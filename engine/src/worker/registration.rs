@@ -3,13 +3,15 @@
 use super::WorkerNode;
 use super::inventory::Inventory;
 use crate::control::client::ControlClient;
-use crate::control::{Heartbeat, PROTOCOL_VERSION, Register, now_ms};
+use crate::control::packed::PackedInventory;
+use crate::control::{Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_PACKED, Register, now_ms};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -50,7 +52,9 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
                 node.ledger.learn(registered.policy);
                 wait = limits::REGISTER_RETRY_FIRST;
                 told = false;
-                inventory = beat(&node, &mut client, &incarnation, inventory, &mut wanted).await?;
+                let packs = registered.protocol_version >= PROTOCOL_VERSION_PACKED;
+                inventory = beat(&node, &mut client, &incarnation, inventory, &mut wanted, packs).await?;
+                tokio::time::sleep(rand::random_range(Duration::ZERO..limits::REGISTER_AGAIN_SPREAD)).await;
             }
             // Waiting cures a coordinator that is not up yet, not a wrong token, release or name.
             Err(error) if error.class() != ErrorClass::Retry => return Err(error),
@@ -65,13 +69,14 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
     }
 }
 
-/// Sends heartbeats until the coordinator is lost or asks for a new registration. Returns the inventory for the next round.
+/// Sends heartbeats, with packed inventories if the coordinator `packs`, until it is lost or asks for a new registration. Returns the inventory for the next round.
 async fn beat(
     node: &WorkerNode,
     client: &mut ControlClient,
     incarnation: &str,
     mut inventory: Inventory,
     wanted: &mut HashSet<String>,
+    packs: bool,
 ) -> Result<Inventory> {
     let mut acknowledged = 0;
     let mut told_columns = None;
@@ -80,9 +85,11 @@ async fn beat(
         let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
         let listing = tokio::task::spawn_blocking(move || {
             inventory.refresh(&asked, replicas.list());
-            (inventory, kernels.cached_columns(), free_bytes(&volumes))
+            let changed = acknowledged != inventory.epoch();
+            let packed = (changed && packs).then(|| PackedInventory::pack(inventory.files())).transpose();
+            (inventory, packed, kernels.cached_columns(), free_bytes(&volumes))
         });
-        let (listed, cached_columns, free_bytes) =
+        let (listed, packed_inventory, cached_columns, free_bytes) =
             listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
         inventory = listed;
         let leaving = node.load.is_leaving();
@@ -91,7 +98,8 @@ async fn beat(
             node_id: node.config.node_id.clone(),
             incarnation: incarnation.to_string(),
             inventory_epoch: inventory.epoch(),
-            inventory: changed.then(|| inventory.files().to_vec()),
+            packed_inventory: packed_inventory?,
+            inventory: (changed && !packs).then(|| inventory.files().to_vec()),
             cached_bytes: node.kernels.kernels.cache().bytes(),
             cached_columns: (told_columns.as_ref() != Some(&cached_columns)).then(|| cached_columns.clone()),
             device: node.device_text(),
