@@ -62,6 +62,9 @@ class Node:
     kernel_device: str = "software"
     faults: list = dataclasses.field(default_factory=list)
     environment: dict = dataclasses.field(default_factory=dict)
+    # Where the others reach it, and what its command line starts with: a network of its own.
+    host: str = "127.0.0.1"
+    prefix: list = dataclasses.field(default_factory=list)
 
 
 class Process:
@@ -144,10 +147,10 @@ class Certificates:
 class Cluster:
     """A running coordinator with its workers. Use it in a `with` statement."""
 
-    def __init__(self, folder, nodes, settings="", default_schema="public", tls=None, token=None):
+    def __init__(self, folder, nodes, settings="", default_schema="public", tls=None, token=None, host="127.0.0.1"):
         """`settings` is TOML for the server's file, beside what the flags say; `tls` the `Certificates` of all nodes, if any; `token` whose
-        user the tests are unless they say another."""
-        self.token = token
+        user the tests are unless they say another; `host` where workers reach the server."""
+        self.token, self.host = token, host
         self.folder = pathlib.Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tls = tls
@@ -159,7 +162,7 @@ class Cluster:
         settings_file.write_text(settings)
         flags = [
             "--config", settings_file, "--listen", f"127.0.0.1:{self.port}", "--http-listen", f"127.0.0.1:{self.http_port}",
-            "--control-listen", f"127.0.0.1:{self.control_port}", "--data-dir", self.folder / "coordinator", "--region", "eu",
+            "--control-listen", f"{host}:{self.control_port}", "--data-dir", self.folder / "coordinator", "--region", "eu",
             "--default-schema", default_schema, "--exit-with-parent",
         ]  # fmt: skip
         environment = {"BOWSHOT__COORDINATOR__CLUSTER_TOKEN": CLUSTER_TOKEN, **(tls.settings("coordinator", "coordinator") if tls else {})}
@@ -177,8 +180,8 @@ class Cluster:
         scheme = "https" if tls else "http"
         advertised, control_port = self.way(node)
         flags = [
-            "--node-id", node.node_id, "--region", node.region, "--listen", f"127.0.0.1:{port or self.worker_ports[node.node_id]}",
-            "--coordinator", f"{scheme}://127.0.0.1:{control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
+            "--node-id", node.node_id, "--region", node.region, "--listen", f"{node.host}:{port or self.worker_ports[node.node_id]}",
+            "--coordinator", f"{scheme}://{self.host}:{control_port}", "--kernel-device", node.kernel_device, "--exit-with-parent",
         ]  # fmt: skip
         if advertised:
             flags += ["--advertise", f"127.0.0.1:{advertised}"]
@@ -189,7 +192,7 @@ class Cluster:
         environment = {"BOWSHOT__WORKER__CLUSTER_TOKEN": CLUSTER_TOKEN, **certificate, **node.environment}
         if node.faults:
             environment["BOWSHOT__WORKER__FAULTS"] = "[" + ", ".join(f'"{fault}"' for fault in node.faults) + "]"
-        return Process(node.node_id, [BINARY, "worker", *flags], environment, self.folder)
+        return Process(node.node_id, [*node.prefix, BINARY, "worker", *flags], environment, self.folder)
 
     def way(self, node):
         """The port on which others reach a worker, if not the one that it listens on, and the port on which it reaches the coordinator."""
