@@ -1,5 +1,6 @@
 //! Errors, classified by what the caller must do about them.
 
+use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use std::fmt;
 use uuid::Uuid;
@@ -123,19 +124,62 @@ impl std::error::Error for NodeLost {}
 
 /// The node named by a lost-node error anywhere in the chain, if that is what failed.
 pub fn lost_node(error: &DataFusionError) -> Option<String> {
-    let text = error.to_string();
-    let rest = &text[text.find(NODE_LOST_PREFIX)? + NODE_LOST_PREFIX.len()..];
+    let text = cause(error);
+    let rest = text.strip_prefix(NODE_LOST_PREFIX)?;
     let end = rest.find([' ', ':', ',', ')']).unwrap_or(rest.len());
     (end > 0).then(|| rest[..end].to_string())
 }
 
 /// The node whose copy of a file is not the one that was placed, if that is what failed: `file node://<node>/<volume>/<path> is …`.
 pub fn stale_copy(error: &DataFusionError) -> Option<String> {
-    let text = error.to_string();
-    let at = [crate::worker::GONE_TEXT, crate::worker::VERSION_TEXT].iter().find_map(|part| text.find(part))?;
-    let name = text[..at].rfind("node://")? + "node://".len();
-    let node = text[name..at].split('/').next()?;
+    let text = cause(error);
+    let name = text.strip_prefix(STORED_FILE_PREFIX)?;
+    let at = [crate::worker::GONE_TEXT, crate::worker::VERSION_TEXT].iter().find_map(|part| name.find(part))?;
+    let node = name[..at].split('/').next()?;
     (!node.is_empty()).then(|| node.to_string())
+}
+
+/// Starts every text about a file that is not as it was placed.
+const STORED_FILE_PREFIX: &str = "file node://";
+
+/// What the innermost error says, without library prefixes. Texts of rows may stand in errors: only what an error begins with is ours.
+fn cause(error: &DataFusionError) -> String {
+    let of_source = |source: &(dyn std::error::Error + Send + Sync + 'static)| match source.downcast_ref::<DataFusionError>() {
+        Some(inner) => cause(inner),
+        None => strip_all(&source.to_string()).to_string(),
+    };
+    match error {
+        DataFusionError::External(source) => of_source(source.as_ref()),
+        DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
+            ArrowError::ExternalError(source) => of_source(source.as_ref()),
+            other => other.to_string(),
+        },
+        DataFusionError::Shared(inner) => cause(inner),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => cause(inner),
+        DataFusionError::Collection(all) => all.first().map(cause).unwrap_or_default(),
+        other => strip_all(&other.strip_backtrace()).to_string(),
+    }
+}
+
+fn strip_all(mut text: &str) -> &str {
+    while strip(text).len() < text.len() {
+        text = strip(text);
+    }
+    text
+}
+
+/// Whether the text of a task's error may quote values of rows. Those of this engine, of lost nodes and of missing memory do not.
+pub fn may_quote_rows(error: &DataFusionError) -> bool {
+    match error {
+        DataFusionError::ResourcesExhausted(_) => false,
+        DataFusionError::Shared(inner) => may_quote_rows(inner),
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => may_quote_rows(inner),
+        DataFusionError::External(source) if source.is::<Error>() || source.is::<NodeLost>() => false,
+        DataFusionError::External(source) if source.is::<DataFusionError>() => {
+            source.downcast_ref::<DataFusionError>().is_none_or(may_quote_rows)
+        }
+        other => lost_node(other).is_none() && stale_copy(other).is_none(),
+    }
 }
 
 /// Turns an error of planning or execution into ours: class from the innermost cause, text without library prefixes.
@@ -273,6 +317,19 @@ mod tests {
         let text = DataFusionError::Execution(format!("External error: {lost}"));
         assert_eq!(lost_node(&text).as_deref(), Some("node-2"));
         assert_eq!(from_datafusion(&text).class(), ErrorClass::Retry);
+    }
+
+    #[test]
+    fn rows_cannot_name_lost_nodes() {
+        for text in ["Cannot cast string 'lost node node-1: gone' to value of Int32 type", "x\ncaused by\nlost node node-1"] {
+            let cast = DataFusionError::ArrowError(Box::new(ArrowError::CastError(text.into())), None);
+            assert_eq!((lost_node(&cast), stale_copy(&cast)), (None, None));
+            assert!(may_quote_rows(&cast) && may_quote_rows(&DataFusionError::Execution(text.into())));
+        }
+        let lost = NodeLost { node: "node-2".into(), fragment: None, reason: "reset".into() };
+        let shared = DataFusionError::Shared(std::sync::Arc::new(DataFusionError::External(Box::new(lost)).context("a join")));
+        assert_eq!(lost_node(&shared).as_deref(), Some("node-2"));
+        assert!(!may_quote_rows(&shared));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::worker::queries::query_header;
 use datafusion::common::DataFusionError;
+use datafusion::common::config::ConfigOptions;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
@@ -113,6 +114,16 @@ pub(crate) fn logical_state(
     SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
 }
 
+/// How a plan may be made.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// How the sides of a join may come together.
+    pub joins: Joins,
+    /// Whether scans are fragments of their own, whatever stands over them. What does runs where all that meets there may be then, and not
+    /// wherever there are files.
+    pub scans_apart: bool,
+}
+
 /// How the sides of a join may come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joins {
@@ -120,6 +131,8 @@ pub enum Joins {
     Any,
     /// Both sides are dealt anew by their keys.
     ShuffleBoth,
+    /// As is cheapest, whatever the session prefers.
+    Default,
 }
 
 /// A state for physical planning and execution of one try over a frozen placement.
@@ -128,7 +141,7 @@ pub(crate) fn physical_state(
     logical: &SessionState,
     placement: Arc<Placement>,
     observer: Arc<QueryObserver>,
-    joins: Joins,
+    shape: Shape,
 ) -> Result<SessionState> {
     let options = logical.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     let partitions = match inner.config.query.target_partitions {
@@ -139,9 +152,18 @@ pub(crate) fn physical_state(
     let query = query_header(observer.query_id)?;
     let config = pool.suited(logical.config().clone());
     let mut config = config.with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
-    if joins == Joins::ShuffleBoth {
-        let optimizer = &mut config.options_mut().optimizer;
-        (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0);
+    let optimizer = &mut config.options_mut().optimizer;
+    match shape.joins {
+        Joins::Any => {}
+        Joins::ShuffleBoth => {
+            (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0)
+        }
+        Joins::Default => {
+            let usual = ConfigOptions::new().optimizer;
+            optimizer.prefer_hash_join = usual.prefer_hash_join;
+            optimizer.hash_join_single_partition_threshold = usual.hash_join_single_partition_threshold;
+            optimizer.hash_join_single_partition_threshold_rows = usual.hash_join_single_partition_threshold_rows;
+        }
     }
     let runtime = runtime_with(inner.base.runtime(), pool);
     let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
@@ -156,12 +178,14 @@ pub(crate) fn physical_state(
             .with_distributed_channel_resolver(inner.channels.clone())
             .with_distributed_planner()
             .with_distributed_children_isolator_unions(false)?
-            .with_distributed_broadcast_joins(joins == Joins::Any)?
+            .with_distributed_broadcast_joins(shape.joins != Joins::ShuffleBoth)?
             .with_distributed_max_tasks_per_stage(0)?
             .with_distributed_metrics_collection(true)?
             .with_distributed_compression(compression(&inner.config.query.compression))?
             .with_distributed_desired_task_count_handler(move |event: DesiredTaskCountEvent| leaf::desired_task_count(&count, event))
-            .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| leaf::scale_up(&scale, event))
+            .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| {
+                leaf::scale_up(&scale, event, shape.scans_apart)
+            })
             .with_distributed_route_tasks_handler(move |event: RouteTasksEvent| Some(route::route(&routes, &event)))
             .build())
     };

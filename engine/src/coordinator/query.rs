@@ -9,7 +9,7 @@
 use super::CoordinatorInner;
 use super::admission::Lane;
 use super::observer::{QueryObserver, QuerySummary};
-use super::planner::{self, Joins};
+use super::planner::{self, Joins, Shape};
 use super::registry::{QueryHandle, QueryState};
 use super::task_places::Need;
 use crate::catalog::provider::StoredTable;
@@ -321,8 +321,18 @@ pub(crate) async fn plan_physical(
     Ok((replay::in_recursive_terms(plan)?, state))
 }
 
-/// A plan in which no row of a pinned table crosses its border. A small side of a join would be sent to wherever the other side lies: where it
-/// must not go there, both sides meet on nodes where they may.
+/// Shapes of a plan, in the order in which they are tried. Only the first one is for all queries; the others are for rows that must not go where
+/// the one before would send them: a small side of a join to wherever the other side lies, rows of one branch to wherever another branch's
+/// files are, or both sides' rows to one place because they were dealt by the same key already.
+const SHAPES: [Shape; 5] = [
+    Shape { joins: Joins::Any, scans_apart: false },
+    Shape { joins: Joins::ShuffleBoth, scans_apart: false },
+    Shape { joins: Joins::Any, scans_apart: true },
+    Shape { joins: Joins::ShuffleBoth, scans_apart: true },
+    Shape { joins: Joins::Default, scans_apart: true },
+];
+
+/// A plan in which no row of a pinned table crosses its border.
 async fn plan_within_borders(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
@@ -330,9 +340,14 @@ async fn plan_within_borders(
     observer: Arc<QueryObserver>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
     let mut refused = None;
-    for joins in [Joins::Any, Joins::ShuffleBoth] {
-        let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), joins)?;
-        let plan = state.create_physical_plan(&query.plan).await?;
+    for shape in SHAPES {
+        let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
+        let plan = match state.create_physical_plan(&query.plan).await {
+            Ok(plan) => plan,
+            // Not every query can be planned in every shape.
+            Err(_) if refused.is_some() => continue,
+            Err(error) => return Err(error),
+        };
         match residency::plan::check(&plan, placement, &inner.config.region) {
             Ok(borders) => {
                 // Only this try plans for this placement.

@@ -52,10 +52,10 @@ pub fn desired_task_count(placement: &Placement, event: DesiredTaskCountEvent) -
     is_literal_leaf(event.plan).then(|| Ok(DesiredTaskCountEventResponse::desired(1)))
 }
 
-/// Gives each task its files, or one task the literal rows and the others none.
-pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Result<ScaleUpLeafNodeEventResponse>> {
+/// Gives each task its files, or one task the literal rows and the others none. Scans that are to stay `apart` become fragments of their own.
+pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent, apart: bool) -> Option<Result<ScaleUpLeafNodeEventResponse>> {
     if let Some(scan) = stored_scan(event.plan) {
-        return Some(scale_up_stored(placement, scan, &event));
+        return Some(scale_up_stored(placement, scan, &event, apart));
     }
     if event.task_count > 1 && is_literal_leaf(event.plan) {
         return Some(scale_up_literal(&event));
@@ -63,7 +63,12 @@ pub fn scale_up(placement: &Placement, event: ScaleUpLeafNodeEvent) -> Option<Re
     None
 }
 
-fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEventResponse> {
+fn scale_up_stored(
+    placement: &Placement,
+    scan: &FileScanConfig,
+    event: &ScaleUpLeafNodeEvent,
+    apart: bool,
+) -> Result<ScaleUpLeafNodeEventResponse> {
     let slots = placement.nodes.len();
     let mut files: Vec<Vec<&PlacedFile>> = vec![vec![]; slots];
     let Some(table_id) = scanned_table(scan) else { return plan_err!("a scan of stored files names no table") };
@@ -81,7 +86,7 @@ fn scale_up_stored(placement: &Placement, scan: &FileScanConfig, event: &ScaleUp
         DataSourceExec::from_data_source(variant) as Arc<dyn ExecutionPlan>
     });
     let leaf: Arc<dyn ExecutionPlan> = Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?);
-    Ok(ScaleUpLeafNodeEventResponse::new(if event.task_count == slots { leaf } else { gathered(leaf, slots, event)? }))
+    Ok(ScaleUpLeafNodeEventResponse::new(if event.task_count == slots && !apart { leaf } else { gathered(leaf, slots, event)? }))
 }
 
 /// The leaf as a fragment of its own, for a stage that does not run on every node (a nested-loop full join, NOT IN over NULLs, a recursive

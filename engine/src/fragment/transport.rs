@@ -4,11 +4,11 @@
 use crate::cluster_tls::{self, ClusterTls, node_name};
 use crate::control::TOKEN_HEADER;
 use crate::coordinator::observer::QueryObserver;
-use crate::error::{NODE_LOST_PREFIX, NodeLost};
+use crate::error::{Error, ErrorClass, NODE_LOST_PREFIX, NodeLost};
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::residency::ledger::{ReadingTask, TaskId};
-use crate::residency::{CALLER_REGION_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
+use crate::residency::{CALLER_REGION_HEADER, ERROR_REGIONS_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
@@ -135,10 +135,11 @@ impl ChannelResolver for ClusterChannels {
     async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
         let channel = self.channel(url).await.map_err(|lost| DataFusionError::External(Box::new(lost)))?;
         // Where a task's rows may go stands in the head of the answer, which the library's client does not show.
-        let answered: Arc<Mutex<Option<HeaderValue>>> = Arc::default();
+        let answered: Arc<Mutex<Answered>> = Arc::default();
         let seen = answered.clone();
         let channel = channel.map_response(move |response: http::Response<tonic::body::Body>| {
-            *seen.lock() = response.headers().get(REGIONS_HEADER).cloned();
+            let said = |name| Reach::of_header(response.headers().get(name));
+            *seen.lock() = Answered { rows: said(REGIONS_HEADER), errors: said(ERROR_REGIONS_HEADER) };
             response
         });
         let inner = create_worker_client(BoxCloneSyncChannel::new(channel));
@@ -151,8 +152,14 @@ struct NodeChannel {
     inner: Box<dyn WorkerChannel>,
     url: Url,
     channels: ClusterChannels,
-    /// Regions in the head of the last answer.
-    answered: Arc<Mutex<Option<HeaderValue>>>,
+    answered: Arc<Mutex<Answered>>,
+}
+
+/// What stands in the head of the last answer.
+#[derive(Default)]
+struct Answered {
+    rows: Reach,
+    errors: Reach,
 }
 
 fn header(text: String) -> Result<HeaderValue> {
@@ -164,10 +171,24 @@ fn name_loss(error: DataFusionError, url: &Url, fragment: usize, channels: &Clus
     let reason = match transport_failure(&error) {
         Some(reason) => reason,
         None if plan_missed(&error) => "it did not get its part of the plan".to_string(),
-        None => return error,
+        None => return refusal(error),
     };
     channels.forget(url);
     DataFusionError::External(Box::new(NodeLost { node: node_of(url), fragment: Some(fragment), reason }))
+}
+
+/// A status that the worker itself chose, as an error of ours: its text is for people as it is.
+fn refusal(error: DataFusionError) -> DataFusionError {
+    let DataFusionError::External(source) = &error else { return error };
+    let Some(status) = source.downcast_ref::<tonic::Status>() else { return error };
+    let class = match status.code() {
+        tonic::Code::InvalidArgument => ErrorClass::User,
+        tonic::Code::PermissionDenied => ErrorClass::Denied,
+        tonic::Code::Unauthenticated => ErrorClass::Unauthenticated,
+        tonic::Code::ResourceExhausted => ErrorClass::Resource,
+        _ => ErrorClass::Bug,
+    };
+    Error::new(class, status.message()).into()
 }
 
 /// Whether an error is the loss of a node.
@@ -243,9 +264,12 @@ impl WorkerChannel for NodeChannel {
         }
         headers.insert(TASK_HEADER, header(TaskId::from(&key).header())?);
         let placement = context.session_config().get_extension::<Placement>();
-        let reach = placement.and_then(|placement| placement.borders.get().map(|borders| borders.reach(key.stage_id)));
-        if let Some(regions) = reach.unwrap_or_default().header()? {
-            headers.insert(REGIONS_HEADER, regions);
+        if let Some(borders) = placement.as_ref().and_then(|placement| placement.borders.get()) {
+            for (name, reach) in [(REGIONS_HEADER, borders.reach(key.stage_id)), (ERROR_REGIONS_HEADER, borders.errors(key.stage_id))] {
+                if let Some(regions) = reach.header()? {
+                    headers.insert(name, regions);
+                }
+            }
         }
         let (url, channels) = (self.url.clone(), self.channels.clone());
         let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
@@ -285,9 +309,8 @@ impl WorkerChannel for NodeChannel {
         let own = ExecutionPlanMetricsSet::new();
         let streams = self.inner.execute_task(headers, request, own.clone(), context).await.map_err(&failed)?;
         if let Some(reader) = context.session_config().get_extension::<ReadingTask>() {
-            let said = self.answered.lock().take();
-            let reach = said.map_or_else(Reach::anywhere, |regions| Reach::parse(regions.to_str().unwrap_or_default()));
-            reader.ledger.takes_in(&reader.task, (key.query_id, key.stage_id as u64), &reach)?;
+            let said = std::mem::take(&mut *self.answered.lock());
+            reader.ledger.takes_in(&reader.task, (key.query_id, key.stage_id as u64), &said.rows, &said.errors)?;
         }
         for metric in own.clone_inner().iter() {
             metrics.register(metric.clone());

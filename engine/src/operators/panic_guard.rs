@@ -1,18 +1,20 @@
-//! A transparent node at the head of a fragment that turns a panic below it into an error, times the task and tells its memory.
+//! A transparent node at the head of a fragment that turns a panic below it into an error, notes what ended the task, times it and tells its
+//! memory.
 //!
 //! Without it a panic in an operator ends its stream early and cleanly: the query would return fewer rows and no error.
 
 use super::in_place::{InPlace, InPlaceExec};
 use crate::query_memory::QueryPool;
+use crate::residency::ledger::ReadingTask;
 use crate::worker::PANIC_TEXT;
-use datafusion::common::{Result, exec_err};
+use datafusion::common::{DataFusionError, Result, exec_err};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, Gauge, MetricBuilder, MetricsSet};
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion_distributed::BroadcastExec;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -51,11 +53,18 @@ impl InPlace for PanicGuard {
         let rows = MetricBuilder::new(&self.metrics).counter(ROWS_METRIC, partition);
         let elapsed = MetricBuilder::new(&self.metrics).gauge(ELAPSED_METRIC, partition);
         let peak_memory = MetricBuilder::new(&self.metrics).gauge(PEAK_MEMORY_METRIC, partition);
+        let task = context.session_config().get_extension::<ReadingTask>();
         let peak = context.memory_pool().downcast_ref::<QueryPool>().map(QueryPool::peak);
         let stream = match std::panic::catch_unwind(AssertUnwindSafe(|| node.execute(partition, context))) {
-            Ok(stream) => stream?,
-            Err(panic) => return exec_err!("{PANIC_TEXT}: {}", panic_text(&*panic)),
+            Ok(stream) => stream,
+            Err(panic) => exec_err!("{PANIC_TEXT}: {}", panic_text(&*panic)),
         };
+        let told = move |error: &DataFusionError| {
+            if let Some(task) = &task {
+                task.failed(error);
+            }
+        };
+        let stream = stream.inspect_err(&told)?;
         // Measured when the stream is dropped too: a consumer that has enough rows ends a task without polling to its end.
         let timer = Timer { started, elapsed, rows, peak, peak_memory };
         let guarded = AssertUnwindSafe(stream).catch_unwind().map(move |item| match item {
@@ -66,6 +75,7 @@ impl InPlace for PanicGuard {
             Ok(Err(error)) => Err(error),
             Err(panic) => exec_err!("{PANIC_TEXT}: {}", panic_text(&*panic)),
         });
+        let guarded = guarded.inspect_err(told);
         // After a panic the stream below is in an unknown state: it ends with the error.
         let guarded = guarded.scan(false, |failed, item| {
             let ended = std::mem::replace(failed, item.is_err());

@@ -2,11 +2,12 @@
 
 use super::flow::{Follow, follow};
 use super::policy::Policy;
-use super::{CALLER_REGION_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
+use super::{CALLER_REGION_HEADER, ERROR_REGIONS_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
 use crate::cluster_tls::Peer;
-use crate::error::{Error, ErrorClass};
+use crate::error::{Error, ErrorClass, from_datafusion, may_quote_rows};
+use bytes::Bytes;
 use datafusion::catalog::memory::DataSourceExec;
-use datafusion::common::Result;
+use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::FileScanConfig;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{NetworkBoundary, Stage, TaskKey};
@@ -14,7 +15,7 @@ use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
-use tonic::Status;
+use tonic::{Code, Status};
 use url::Url;
 use uuid::Uuid;
 
@@ -57,6 +58,14 @@ struct Declared {
     reach: Reach,
     /// Fragments that it reads from as rows.
     reads_rows_of: Vec<(Uuid, u64)>,
+    /// Fragments that it reads from.
+    reads: Vec<(Uuid, u64)>,
+    /// Where the texts of its errors may go.
+    errors: Reach,
+    /// Class of an error that ended it and may quote rows.
+    quoting: Option<ErrorClass>,
+    /// Whether it was ended by an error that quotes none.
+    harmless: bool,
 }
 
 /// The rules and the tasks of one worker. One a node.
@@ -104,12 +113,16 @@ impl Ledger {
     /// # Errors
     /// [`ErrorClass::Denied`] when pinned rows could go further than their rules allow.
     pub fn plan(&self, headers: &HeaderMap, plan: &Arc<dyn ExecutionPlan>) -> Result<()> {
-        let reach = headers.get(REGIONS_HEADER).and_then(|value| value.to_str().ok()).map_or_else(Reach::anywhere, Reach::parse);
-        let mut rows = Rows { ledger: self, all: vec![] };
+        let reach = Reach::of_header(headers.get(REGIONS_HEADER));
+        let errors = Reach::of_header(headers.get(ERROR_REGIONS_HEADER));
+        let mut rows = Rows { ledger: self, all: vec![], reads: vec![] };
         let out = follow(plan, &mut rows)?;
         for (file, allowed) in &rows.all {
             if !allowed.allows(Some(&self.region)) {
                 return self.denied(format!("{file} is pinned to {allowed}, and node {} is in {}", self.node_id, self.region));
+            }
+            if !errors.is_within(allowed) {
+                return self.denied(format!("it reads {file}, which is pinned to {allowed}, and tells of errors in {errors}"));
             }
         }
         for (file, allowed) in &out.files {
@@ -127,7 +140,7 @@ impl Ledger {
                 )
                 .into());
             }
-            tasks.insert(task, Declared { reach, reads_rows_of: out.fragments });
+            tasks.insert(task, Declared { reach, reads_rows_of: out.fragments, reads: rows.reads, errors, quoting: None, harmless: false });
         }
         Ok(())
     }
@@ -142,11 +155,11 @@ impl Ledger {
         self.tasks.lock().remove(task);
     }
 
-    /// Whether a caller may read from a task. Returns where the task's rows may go.
+    /// Whether a caller may read from a task. Returns where the task's rows and the texts of its errors may go.
     ///
     /// # Errors
     /// When the task is unknown, or the caller is beyond its border.
-    pub fn read(&self, task: &TaskId, caller: Option<&str>) -> Result<Reach, Status> {
+    pub fn read(&self, task: &TaskId, caller: Option<&str>) -> Result<(Reach, Reach), Status> {
         let Some(declared) = self.tasks.lock().get(task).cloned() else {
             return Err(Status::permission_denied(format!(
                 "task {} of node {} was not declared: nobody may read from it",
@@ -155,7 +168,7 @@ impl Ledger {
             )));
         };
         if declared.reach.allows(caller) {
-            return Ok(declared.reach);
+            return Ok((declared.reach, declared.errors));
         }
         let caller = caller.unwrap_or("an unknown region");
         tracing::warn!(node = self.node_id, task = task.header(), caller, "reader refused");
@@ -165,17 +178,20 @@ impl Ledger {
         )))
     }
 
-    /// Whether a task may take in rows that may go no further than `reach`.
+    /// Whether a task may take in rows that may go no further than `reach`, and errors no further than `errors`.
     ///
     /// # Errors
     /// [`ErrorClass::Denied`] when it has declared that its own go further.
-    pub fn takes_in(&self, task: &TaskId, from: (Uuid, u64), reach: &Reach) -> Result<()> {
+    pub fn takes_in(&self, task: &TaskId, from: (Uuid, u64), reach: &Reach, errors: &Reach) -> Result<()> {
         let Some(declared) = self.tasks.lock().get(task).cloned() else { return Ok(()) };
         if !reach.allows(Some(&self.region)) {
             return self.denied(format!("it reads rows that must stay in {reach}, and the node is in {}", self.region));
         }
         if declared.reads_rows_of.contains(&from) && !declared.reach.is_within(reach) {
             return self.denied(format!("it passes on rows that must stay in {reach} to readers in {}", declared.reach));
+        }
+        if !declared.errors.is_within(errors) {
+            return self.denied(format!("it passes on errors about rows that must stay in {errors} to readers in {}", declared.errors));
         }
         Ok(())
     }
@@ -186,9 +202,11 @@ impl Ledger {
     /// As [`Self::takes_in`].
     pub fn check_own(&self, task: &TaskId) -> Result<(), Status> {
         let tasks = self.tasks.lock();
-        let Some(declared) = tasks.get(task).filter(|declared| !declared.reads_rows_of.is_empty()) else { return Ok(()) };
+        let Some(declared) = tasks.get(task).filter(|declared| !declared.reads.is_empty()) else { return Ok(()) };
         let beyond = tasks.iter().find(|(other, from)| {
-            declared.reads_rows_of.contains(&(other.query, other.fragment)) && !declared.reach.is_within(&from.reach)
+            let from_there = (other.query, other.fragment);
+            let rows = declared.reads_rows_of.contains(&from_there) && !declared.reach.is_within(&from.reach);
+            rows || declared.reads.contains(&from_there) && !declared.errors.is_within(&from.errors)
         });
         match beyond {
             None => Ok(()),
@@ -200,12 +218,54 @@ impl Ledger {
     }
 }
 
+impl Ledger {
+    /// Notes what ended a task. The whole text of what may quote rows stands in this node's log alone.
+    fn note_failure(&self, task: &TaskId, error: &DataFusionError) {
+        let mut tasks = self.tasks.lock();
+        let Some(declared) = tasks.get_mut(task).filter(|declared| declared.errors.is_limited()) else { return };
+        if !may_quote_rows(error) {
+            declared.harmless = true;
+            return;
+        }
+        let error = from_datafusion(error);
+        if declared.quoting.replace(error.class()).is_none() {
+            tracing::warn!(node = self.node_id, task = task.header(), regions = %declared.errors, %error, "a task over pinned rows failed");
+        }
+    }
+
+    /// What a caller beyond the border is told instead of the error that ended a task; nothing where it may have the error itself.
+    pub fn instead_of_error(&self, task: &TaskId, caller: Option<&str>, encoded: bool) -> Option<Status> {
+        let declared = self.tasks.lock().get(task).cloned()?;
+        // What the library says of its own, without an encoded error, quotes nothing. An error that nobody noted may.
+        let quotes = declared.quoting.is_some() || (encoded && !declared.harmless);
+        if declared.errors.allows(caller) || !quotes {
+            return None;
+        }
+        let text = format!(
+            "a task of fragment {} failed on node {} over rows that must stay in {}: the reason may quote them, and is in that node's log",
+            task.fragment, self.node_id, declared.errors
+        );
+        Some(match declared.quoting {
+            // Details tell it from a connection that broke.
+            None | Some(ErrorClass::Bug) => Status::with_details(Code::Internal, text, Bytes::from_static(b"bowshot")),
+            Some(_) => Status::invalid_argument(text),
+        })
+    }
+}
+
 /// The task that a session of a worker runs, for what it reads from others.
 pub struct ReadingTask {
     /// The task.
     pub task: TaskId,
     /// Where it was declared.
     pub ledger: Arc<Ledger>,
+}
+
+impl ReadingTask {
+    /// Notes what ended the task.
+    pub fn failed(&self, error: &DataFusionError) {
+        self.ledger.note_failure(&self.task, error);
+    }
 }
 
 /// The region that a caller is in: what it says, if its certificate does not say otherwise.
@@ -224,6 +284,8 @@ struct Rows<'a> {
     ledger: &'a Ledger,
     /// Every pinned file that is read.
     all: Vec<(String, Reach)>,
+    /// Fragments that are read from.
+    reads: Vec<(Uuid, u64)>,
 }
 
 /// What a task puts out as rows.
@@ -255,7 +317,9 @@ impl Follow for Rows<'_> {
 
     fn boundary(&mut self, boundary: &dyn NetworkBoundary, _: &str) -> Result<Out> {
         let stage: &Stage = boundary.input_stage();
-        Ok(Out { files: vec![], fragments: vec![(stage.query_id(), stage.num() as u64)] })
+        let from = (stage.query_id(), stage.num() as u64);
+        self.reads.push(from);
+        Ok(Out { files: vec![], fragments: vec![from] })
     }
 
     fn both(mut left: Out, right: Out) -> Out {

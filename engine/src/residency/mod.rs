@@ -7,6 +7,9 @@
 //!    ([`policy`]), every worker lets only callers from declared regions read from a task, and a worker that reads from another one's task must
 //!    have declared no more than that one ([`ledger`]). So a plan that the coordinator's checker never saw gets no further.
 //!
+//! Errors quote values. The text of a task that reads pinned rows, or reads from a task that does, leaves their regions only if it is known to
+//! quote none; else its reader gets its class, and the text stays in the node's log.
+//!
 //! An aggregate releases: partial sums, counts, averages, variances, minima and maxima may cross a border, and so may group keys. States that
 //! carry the values themselves (DISTINCT, lists, percentiles, first and last, string_agg) count as rows. What still tells of single rows, such as
 //! a sum over a group of one, is not held back here; this module is the one place where rules for that belong.
@@ -22,6 +25,8 @@ use std::fmt;
 
 /// Metadata key of the regions that a task's rows may go to, on the call that sets its plan and on the answer to those who read from it.
 pub const REGIONS_HEADER: &str = "x-bowshot-regions";
+/// Metadata key of the regions that the texts of a task's errors may go to, likewise.
+pub const ERROR_REGIONS_HEADER: &str = "x-bowshot-error-regions";
 /// Metadata key of a caller's region, on every call between nodes.
 pub const CALLER_REGION_HEADER: &str = "x-bowshot-caller-region";
 /// Metadata key of the task that a plan is for.
@@ -32,6 +37,11 @@ pub const TASK_HEADER: &str = "x-bowshot-task";
 pub struct Reach(Option<BTreeSet<String>>);
 
 impl Reach {
+    /// Of a header that may be absent: anywhere, then.
+    pub fn of_header(value: Option<&http::HeaderValue>) -> Self {
+        value.map_or_else(Self::anywhere, |value| Self::parse(value.to_str().unwrap_or_default()))
+    }
+
     /// Anywhere.
     pub fn anywhere() -> Self {
         Self(None)

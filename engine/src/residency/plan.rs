@@ -20,12 +20,19 @@ pub struct Borders {
     slots: HashMap<usize, Vec<usize>>,
     /// Where a fragment's rows may go, by its number.
     reach: HashMap<usize, Reach>,
+    /// Where the texts of its errors may go.
+    errors: HashMap<usize, Reach>,
 }
 
 impl Borders {
     /// Slots for a fragment that reads from these fragments; `None` for any.
     pub fn slots(&self, reads_from: usize) -> Option<&[usize]> {
         self.slots.get(&reads_from).map(Vec::as_slice)
+    }
+
+    /// Where the texts of a fragment's errors may go.
+    pub fn errors(&self, fragment: usize) -> Reach {
+        self.errors.get(&fragment).cloned().unwrap_or_default()
     }
 
     /// Where the rows of a fragment may go.
@@ -51,7 +58,7 @@ enum Place {
 /// # Errors
 /// [`ErrorClass::Denied`] that names table, border and fragment.
 pub fn check(plan: &Arc<dyn ExecutionPlan>, placement: &Placement, coordinator_region: &str) -> Result<Borders> {
-    let mut check = Check { placement, coordinator_region, borders: Borders::default(), inside: vec![] };
+    let mut check = Check { placement, coordinator_region, borders: Borders::default(), inside: vec![], errors: Reach::anywhere() };
     if placement.reads_pinned() {
         check.fragment(plan, Place::Coordinator)?;
     }
@@ -64,6 +71,8 @@ struct Check<'a> {
     borders: Borders,
     /// The fragment that is looked at: what comes in, as (fragment, boundary, label).
     inside: Vec<(usize, String, Label)>,
+    /// Where errors about what was read so far may go.
+    errors: Reach,
 }
 
 impl Check<'_> {
@@ -127,13 +136,17 @@ impl Follow for Check<'_> {
         let Some(table_id) = scanned_table(scan) else { return Err(Error::bug("a scan of stored files names no table").into()) };
         let table = &self.placement.table(table_id)?.table;
         let reach = Reach::within(&table.regions);
+        self.errors = self.errors.and(&reach);
         Ok(if reach.is_limited() { Label::from([(table.qualified_name(), reach)]) } else { Label::new() })
     }
 
     fn boundary(&mut self, boundary: &dyn NetworkBoundary, name: &str) -> Result<Label> {
         let stage = boundary.input_stage();
         let Some(plan) = stage.local_plan() else { return Err(Error::bug("a fragment was sent before it was checked").into()) };
+        let outside = std::mem::take(&mut self.errors);
         let label = self.fragment(plan, Place::Workers)?;
+        self.borders.errors.insert(stage.num(), self.errors.clone());
+        self.errors = self.errors.and(&outside);
         let reach = label.values().fold(Reach::anywhere(), |all, one| all.and(one));
         self.borders.reach.insert(stage.num(), reach);
         self.inside.push((stage.num(), name.to_string(), label.clone()));

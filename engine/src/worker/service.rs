@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
-use crate::residency::REGIONS_HEADER;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
+use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
 use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
@@ -221,19 +221,22 @@ where
         Ok(read) => read,
         Err(status) => return Ok(status.into_http()),
     };
-    let response = inner.call(http::Request::from_parts(head, body)).await?;
+    let mut response = inner.call(http::Request::from_parts(head, body)).await?;
     // Only now the task's plan is certainly there; no row has been asked for yet.
-    let reach = match ledger.read(&task, caller.as_deref()) {
+    let (rows, errors) = match ledger.read(&task, caller.as_deref()) {
         Ok(reach) => reach,
         // The library's own error, of a plan that never came for instance, says more than that nobody declared it.
         Err(_) if response.headers().contains_key("grpc-status") => return Ok(response),
         Err(status) => return Ok(status.into_http()),
     };
-    let mut response = response.map(|body| task_request::GuardedBody::over(body, task, ledger));
-    match reach.header() {
-        Ok(Some(regions)) => drop(response.headers_mut().insert(REGIONS_HEADER, regions)),
-        Ok(None) => {}
-        Err(error) => return Ok(tonic::Status::internal(error.message()).into_http()),
+    task_request::hide_error(response.headers_mut(), &task, caller.as_deref(), &ledger);
+    let mut response = response.map(|body| task_request::GuardedBody::over(body, task, caller, ledger));
+    for (name, reach) in [(REGIONS_HEADER, rows), (ERROR_REGIONS_HEADER, errors)] {
+        match reach.header() {
+            Ok(Some(regions)) => drop(response.headers_mut().insert(name, regions)),
+            Ok(None) => {}
+            Err(error) => return Ok(tonic::Status::internal(error.message()).into_http()),
+        }
     }
     Ok(response)
 }

@@ -3,13 +3,14 @@
 use crate::limits;
 use crate::residency::ledger::{Ledger, TaskId};
 use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
 use http_body_util::{BodyExt, Full, Limited};
 use prost::Message;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use tonic::Status;
 use tonic::body::Body;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 /// Bytes before a message: whether it is compressed, and its length.
@@ -60,13 +61,29 @@ fn parse(bytes: &Bytes) -> Option<TaskId> {
 pub struct GuardedBody {
     body: Body,
     task: TaskId,
+    caller: Option<String>,
     ledger: Arc<Ledger>,
 }
 
 impl GuardedBody {
-    /// The rows of `task`.
-    pub fn over(body: Body, task: TaskId, ledger: Arc<Ledger>) -> Body {
-        Body::new(Self { body, task, ledger })
+    /// The rows of `task`, for a caller in this region.
+    pub fn over(body: Body, task: TaskId, caller: Option<String>, ledger: Arc<Ledger>) -> Body {
+        Body::new(Self { body, task, caller, ledger })
+    }
+}
+
+/// Puts another error in the place of one that must not leave its region; `head` is what carries the status of a call.
+pub fn hide_error(head: &mut HeaderMap, task: &TaskId, caller: Option<&str>, ledger: &Ledger) {
+    if head.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
+        return;
+    }
+    let encoded = head.contains_key(Status::GRPC_STATUS_DETAILS);
+    let Some(instead) = ledger.instead_of_error(task, caller, encoded) else { return };
+    for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS] {
+        head.remove(name);
+    }
+    if instead.add_header(head).is_err() {
+        head.insert(Status::GRPC_STATUS, HeaderValue::from(Code::Internal as i32));
     }
 }
 
@@ -81,6 +98,14 @@ impl http_body::Body for GuardedBody {
         {
             return Poll::Ready(Some(Err(status)));
         }
+        let frame = frame.map(|frame| {
+            frame.map(|mut frame| {
+                if let Some(trailers) = frame.trailers_mut() {
+                    hide_error(trailers, &self.task, self.caller.as_deref(), &self.ledger);
+                }
+                frame
+            })
+        });
         Poll::Ready(frame)
     }
     fn is_end_stream(&self) -> bool {
