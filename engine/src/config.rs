@@ -1,5 +1,6 @@
 //! Settings of the two roles. Every field has a default except the names and secrets only the operator knows.
 
+use crate::limits;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -134,12 +135,30 @@ pub struct WorkerConfig {
     pub spill_dir: Option<PathBuf>,
     /// Most bytes of spilled data at once; 0 takes 100 GB.
     pub spill_bytes_max: u64,
-    /// Tasks that run at once. A query whose tasks find no places waits on the coordinator, with none of them started. 0 takes 512.
+    /// Tasks that run at once. A query whose tasks find no places waits on the coordinator, with none of them started. 0 takes one for every
+    /// 16 MiB of `memory_bytes`: at least four a core, at most 512.
     pub max_tasks: u64,
     /// Bytes a second at which this node makes copies of other nodes' files; 0 for no limit. Default 100 MB.
     pub replication_bytes_per_second: u64,
     /// Test hooks by name; empty outside tests. See `worker::fault`.
     pub faults: Vec<String>,
+}
+
+impl WorkerConfig {
+    /// Memory of query operators, in bytes.
+    pub fn operator_bytes(&self) -> u64 {
+        if self.memory_bytes > 0 { self.memory_bytes } else { machine_memory_bytes() / 2 }
+    }
+
+    /// Tasks that run at once. What a task reads and sends is in no operator's account: a node with little memory runs fewer.
+    pub fn tasks_at_once(&self) -> u64 {
+        if self.max_tasks > 0 {
+            return self.max_tasks;
+        }
+        let threads = if self.cpu_threads > 0 { self.cpu_threads } else { crate::worker::service::default_threads() };
+        let least = limits::TASKS_A_CORE_MIN * threads as u64;
+        (self.operator_bytes() / limits::TASK_BUFFER_BYTES).clamp(least.min(limits::TASKS_RUNNING_MAX), limits::TASKS_RUNNING_MAX)
+    }
 }
 
 impl Default for WorkerConfig {

@@ -25,6 +25,7 @@ pub mod control;
 pub mod coordinator;
 pub mod cpu_runtime;
 pub mod error;
+pub mod fair_pool;
 pub mod fragment;
 pub mod limits;
 pub mod operators;

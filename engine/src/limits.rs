@@ -115,8 +115,12 @@ pub const QUERIES_RUNNING_MAX: usize = 32;
 pub const QUERIES_WAITING_MAX: usize = 256;
 /// Statements without stored tables that run at once, beside the queries: they take milliseconds, and a user has at most half of the places.
 pub const SMALL_QUERIES_RUNNING_MAX: usize = 32;
-/// Tasks that a worker runs at once unless `worker.max_tasks` says otherwise: ten of each query of a full coordinator, and more than enough to
-/// keep cores busy. Each costs a plan and its buffers.
+/// Tasks that a worker runs at once, for each of its cores, however little memory it has.
+pub const TASKS_A_CORE_MIN: u64 = 4;
+/// What a task holds beside its operators' accounts: pages that are decoded, rows on their way.
+pub const TASK_BUFFER_BYTES: u64 = 16 << 20;
+/// Most tasks that a worker runs at once unless `worker.max_tasks` says otherwise: ten of each query of a full coordinator, and more than enough
+/// to keep cores busy.
 pub const TASKS_RUNNING_MAX: u64 = 512;
 /// Bytes of spilled data on a node unless `spill_bytes_max` says otherwise: what a system disk can spare.
 pub const SPILL_BYTES_MAX: u64 = 100_000_000_000;

@@ -6,11 +6,11 @@
 //!   …        ─┘    fair within the query       fair within the node
 //! ```
 //!
-//! Both pools must agree to every byte. Each gives operators that can spill an equal share of what the others leave, so that they spill before
-//! one that cannot fails.
+//! Both pools must agree to every byte. Each is [shared fairly](crate::fair_pool).
 
+use crate::fair_pool::FairPool;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::prelude::SessionConfig;
 use std::fmt;
@@ -60,7 +60,7 @@ impl MemoryPlace {
 #[derive(Debug)]
 pub struct QueryPool {
     place: MemoryPlace,
-    own: Option<(Limit, TrackConsumersPool<FairSpillPool>)>,
+    own: Option<(Limit, TrackConsumersPool<FairPool>)>,
     shared: Arc<dyn MemoryPool>,
     reserved: AtomicUsize,
     peak: Arc<AtomicUsize>,
@@ -69,10 +69,7 @@ pub struct QueryPool {
 impl QueryPool {
     /// A pool in front of `shared`, for a query whose session wants at most `session_bytes` (0 for what the place gives).
     pub fn new(place: MemoryPlace, shared: Arc<dyn MemoryPool>, session_bytes: u64) -> Self {
-        let own = place.limit(session_bytes).map(|limit| {
-            let pool = FairSpillPool::new(usize::try_from(limit.bytes).unwrap_or(usize::MAX));
-            (limit, TrackConsumersPool::new(pool, CONSUMERS_NAMED))
-        });
+        let own = place.limit(session_bytes).map(|limit| (limit, TrackConsumersPool::new(FairPool::new(limit.bytes), CONSUMERS_NAMED)));
         Self { place, own, shared, reserved: AtomicUsize::new(0), peak: Arc::default() }
     }
 
@@ -201,7 +198,7 @@ mod tests {
     }
 
     fn node(bytes: usize) -> Arc<dyn MemoryPool> {
-        Arc::new(FairSpillPool::new(bytes))
+        Arc::new(FairPool::new(bytes as u64))
     }
 
     fn pool(place: MemoryPlace, node: &Arc<dyn MemoryPool>, session_bytes: usize) -> (Arc<dyn MemoryPool>, Arc<AtomicUsize>) {
@@ -261,8 +258,11 @@ mod tests {
         let (query, _) = pool(place(8 * MIB), &node, 0);
         let sorts: Vec<_> = (0..4).map(|_| MemoryConsumer::new("a sort").with_can_spill(true).register(&query)).collect();
         for sort in &sorts {
-            sort.try_grow(2 * MIB).unwrap();
-            assert!(sort.try_grow(1).is_err(), "an equal share each, however much the node has");
+            sort.try_grow(MIB / 2).unwrap();
+        }
+        for sort in &sorts {
+            sort.try_grow(MIB / 4).unwrap();
+            assert!(sort.try_grow(MIB / 2).is_err(), "an equal share each, however much the node has");
         }
     }
 }

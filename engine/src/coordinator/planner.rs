@@ -6,6 +6,7 @@ use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalo
 use crate::catalog::{CATALOG_NAME, Snapshot};
 use crate::config::{BowshotOptions, CoordinatorConfig, machine_memory_bytes};
 use crate::error::{Result, from_datafusion};
+use crate::fair_pool::FairPool;
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
@@ -15,7 +16,7 @@ use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with}
 use crate::worker::queries::query_header;
 use datafusion::common::DataFusionError;
 use datafusion::common::config::ConfigOptions;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion::prelude::SessionConfig;
@@ -33,7 +34,7 @@ pub struct BaseState {
 /// Coordinators read no file: their runtime serves no store at all. What queries merge, sort and join there shares its memory and spill folder.
 fn storeless_runtime(config: &CoordinatorConfig) -> Result<Arc<RuntimeEnv>> {
     let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 4 };
-    let pool = FairSpillPool::new(usize::try_from(memory_bytes).unwrap_or(usize::MAX));
+    let pool = FairPool::new(memory_bytes);
     let mut builder = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))
         .with_max_temp_directory_size(if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX })

@@ -1,9 +1,10 @@
 //! The node's memory: query operators and the column cache share one pool, in which the cache gives way.
 
+use crate::fair_pool::FairPool;
 use crate::query_memory::CONSUMERS_NAMED;
 use bowshot_kernels::{Kernels, MemoryAccount};
 use datafusion::common::Result;
-use datafusion::execution::memory_pool::{FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, TrackConsumersPool};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
@@ -27,7 +28,7 @@ impl fmt::Debug for CacheOf {
 impl NodeMemory {
     /// A pool of `operator_bytes` and `cache_bytes`.
     pub fn new(operator_bytes: u64, cache_bytes: u64) -> Self {
-        let pool = FairSpillPool::new(usize::try_from(operator_bytes.saturating_add(cache_bytes)).unwrap_or(usize::MAX));
+        let pool = FairPool::new(operator_bytes.saturating_add(cache_bytes));
         let pool: Arc<dyn MemoryPool> = Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED));
         let cache_account = Arc::new(CacheAccount(MemoryConsumer::new("column cache").register(&pool)));
         Self { pool, cache: OnceLock::new(), cache_account }

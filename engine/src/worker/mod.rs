@@ -64,7 +64,7 @@ impl WorkerNode {
         for storage in &config.storage {
             stores.add_bucket(storage)?;
         }
-        let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 2 };
+        let memory_bytes = config.operator_bytes();
         let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
         let memory = Arc::new(memory::NodeMemory::new(memory_bytes, cache_bytes));
         let spill_bytes_max = if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX };

@@ -109,7 +109,7 @@ async fn beat(
             failed_copies: node.replicas.failures(),
             free_bytes,
             running_tasks: node.load.running_tasks(),
-            max_tasks: if node.config.max_tasks > 0 { node.config.max_tasks } else { limits::TASKS_RUNNING_MAX },
+            max_tasks: node.config.tasks_at_once(),
             memory_reserved_bytes: node.memory.operator_bytes(),
             spilled_bytes: node.runtime.disk_manager.used_disk_space(),
             leaving,

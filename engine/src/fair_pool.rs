@@ -1,0 +1,204 @@
+//! A pool of memory that is shared fairly between those who hold some of it.
+//!
+//! DataFusion's `FairSpillPool` divides by everyone who is registered: beside a hundred small queries, an operator that needs two megabytes is
+//! refused while most of the pool is free. And it lets operators that spill take all, so that one that cannot spill fails beside them.
+//!
+//! ```text
+//!   | cannot spill ──►        ◄── can spill: at most half of the pool, an equal share for each holder | copies |
+//! ```
+
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+
+/// Who holds less is no holder, and gets it without regard to shares: operators cannot spill what they have not got yet.
+const SMALL_BYTES: usize = 2 << 20;
+/// That, as a part of a small pool.
+const SMALL_PART: usize = 32;
+/// Part of the pool that operators which spill may hold. They sort what they spill, and hold it twice meanwhile without asking.
+const SPILLABLE_PART: usize = 2;
+
+/// The pool.
+#[derive(Debug)]
+pub struct FairPool {
+    limit: usize,
+    small: usize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Bytes of consumers that cannot spill.
+    fixed: usize,
+    /// Bytes of each consumer that can, by its id.
+    spillable: HashMap<usize, usize>,
+    /// Sum of those.
+    spillable_bytes: usize,
+}
+
+impl State {
+    fn grow(&mut self, consumer: &MemoryConsumer, bytes: usize) {
+        if consumer.can_spill() {
+            *self.spillable.entry(consumer.id()).or_default() += bytes;
+            self.spillable_bytes += bytes;
+        } else {
+            self.fixed += bytes;
+        }
+    }
+
+    fn held(&self, consumer: &MemoryConsumer) -> usize {
+        self.spillable.get(&consumer.id()).copied().unwrap_or(0)
+    }
+}
+
+impl FairPool {
+    /// A pool of so many bytes.
+    pub fn new(bytes: u64) -> Self {
+        let limit = usize::try_from(bytes).unwrap_or(usize::MAX);
+        Self { limit, small: SMALL_BYTES.min(limit / SMALL_PART), state: Mutex::default() }
+    }
+
+    /// The most that a consumer which can spill may hold now.
+    fn share(&self, state: &State, consumer: &MemoryConsumer) -> usize {
+        let others = state.spillable.iter().filter(|(id, held)| **id != consumer.id() && **held > self.small).count();
+        let left = self.limit.saturating_sub(state.fixed).min(self.limit / SPILLABLE_PART);
+        (left / (others + 1)).max(self.small)
+    }
+}
+
+impl MemoryPool for FairPool {
+    fn name(&self) -> &str {
+        "fair"
+    }
+
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        // Its reservations have ended before it.
+        let mut state = self.state.lock();
+        if let Some(held) = state.spillable.remove(&consumer.id()) {
+            state.spillable_bytes -= held;
+        }
+    }
+
+    fn grow(&self, reservation: &MemoryReservation, additional: usize) {
+        self.state.lock().grow(reservation.consumer(), additional);
+    }
+
+    fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
+        let mut state = self.state.lock();
+        let consumer = reservation.consumer();
+        if consumer.can_spill() {
+            if let Some(held) = state.spillable.get_mut(&consumer.id()) {
+                *held -= shrink;
+                state.spillable_bytes -= shrink;
+            }
+        } else {
+            state.fixed -= shrink;
+        }
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let mut state = self.state.lock();
+        let consumer = reservation.consumer();
+        let free = self.limit.saturating_sub(state.fixed + state.spillable_bytes);
+        let allowed = match consumer.can_spill() {
+            true => {
+                let wanted = state.held(consumer) + additional;
+                // A small part beyond the limit is better than an operator that fails for it: it has nothing to spill.
+                wanted <= self.small || (additional <= free && wanted <= self.share(&state, consumer))
+            }
+            false => additional <= free,
+        };
+        if !allowed {
+            let share = if consumer.can_spill() { self.share(&state, consumer) } else { self.limit };
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{} asks for {} beyond the {} that it has; {} of {} are free, and its part is {}",
+                consumer.name(),
+                human_readable_size(additional),
+                human_readable_size(reservation.size()),
+                human_readable_size(free),
+                human_readable_size(self.limit),
+                human_readable_size(share),
+            )));
+        }
+        state.grow(consumer, additional);
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        let state = self.state.lock();
+        state.fixed + state.spillable_bytes
+    }
+
+    fn memory_limit(&self) -> MemoryLimit {
+        MemoryLimit::Finite(self.limit)
+    }
+}
+
+impl fmt::Display for FairPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fair({})", human_readable_size(self.limit))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    const MIB: usize = 1 << 20;
+
+    fn pool(mebibytes: u64) -> Arc<dyn MemoryPool> {
+        Arc::new(FairPool::new(mebibytes << 20))
+    }
+
+    fn consumer(pool: &Arc<dyn MemoryPool>, can_spill: bool) -> MemoryReservation {
+        MemoryConsumer::new(if can_spill { "a sort" } else { "a join" }).with_can_spill(can_spill).register(pool)
+    }
+
+    #[test]
+    fn who_holds_nothing_takes_no_share() {
+        let pool = pool(100);
+        let idle: Vec<_> = (0..100).map(|_| consumer(&pool, true)).collect();
+        idle.iter().for_each(|one| one.try_grow(100 << 10).unwrap());
+        let sort = consumer(&pool, true);
+        sort.try_grow(40 * MIB).unwrap();
+        assert!(sort.try_grow(20 * MIB).is_err(), "half stays for those that cannot spill, and for copies");
+        let join = consumer(&pool, false);
+        join.try_grow(50 * MIB).unwrap();
+        let refused = join.try_grow(MIB).unwrap_err().to_string();
+        assert!(refused.contains("a join asks for 1024.0 KB beyond the 50.0 MB"), "{refused}");
+        drop((sort, join, idle));
+        assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn holders_share_and_newcomers_get_their_first_bytes() {
+        let pool = pool(100);
+        let (first, second, third) = (consumer(&pool, true), consumer(&pool, true), consumer(&pool, true));
+        first.try_grow(50 * MIB).unwrap();
+        second.try_grow(25 * MIB).unwrap();
+        let join = consumer(&pool, false);
+        join.try_grow(25 * MIB).unwrap();
+        // Nothing is free, and yet it starts: with nothing to spill it would fail.
+        third.try_grow(2 * MIB).unwrap();
+        assert!(third.try_grow(MIB).is_err());
+        assert!(first.try_grow(MIB).is_err());
+        first.free();
+        third.try_grow(20 * MIB).unwrap();
+        assert!(second.try_grow(MIB).is_err(), "half of the half");
+    }
+
+    #[test]
+    fn split_reservations_are_one_holder() {
+        let pool = pool(100);
+        let sort = consumer(&pool, true);
+        sort.try_grow(30 * MIB).unwrap();
+        let part = sort.split(20 * MIB);
+        assert!(part.try_grow(21 * MIB).is_err());
+        part.try_grow(20 * MIB).unwrap();
+        drop(part);
+        assert_eq!(pool.reserved(), 10 * MIB);
+    }
+}
