@@ -253,6 +253,9 @@ datafusion::common::extensions_options! {
         pub priority: Priority, default = Priority::Normal
         /// Most bytes that operators of a query may hold on each node before they spill; 0 takes the node's setting, which it cannot exceed.
         pub memory_limit_bytes: u64, default = 0
+        /// Bytes of a result that are held back, so that the query can be repeated unseen when a worker is lost meanwhile; a smaller result is
+        /// held to its end. 0 gives rows away as they come.
+        pub result_buffer: u64, default = 0
         /// What scans do with the column cache: CACHE TABLE and UNCACHE TABLE set it for themselves.
         pub cache_action: CacheAction, default = CacheAction::None
     }

@@ -136,6 +136,21 @@ def test_worker_killed_mid_query(tmp_path, expected, shape, copies):
             assert took < ERROR_SECONDS, f"{outcome.error} after {took:.1f} s"
 
 
+def test_a_result_that_is_held_back_is_repeated_unseen(tmp_path, expected):
+    # One node is slow: rows of the others are there long before it is killed.
+    with numbers(tmp_path, copies=2, faults=slow("node-2")) as running:
+        query = Outcome(running, SHAPES["rows"], kernel="off", result_buffer=256_000_000)
+        time.sleep(1.5)
+        running.workers["node-2"].kill()
+        query.wait(ERROR_SECONDS + 30)
+        assert query.error is None and query.rows == expected["rows"], query.error
+        retries = running.rows("SELECT max(retries) FROM system.queries WHERE sql LIKE 'SELECT id, small%'")
+        assert retries == [(1,)]
+        few = Outcome(running, SHAPES["aggregate"], result_buffer=1)
+        few.wait(ERROR_SECONDS)
+        assert few.rows == expected["aggregate"], "a buffer smaller than a batch holds nothing back"
+
+
 def test_worker_killed_mid_query_under_tls(tmp_path, expected):
     """The end of an encrypted connection is another error than that of a plain one; the node is lost all the same."""
     with numbers(tmp_path, 2, slow("node-1", "node-2", "node-3"), tls=True) as running:

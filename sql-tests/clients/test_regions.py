@@ -1,5 +1,7 @@
 """Tables that are pinned to regions: their rows stay there, aggregates of them leave, and what is refused says why."""
 
+import re
+
 import cluster
 import pyarrow
 import pyarrow.parquet
@@ -121,6 +123,18 @@ def test_what_must_stay_is_refused_with_table_and_border(running, what):
     assert "PERMISSION_DENIED" in text.upper().replace(" ", "_") or "UNAUTHORIZED" in text.upper(), text
     assert "people_us must stay in us" in text or "people_eu must stay in eu" in text, text
     assert "canary" not in text, text
+
+
+@pytest.mark.parametrize("sql", ["SELECT sum(CAST(name AS INT)) FROM people_us", "SELECT count(*) FROM people_us a JOIN people_us b ON a.id = CAST(b.name AS INT)"])
+def test_an_error_about_a_row_stays_in_its_region(running, sql):
+    with pytest.raises(Exception) as failure:
+        running.rows(sql)
+    text = str(failure.value)
+    assert "canary" not in text and "over rows that must stay in us" in text and re.search(r"on node us-\d", text), text
+    assert "INVALID_ARGUMENT" in text.upper().replace(" ", "_") or "InvalidArgument" in text, text
+    assert any("canary" in worker.log_text() for name, worker in running.workers.items() if name.startswith("us")), "the node's log says which"
+    with pytest.raises(Exception, match="eu-canary"):
+        running.rows(sql.replace("people_us", "people_eu"))
 
 
 def test_copies_stay_in_their_region(running):

@@ -27,6 +27,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use datafusion_distributed::{DistributedExec, NetworkBoundaryExt};
@@ -218,7 +219,7 @@ async fn drive(
             };
             if released {
                 return Err(Error::retry(format!(
-                    "{error}; rows had already been released, so the query cannot be repeated unseen: run it again"
+                    "{error}; rows had already been released, so the query cannot be repeated unseen: run it again, or hold more of its result back with SET bowshot.result_buffer"
                 )));
             }
             if retry + 1 >= limits::QUERY_TRIES_MAX || avoid.contains(&node) {
@@ -267,6 +268,7 @@ async fn run_once(
             Some(taken)
         }
     };
+    let mut held = HeldRows::new(query.options().result_buffer, &state);
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {
         let next = tokio::select! {
@@ -281,13 +283,60 @@ async fn run_once(
         if batch.num_rows() == 0 {
             continue;
         }
+        let Some(first) = held.hold(batch) else { continue };
         *released = true;
+        release(sender, first).await?;
+    }
+    if let Some(sender) = sender {
+        let rest = held.rest();
+        *released |= !rest.is_empty();
+        release(sender, rest).await?;
+    }
+    observer.finish();
+    Ok(FinishedRun { plan, observer })
+}
+
+async fn release(sender: &Sender, batches: Vec<RecordBatch>) -> Result<(), DataFusionError> {
+    for batch in batches {
         if sender.send(Ok(batch)).await.is_err() {
             return Err(Error::new(ErrorClass::Cancelled, "the client went away").into());
         }
     }
-    observer.finish();
-    Ok(FinishedRun { plan, observer })
+    Ok(())
+}
+
+/// The first rows of a result, held back for as long as `bowshot.result_buffer` and the query's memory allow: until then a lost worker costs a
+/// repetition and not the query.
+struct HeldRows {
+    limit: u64,
+    batches: Vec<RecordBatch>,
+    memory: MemoryReservation,
+    /// From the first release on rows go through.
+    open: bool,
+}
+
+impl HeldRows {
+    fn new(limit: u64, state: &SessionState) -> Self {
+        let memory = MemoryConsumer::new("result buffer").register(&state.runtime_env().memory_pool);
+        Self { limit, batches: vec![], memory, open: limit == 0 }
+    }
+
+    /// Takes a batch in. Gives what is to be released now.
+    fn hold(&mut self, batch: RecordBatch) -> Option<Vec<RecordBatch>> {
+        if self.open {
+            return Some(vec![batch]);
+        }
+        let bytes = batch.get_array_memory_size();
+        self.batches.push(batch);
+        let within = (self.memory.size() + bytes) as u64 <= self.limit && self.memory.try_grow(bytes).is_ok();
+        (!within).then(|| self.rest())
+    }
+
+    fn rest(&mut self) -> Vec<RecordBatch> {
+        self.open = true;
+        self.memory.free();
+        std::mem::take(&mut self.batches)
+    }
 }
 
 /// How many tasks of a plan go to each node: task i of every fragment to node i, as [routed](crate::fragment::route).
