@@ -4,7 +4,7 @@ use super::flow::{Follow, follow};
 use super::policy::Policy;
 use super::{CALLER_REGION_HEADER, ERROR_REGIONS_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
 use crate::cluster_tls::Peer;
-use crate::error::{Error, ErrorClass, from_datafusion, may_quote_rows};
+use crate::error::{Error, ErrorClass, NodeLost, from_datafusion, may_quote_rows};
 use bytes::Bytes;
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::common::{DataFusionError, Result};
@@ -96,7 +96,9 @@ impl Ledger {
 
     fn policy(&self) -> crate::error::Result<Arc<Policy>> {
         self.policy.read().clone().ok_or_else(|| {
-            Error::retry(format!("node {} has not heard the coordinator's rules of residency yet: try again in a moment", self.node_id))
+            // A process that took the place of another a moment ago: the query goes on without it.
+            let reason = "it has just started, and has not heard the coordinator's rules of residency yet".to_string();
+            Error::retry(NodeLost { node: self.node_id.clone(), fragment: None, reason }.to_string())
         })
     }
 
