@@ -400,3 +400,49 @@ fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Resu
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ColumnFacts;
+    use arrow::datatypes::{DataType, Field};
+
+    #[test]
+    fn a_catalog_of_the_second_layout_keeps_its_files_and_statistics() {
+        let folder = tempfile::tempdir().unwrap();
+        let old = Connection::open(folder.path().join("catalog.sqlite")).unwrap();
+        old.execute_batch(&format!("{} {} PRAGMA user_version=2;", UPGRADES[0], UPGRADES[1])).unwrap();
+        let schema = Schema::new(vec![Field::new("a", DataType::Int64, true), Field::new("b", DataType::Utf8, true)]);
+        let schema_ipc = footer::encode_schema(&schema).unwrap();
+        old.execute("INSERT INTO schemas VALUES ('public')", []).unwrap();
+        old.execute(
+            "INSERT INTO tables (table_id, schema_name, name, location, schema_ipc) VALUES (7, 'public', 't', 'node://*/data/t/', ?)",
+            [schema_ipc],
+        )
+        .unwrap();
+        for file_id in 1..=2 {
+            let groups = "[{\"offset\":4,\"rows\":5,\"bytes\":90}]";
+            old.execute(
+                "INSERT INTO files VALUES (?1, 7, 'node://data', 't/' || ?1, 100, ?1, 5, ?2, 'hash', NULL)",
+                params![file_id, groups],
+            )
+            .unwrap();
+            // Written last to first: what counts is the index.
+            old.execute("INSERT INTO column_statistics VALUES (?1, 1, NULL, NULL, NULL), (?1, 0, 'OAI=', 'OAo=', ?1)", [file_id]).unwrap();
+            old.execute("INSERT INTO placement VALUES (?1, 'node-1', ?1)", [file_id]).unwrap();
+        }
+        drop(old);
+        for _ in 0..2 {
+            let store = CatalogStore::open(folder.path()).unwrap();
+            let file = store.file(2).unwrap();
+            let first = ColumnFacts { min: Some("OAI=".into()), max: Some("OAo=".into()), null_count: Some(2) };
+            assert_eq!((file.facts.columns, file.homes), (vec![first, ColumnFacts::default()], vec![("node-1".to_string(), 2)]));
+            let snapshot = store.snapshot(None).unwrap();
+            let table = snapshot.table("public", "t").unwrap();
+            assert_eq!((table.files.len(), table.statistics.num_rows.get_value()), (2, Some(&10)));
+            let columns = &table.statistics.column_statistics;
+            assert_eq!((columns[0].null_count.get_value(), columns[1].null_count.get_value()), (Some(&3), None));
+            assert_eq!(columns[0].max_value.get_value(), Some(&datafusion::common::ScalarValue::Int64(Some(10))));
+        }
+    }
+}
