@@ -4,7 +4,7 @@
 //! refused while most of the pool is free. And it lets operators that spill take all, so that one that cannot spill fails beside them.
 //!
 //! ```text
-//!   | cannot spill ──►        ◄── can spill: at most half of the pool, an equal share for each holder | copies |
+//!   | cannot spill ──►     ◄── can spill: at most four fifths of the pool, an equal share for each holder | reserve |
 //! ```
 
 use datafusion::common::{DataFusionError, Result};
@@ -17,8 +17,9 @@ use std::fmt;
 const SMALL_BYTES: usize = 2 << 20;
 /// That, as a part of a small pool.
 const SMALL_PART: usize = 32;
-/// Part of the pool that operators which spill may hold. They sort what they spill, and hold it twice meanwhile without asking.
-const SPILLABLE_PART: usize = 2;
+/// Part of the pool that operators which spill leave to those that cannot. They sort what they spill, and hold it twice meanwhile without
+/// asking: a larger part would help with that, but keep them from working in a small pool.
+const RESERVE_PART: usize = 5;
 
 /// The pool.
 #[derive(Debug)]
@@ -63,7 +64,7 @@ impl FairPool {
     /// The most that a consumer which can spill may hold now.
     fn share(&self, state: &State, consumer: &MemoryConsumer) -> usize {
         let others = state.spillable.iter().filter(|(id, held)| **id != consumer.id() && **held > self.small).count();
-        let left = self.limit.saturating_sub(state.fixed).min(self.limit / SPILLABLE_PART);
+        let left = self.limit.saturating_sub(state.fixed).min(self.limit - self.limit / RESERVE_PART);
         (left / (others + 1)).max(self.small)
     }
 }
@@ -163,12 +164,12 @@ mod tests {
         let idle: Vec<_> = (0..100).map(|_| consumer(&pool, true)).collect();
         idle.iter().for_each(|one| one.try_grow(100 << 10).unwrap());
         let sort = consumer(&pool, true);
-        sort.try_grow(40 * MIB).unwrap();
-        assert!(sort.try_grow(20 * MIB).is_err(), "half stays for those that cannot spill, and for copies");
+        sort.try_grow(70 * MIB).unwrap();
+        assert!(sort.try_grow(20 * MIB).is_err(), "a fifth stays for those that cannot spill");
         let join = consumer(&pool, false);
-        join.try_grow(50 * MIB).unwrap();
+        join.try_grow(20 * MIB).unwrap();
         let refused = join.try_grow(MIB).unwrap_err().to_string();
-        assert!(refused.contains("a join asks for 1024.0 KB beyond the 50.0 MB"), "{refused}");
+        assert!(refused.contains("a join asks for 1024.0 KB beyond the 20.0 MB"), "{refused}");
         drop((sort, join, idle));
         assert_eq!(pool.reserved(), 0);
     }
@@ -177,17 +178,17 @@ mod tests {
     fn holders_share_and_newcomers_get_their_first_bytes() {
         let pool = pool(100);
         let (first, second, third) = (consumer(&pool, true), consumer(&pool, true), consumer(&pool, true));
-        first.try_grow(50 * MIB).unwrap();
-        second.try_grow(25 * MIB).unwrap();
+        first.try_grow(60 * MIB).unwrap();
+        second.try_grow(20 * MIB).unwrap();
         let join = consumer(&pool, false);
-        join.try_grow(25 * MIB).unwrap();
+        join.try_grow(20 * MIB).unwrap();
         // Nothing is free, and yet it starts: with nothing to spill it would fail.
         third.try_grow(2 * MIB).unwrap();
         assert!(third.try_grow(MIB).is_err());
         assert!(first.try_grow(MIB).is_err());
         first.free();
-        third.try_grow(20 * MIB).unwrap();
-        assert!(second.try_grow(MIB).is_err(), "half of the half");
+        third.try_grow(30 * MIB).unwrap();
+        assert!(second.try_grow(21 * MIB).is_err(), "half of four fifths");
     }
 
     #[test]
@@ -196,8 +197,8 @@ mod tests {
         let sort = consumer(&pool, true);
         sort.try_grow(30 * MIB).unwrap();
         let part = sort.split(20 * MIB);
-        assert!(part.try_grow(21 * MIB).is_err());
-        part.try_grow(20 * MIB).unwrap();
+        assert!(part.try_grow(51 * MIB).is_err());
+        part.try_grow(50 * MIB).unwrap();
         drop(part);
         assert_eq!(pool.reserved(), 10 * MIB);
     }

@@ -258,10 +258,10 @@ mod tests {
         let (query, _) = pool(place(8 * MIB), &node, 0);
         let sorts: Vec<_> = (0..4).map(|_| MemoryConsumer::new("a sort").with_can_spill(true).register(&query)).collect();
         for sort in &sorts {
-            sort.try_grow(MIB / 2).unwrap();
+            sort.try_grow(MIB).unwrap();
         }
         for sort in &sorts {
-            sort.try_grow(MIB / 4).unwrap();
+            sort.try_grow(MIB / 2).unwrap();
             assert!(sort.try_grow(MIB / 2).is_err(), "an equal share each, however much the node has");
         }
     }
