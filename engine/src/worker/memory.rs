@@ -155,7 +155,7 @@ mod tests {
         let (memory, kernels) = full();
         let pool: Arc<dyn MemoryPool> = memory;
         let operator = MemoryConsumer::new("a join").with_can_spill(true).register(&pool);
-        operator.try_grow(10 * MIB as usize).unwrap();
+        operator.try_grow(9 * MIB as usize).unwrap();
         let held = kernels.cache().bytes();
         let key = ChunkKey { file: "b@1".into(), row_group: 0, column: ChunkColumn::Stored(0) };
         let chunk = || {
