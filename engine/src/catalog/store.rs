@@ -405,7 +405,7 @@ fn insert_file(transaction: &Transaction, table_id: i64, file: &NewFile) -> Resu
 mod tests {
     use super::*;
     use crate::control::ColumnFacts;
-    use arrow::datatypes::{DataType, Field};
+    use arrow::datatypes::{DataType, Field, Schema};
 
     #[test]
     fn a_catalog_of_the_second_layout_keeps_its_files_and_statistics() {
