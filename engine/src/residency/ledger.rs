@@ -235,19 +235,23 @@ impl Ledger {
         }
     }
 
-    /// What a caller beyond the border is told instead of the error that ended a task; nothing where it may have the error itself.
-    pub fn instead_of_error(&self, task: &TaskId, caller: Option<&str>, encoded: bool) -> Option<Status> {
-        let declared = self.tasks.lock().get(task).cloned()?;
+    /// What a caller beyond the border of `errors` is told instead of the error that ended a task; nothing where it may have the error itself.
+    pub fn instead_of_error(&self, task: &TaskId, caller: Option<&str>, errors: &Reach, encoded: bool) -> Option<Status> {
+        if errors.allows(caller) {
+            return None;
+        }
+        // A task may be forgotten before its last reader is told.
+        let noted = self.tasks.lock().get(task).map(|declared| (declared.quoting, declared.harmless));
+        let (quoting, harmless) = noted.unwrap_or_default();
         // What the library says of its own, without an encoded error, quotes nothing. An error that nobody noted may.
-        let quotes = declared.quoting.is_some() || (encoded && !declared.harmless);
-        if declared.errors.allows(caller) || !quotes {
+        if quoting.is_none() && (!encoded || harmless) {
             return None;
         }
         let text = format!(
             "a task of fragment {} failed on node {} over rows that must stay in {}: the reason may quote them, and is in that node's log",
-            task.fragment, self.node_id, declared.errors
+            task.fragment, self.node_id, errors
         );
-        Some(match declared.quoting {
+        Some(match quoting {
             // Details tell it from a connection that broke.
             None | Some(ErrorClass::Bug) => Status::with_details(Code::Internal, text, Bytes::from_static(b"bowshot")),
             Some(_) => Status::invalid_argument(text),

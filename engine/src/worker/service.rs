@@ -229,8 +229,8 @@ where
         Err(_) if response.headers().contains_key("grpc-status") => return Ok(response),
         Err(status) => return Ok(status.into_http()),
     };
-    task_request::hide_error(response.headers_mut(), &task, caller.as_deref(), &ledger);
-    let mut response = response.map(|body| task_request::GuardedBody::over(body, task, caller, ledger));
+    task_request::hide_error(response.headers_mut(), &task, caller.as_deref(), &errors, &ledger);
+    let mut response = response.map(|body| task_request::GuardedBody::over(body, task, caller, errors.clone(), ledger));
     for (name, reach) in [(REGIONS_HEADER, rows), (ERROR_REGIONS_HEADER, errors)] {
         match reach.header() {
             Ok(Some(regions)) => drop(response.headers_mut().insert(name, regions)),

@@ -1,6 +1,7 @@
 //! The request for a task's rows, read before the library reads it: which task it is about decides who may have them.
 
 use crate::limits;
+use crate::residency::Reach;
 use crate::residency::ledger::{Ledger, TaskId};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
@@ -62,23 +63,24 @@ pub struct GuardedBody {
     body: Body,
     task: TaskId,
     caller: Option<String>,
+    errors: Reach,
     ledger: Arc<Ledger>,
 }
 
 impl GuardedBody {
-    /// The rows of `task`, for a caller in this region.
-    pub fn over(body: Body, task: TaskId, caller: Option<String>, ledger: Arc<Ledger>) -> Body {
-        Body::new(Self { body, task, caller, ledger })
+    /// The rows of `task`, for a caller in this region; texts of its errors may go to `errors`.
+    pub fn over(body: Body, task: TaskId, caller: Option<String>, errors: Reach, ledger: Arc<Ledger>) -> Body {
+        Body::new(Self { body, task, caller, errors, ledger })
     }
 }
 
 /// Puts another error in the place of one that must not leave its region; `head` is what carries the status of a call.
-pub fn hide_error(head: &mut HeaderMap, task: &TaskId, caller: Option<&str>, ledger: &Ledger) {
+pub fn hide_error(head: &mut HeaderMap, task: &TaskId, caller: Option<&str>, errors: &Reach, ledger: &Ledger) {
     if head.get(Status::GRPC_STATUS).is_none_or(|code| code == "0") {
         return;
     }
     let encoded = head.contains_key(Status::GRPC_STATUS_DETAILS);
-    let Some(instead) = ledger.instead_of_error(task, caller, encoded) else { return };
+    let Some(instead) = ledger.instead_of_error(task, caller, errors, encoded) else { return };
     for name in [Status::GRPC_STATUS, Status::GRPC_MESSAGE, Status::GRPC_STATUS_DETAILS] {
         head.remove(name);
     }
@@ -101,7 +103,7 @@ impl http_body::Body for GuardedBody {
         let frame = frame.map(|frame| {
             frame.map(|mut frame| {
                 if let Some(trailers) = frame.trailers_mut() {
-                    hide_error(trailers, &self.task, self.caller.as_deref(), &self.ledger);
+                    hide_error(trailers, &self.task, self.caller.as_deref(), &self.errors, &self.ledger);
                 }
                 frame
             })
