@@ -18,6 +18,7 @@ use bowshot_engine::control::{FileFacts, Heartbeat, PROTOCOL_VERSION, Register, 
 use datafusion::arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::file::reader::{FileReader, SerializedFileReader};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
@@ -253,6 +254,7 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
         device: "off".into(),
         incarnation: node_id.into(),
         volumes: vec![VOLUME.into()],
+        volume_regions: BTreeMap::new(),
     };
     let mut policy_version = Some(client.register(&register).await?.policy.version);
     let mut acknowledged = 0;

@@ -113,6 +113,8 @@ pub struct WorkerConfig {
     pub insecure_cluster: bool,
     /// Named folders that hold this node's Parquet files.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// Regions of volumes that do not lie where the node does (network storage), by the volume's name.
+    pub volume_regions: BTreeMap<String, String>,
     /// Extra buckets of this node; those of the coordinator arrive at registration.
     pub storage: Vec<StorageConfig>,
     /// Memory of query operators, in bytes; beyond it they take what the column cache does not use or pin, then spill. 0 takes half of the
@@ -173,6 +175,7 @@ impl Default for WorkerConfig {
             cluster_tls: ClusterTlsConfig::default(),
             insecure_cluster: false,
             volumes: BTreeMap::new(),
+            volume_regions: BTreeMap::new(),
             storage: vec![],
             memory_bytes: 0,
             query_memory_bytes: 0,
@@ -212,6 +215,9 @@ pub struct StorageConfig {
     /// Region of the bucket; `us-east-1` when unset.
     #[serde(default)]
     pub region: Option<String>,
+    /// Region label of the bucket's data, as nodes have one; `region` is the provider's word. Tables over the bucket can be pinned only with it.
+    #[serde(default)]
+    pub residency: Option<String>,
     /// Endpoint of an S3-compatible server; the provider's own when unset.
     #[serde(default)]
     pub endpoint: Option<String>,
@@ -230,6 +236,12 @@ impl std::fmt::Debug for StorageConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("StorageConfig").field("url", &self.url).field("endpoint", &self.endpoint).finish_non_exhaustive()
     }
+}
+
+/// Region label of a bucket's data, by the URL of its store, if it has one.
+pub fn residency_of(buckets: &[StorageConfig], store_url: &str) -> Option<String> {
+    let same = |bucket: &&StorageConfig| bucket.url.trim_end_matches('/') == store_url.trim_end_matches('/');
+    buckets.iter().find(same)?.residency.clone()
 }
 
 /// Memory of the machine in bytes, from the kernel; 8 GiB where it cannot be read.
@@ -256,6 +268,11 @@ datafusion::common::extensions_options! {
         /// Bytes of a result that are held back, so that the query can be repeated unseen when a worker is lost meanwhile; a smaller result is
         /// held to its end. 0 gives rows away as they come.
         pub result_buffer: u64, default = 0
+        /// Counts the tasks of inner fragments while the query runs, from samples of the rows that come: fewer where there are few. Not for
+        /// tables that are pinned to regions.
+        pub adaptive_tasks: bool, default = false
+        /// Runs statements that cost workers too, which are refused for a while otherwise.
+        pub ignore_quarantine: bool, default = false
         /// What scans do with the column cache: CACHE TABLE and UNCACHE TABLE set it for themselves.
         pub cache_action: CacheAction, default = CacheAction::None
     }

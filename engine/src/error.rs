@@ -110,11 +110,14 @@ pub struct NodeLost {
 /// Starts every [`NodeLost`] text, so that a loss reported by another worker (whose error crossed the wire as text) is recognised.
 pub const NODE_LOST_PREFIX: &str = "lost node ";
 
+/// Follows the node where it was lost with a task.
+const AT_WORK_TEXT: &str = " while it ran fragment ";
+
 impl fmt::Display for NodeLost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{NODE_LOST_PREFIX}{}", self.node)?;
         if let Some(fragment) = self.fragment {
-            write!(f, " while it ran fragment {fragment}")?;
+            write!(f, "{AT_WORK_TEXT}{fragment}")?;
         }
         write!(f, ": {}", self.reason)
     }
@@ -128,6 +131,15 @@ pub fn lost_node(error: &DataFusionError) -> Option<String> {
     let rest = text.strip_prefix(NODE_LOST_PREFIX)?;
     let end = rest.find([' ', ':', ',', ')']).unwrap_or(rest.len());
     (end > 0).then(|| rest[..end].to_string())
+}
+
+/// Whether a lost-node error is about a node that ran a task of the query.
+pub fn lost_at_work(error: &DataFusionError) -> bool {
+    let node = lost_node(error).unwrap_or_default();
+    cause(error)
+        .strip_prefix(NODE_LOST_PREFIX)
+        .and_then(|text| text.strip_prefix(node.as_str()))
+        .is_some_and(|rest| rest.starts_with(AT_WORK_TEXT))
 }
 
 /// The node whose copy of a file is not the one that was placed, if that is what failed: `file node://<node>/<volume>/<path> is …`.

@@ -33,6 +33,10 @@ pub const INVENTORY_CALL_TIMEOUT: Duration = Duration::from_secs(30);
 pub const REGISTER_AGAIN_SPREAD: Duration = Duration::from_millis(500);
 /// Largest control message: an inventory of about 500,000 files.
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
+/// Largest facts of one file, unpacked: bounds of 100,000 columns, or as many row groups.
+pub const FILE_FACTS_BYTES_MAX: u64 = 16 << 20;
+/// Most files of a node, over all its volumes.
+pub const NODE_FILES_MAX: usize = 1_000_000;
 
 /// Longest wait of a node whose data path failed again and again; the first is [`NODE_SUSPECT_AFTER`], each further one twice the last.
 pub const BREAKER_WAIT_MAX: Duration = Duration::from_secs(30);
@@ -98,6 +102,16 @@ pub const CERTIFICATE_END_REPEAT: Duration = Duration::from_secs(24 * 3600);
 pub const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long a keepalive ping may stay unanswered.
 pub const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bytes of one stream between nodes that may be on their way before somebody takes them: what a fast network carries in a millisecond.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for all streams of a connection: as many as HTTP/2 can say. Streams of many queries share it, and those whose rows nobody takes for a
+/// while must not hold up the others; each has its own window.
+pub const CONNECTION_WINDOW_BYTES: u32 = (1 << 31) - 1;
+/// Streams of one connection at once: two of each task, and one of each partition that is read. HTTP/2 servers allow 200 unless they are told;
+/// more would wait for others to end, and these for them.
+pub const STREAMS_PER_CONNECTION_MAX: u32 = 1 << 20;
+/// Bytes of a stream that a reader holds, beyond one message, until somebody takes them.
+pub const STREAM_BUFFER_BYTES: usize = 1 << 20;
 /// How long a change of residency waits for the workers to hear of it: a few heartbeats.
 pub const POLICY_WAIT: Duration = Duration::from_secs(4);
 /// Tasks whose readers a worker keeps account of: far more than run at once on any machine.
@@ -128,6 +142,16 @@ pub const SPILL_BYTES_MAX: u64 = 100_000_000_000;
 pub const QUERY_TRIES_MAX: u32 = 3;
 /// Wait before the second try; doubled for the third.
 pub const QUERY_RETRY_WAIT: Duration = Duration::from_millis(50);
+/// Workers lost in a row after which a statement is quarantined.
+pub const QUARANTINE_LOSSES: usize = 2;
+/// How long the first time; each further loss makes it twice as long.
+pub const QUARANTINE_WAIT: Duration = Duration::from_secs(60);
+/// Longest quarantine.
+pub const QUARANTINE_WAIT_MAX: Duration = Duration::from_secs(600);
+/// A loss is held against a statement this long after the last one.
+pub const QUARANTINE_FORGETS_AFTER: Duration = Duration::from_secs(3_600);
+/// Statements that losses are counted for.
+pub const QUARANTINE_STATEMENTS_MAX: usize = 1_000;
 /// Queries that `system.queries` and `system.tasks` remember.
 pub const QUERIES_REMEMBERED: usize = 1_000;
 /// Batches between the query and a slow client before the query is held back.

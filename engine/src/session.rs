@@ -1,8 +1,10 @@
 //! Sessions: settings, views, and the way of a statement from text to rows.
 
 use crate::catalog::provider::OverlaySchemas;
+use crate::catalog::store::NewTable;
 use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot, Table};
-use crate::config::BowshotOptions;
+use crate::config::{BowshotOptions, residency_of};
+use crate::coordinator::membership::NodeInfo;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
@@ -188,7 +190,11 @@ impl Session {
                 let (schema, name) = self.resolve(table)?;
                 let known = known_table(&inner, &schema, &name)?;
                 if let Some(regions) = regions {
-                    check_homes(&inner, &known, regions)?;
+                    let files = known
+                        .files
+                        .iter()
+                        .map(|file| (&*file.store_url, file.path.as_str(), file.homes.iter().map(|(node, _)| &**node).collect()));
+                    check_homes(&inner, &known.qualified_name(), regions, files)?;
                 }
                 let (table_id, replicas, regions) = (known.table_id, *replicas, regions.clone());
                 inner.change_catalog(move |store| store.alter_table(table_id, replicas, regions.as_deref())).await?;
@@ -401,6 +407,7 @@ impl Session {
                 let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
                 let mut table = external_table::discover(inner, &schema, &name, &location, known.map(Arc::as_ref)).await?;
                 (table.replicas, table.regions) = own::table_options(&create.options)?;
+                check_new_homes(inner, &table)?;
                 let replace = create.or_replace;
                 if !inner.change_catalog(move |store| store.create_table(&table, replace)).await? && !create.if_not_exists {
                     return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
@@ -482,6 +489,7 @@ impl Session {
         let known = known_table(inner, &schema, &name)?;
         let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
         (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
+        check_new_homes(inner, &fresh)?;
         inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;
         inner.rules_known().await;
         Ok(QueryStream::done(None))
@@ -494,24 +502,50 @@ fn known_table(inner: &CoordinatorInner, schema: &str, name: &str) -> Result<Arc
     Ok(known.clone())
 }
 
+/// A file of a table that is to be pinned: its store, its path, and the nodes that hold it.
+type Held<'a> = (&'a str, &'a str, Vec<&'a str>);
+
 /// Refuses to pin a table whose files lie elsewhere: they would be out of reach, and out of their region already.
-fn check_homes(inner: &CoordinatorInner, table: &Table, regions: &[String]) -> Result<()> {
+fn check_homes<'a>(inner: &CoordinatorInner, table: &str, regions: &[String], files: impl Iterator<Item = Held<'a>>) -> Result<()> {
+    if regions.is_empty() {
+        return Ok(());
+    }
     let reach = Reach::within(regions);
-    let nodes: BTreeMap<String, String> = inner.membership.nodes().into_iter().map(|node| (node.node_id, node.region)).collect();
-    for file in &table.files {
-        let beyond = file
-            .homes
-            .iter()
-            .find_map(|(node, _)| nodes.get(&**node).filter(|region| !reach.allows(Some(region))).map(|region| (node, region)));
-        if let Some((node, region)) = beyond {
-            return Err(Error::user(format!(
-                "table {} cannot be pinned to {reach}: its file {} lies on node {node} in {region}; move it first, then REFRESH TABLE",
-                table.qualified_name(),
-                file.path
-            )));
+    let nodes: BTreeMap<String, NodeInfo> = inner.membership.nodes().into_iter().map(|node| (node.node_id.clone(), node)).collect();
+    let refuse = |why: String| Err(Error::user(format!("table {table} cannot be pinned to {reach}: {why}")));
+    for (store, path, homes) in files {
+        let Some(volume) = store.strip_prefix("node://").map(|volume| volume.trim_end_matches('/')) else {
+            let bucket = store.trim_end_matches('/');
+            match residency_of(&inner.config.storage, store) {
+                Some(region) if reach.allows(Some(&region)) => continue,
+                Some(region) => return refuse(format!("{bucket} lies in {region}")),
+                None => {
+                    return refuse(format!("nothing says where {bucket} lies: set residency = '<region>' in its [[coordinator.storage]]"));
+                }
+            }
+        };
+        for node in homes.iter().filter_map(|node| nodes.get(*node)) {
+            let beyond = if reach.allows(Some(&node.region)) {
+                let region = node.region_of(volume);
+                (!reach.allows(Some(region))).then(|| format!("in volume {volume} of node {}, which is in {region}", node.node_id))
+            } else {
+                Some(format!("on node {} in {}", node.node_id, node.region))
+            };
+            if let Some(place) = beyond {
+                return refuse(format!("its file {path} lies {place}; move it first, then REFRESH TABLE"));
+            }
         }
     }
     Ok(())
+}
+
+/// The same of a table that is about to be made, or made anew.
+fn check_new_homes(inner: &CoordinatorInner, table: &NewTable) -> Result<()> {
+    let files = table
+        .files
+        .iter()
+        .map(|file| (file.store_url.as_str(), file.path.as_str(), file.homes.iter().map(|(node, _)| node.as_str()).collect()));
+    check_homes(inner, &format!("{}.{}", table.schema_name, table.name), &table.regions, files)
 }
 
 /// Settings that a session may change, with their values.

@@ -1,16 +1,20 @@
-//! The engine's own tables: `system.cache`, `files`, `nodes`, `queries`, `settings`, `tasks`. Rows are taken when a statement is planned.
+//! The engine's own tables: `system.cache`, `column_statistics`, `files`, `nodes`, `queries`, `settings`, `tables`, `tasks`. Rows are taken
+//! when a statement is planned.
 
 use crate::catalog::Table;
+use crate::config::residency_of;
 use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
-use crate::coordinator::membership::NodeState;
+use crate::coordinator::membership::{NodeInfo, NodeState};
 use crate::coordinator::registry::QueryState;
+use crate::result_types::plain_type;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::Result;
+use datafusion::common::stats::Precision;
+use datafusion::common::{ColumnStatistics, Result, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
@@ -19,7 +23,7 @@ use std::fmt;
 use std::sync::Arc;
 
 /// Names of the system tables.
-pub const NAMES: [&str; 6] = ["cache", "files", "nodes", "queries", "settings", "tasks"];
+pub const NAMES: [&str; 8] = ["cache", "column_statistics", "files", "nodes", "queries", "settings", "tables", "tasks"];
 
 type Rows = Arc<dyn Fn() -> Vec<ArrayRef> + Send + Sync>;
 
@@ -159,6 +163,29 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         text("estimate"),
     ];
     add("tasks", fields, Arc::new(move || task_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("table_schema"),
+        text("table_name"),
+        text("location"),
+        count("file_count"),
+        count("row_count"),
+        count("size_bytes"),
+        count("replicas"),
+        text("regions"),
+    ];
+    add("tables", fields, Arc::new(move || table_rows(&of)));
+    let of = coordinator.clone();
+    let fields = vec![
+        text("table_schema"),
+        text("table_name"),
+        text("column_name"),
+        text("data_type"),
+        count("null_count"),
+        text("min_value"),
+        text("max_value"),
+    ];
+    add("column_statistics", fields, Arc::new(move || column_rows(&of)));
     let settings: Vec<(String, String)> = settings.into_iter().collect();
     let rows = move || vec![strings(&settings, |(name, _)| name.clone()), strings(&settings, |(_, value)| value.clone())];
     add("settings", vec![text("name"), text("value")], Arc::new(rows));
@@ -242,7 +269,8 @@ struct FileRow {
 }
 
 fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
-    let regions: BTreeMap<String, String> = coordinator.nodes().into_iter().map(|node| (node.node_id, node.region)).collect();
+    let nodes: BTreeMap<String, NodeInfo> = coordinator.nodes().into_iter().map(|node| (node.node_id.clone(), node)).collect();
+    let buckets = &coordinator.inner.config.storage;
     let (snapshot, inventories) = (coordinator.inner.snapshot(), coordinator.inner.membership.inventories());
     // Copies that the cluster made, by volume and checksum.
     let mut made: HashMap<(&str, &str), Vec<&str>> = HashMap::new();
@@ -275,13 +303,13 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
                 state: "live",
             };
             let Some(volume) = file.volume() else {
-                rows.push(FileRow { storage: Some(file.store_url.to_string()), ..one });
+                rows.push(FileRow { storage: Some(file.store_url.to_string()), region: residency_of(buckets, &file.store_url), ..one });
                 continue;
             };
             let key = format!("{volume}/{}", file.path);
             let mut replica = 0;
             let mut add = |node: &str, kind: &'static str, state: &'static str| {
-                let region = regions.get(node).cloned();
+                let region = nodes.get(node).map(|known| known.region_of(volume).to_string());
                 rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, ..one.clone() });
                 replica += 1;
             };
@@ -314,6 +342,48 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         optional(|row| row.checksum.clone()),
         strings(&rows, |row| row.kind.to_string()),
         strings(&rows, |row| row.state.to_string()),
+    ]
+}
+
+fn table_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let snapshot = coordinator.inner.snapshot();
+    let tables: Vec<_> = snapshot.tables().collect();
+    vec![
+        strings(&tables, |table| table.schema_name.clone()),
+        strings(&tables, |table| table.name.clone()),
+        strings(&tables, |table| table.location_text.clone()),
+        counts(&tables, |table| table.files.len() as u64),
+        counts(&tables, |table| table.files.iter().map(|file| file.row_count).sum()),
+        counts(&tables, |table| table.files.iter().map(|file| file.size_bytes).sum()),
+        counts(&tables, |table| table.replicas.into()),
+        strings(&tables, |table| table.regions.join(", ")),
+    ]
+}
+
+/// What the footers of a table's files say of its columns. NULL where not every file says it.
+fn column_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
+    let snapshot = coordinator.inner.snapshot();
+    let rows: Vec<_> = snapshot
+        .tables()
+        .flat_map(|table| {
+            let columns = table.stored_schema.fields().iter().zip(&table.statistics.column_statistics);
+            columns.map(move |(field, statistics)| (table, field, statistics))
+        })
+        .collect();
+    let value = |of: fn(&ColumnStatistics) -> &Precision<ScalarValue>| -> ArrayRef {
+        let text = |known: &Precision<ScalarValue>| known.get_value().filter(|value| !value.is_null()).map(ToString::to_string);
+        Arc::new(rows.iter().map(|(_, _, statistics)| text(of(statistics))).collect::<StringArray>())
+    };
+    vec![
+        strings(&rows, |(table, _, _)| table.schema_name.clone()),
+        strings(&rows, |(table, _, _)| table.name.clone()),
+        strings(&rows, |(_, field, _)| field.name().clone()),
+        strings(&rows, |(_, field, _)| plain_type(field.data_type()).to_string()),
+        Arc::new(
+            rows.iter().map(|(_, _, statistics)| statistics.null_count.get_value().map(|nulls| *nulls as u64)).collect::<UInt64Array>(),
+        ),
+        value(|statistics| &statistics.min_value),
+        value(|statistics| &statistics.max_value),
     ]
 }
 

@@ -279,6 +279,7 @@ impl Simulation {
                 device: "-".into(),
                 incarnation: worker.life.to_string(),
                 volumes: vec!["data".into()],
+                volume_regions: BTreeMap::new(),
             };
             self.membership.register(register, None).unwrap();
         } else {

@@ -254,3 +254,26 @@ def test_a_restarted_coordinator_knows_its_tables_and_workers_come_back(tmp_path
         assert running.rows("SELECT table_name, path, node_id, row_count FROM system.files ORDER BY 1, 2") == before
         assert running.rows(SHAPES["aggregate"]) == expected["aggregate"]
         assert {node: worker.pid for node, worker in running.workers.items()} == pids
+
+
+def test_a_statement_that_costs_two_workers_is_quarantined(tmp_path, expected):
+    slow = {f"node-{number}": ["slow-scan"] for number in range(1, FILES + 1)}
+    with numbers(tmp_path, copies=FILES, faults=slow) as running:
+        sql = SHAPES["aggregate"]
+
+        def at_work(retries):
+            tasks = "SELECT retries FROM system.queries WHERE state = 'running' AND running_tasks > 0 AND sql LIKE '%FROM numbers%'"
+            return (retries,) in running.rows(tasks)
+
+        deadly = Outcome(running, sql)
+        for retries, node in enumerate(("node-1", "node-2")):
+            cluster.wait_until(f"try {retries} runs", 20, lambda retries=retries: at_work(retries))
+            running.workers[node].kill()
+        deadly.wait(ERROR_SECONDS)
+        assert deadly.rows is None and "2 workers in a row were lost while they ran this statement (node-1, node-2)" in deadly.error, deadly.error
+        with pytest.raises(Exception, match="not tried again for"):
+            running.rows(sql)
+        # Others run, on what is left; and so does this one for who insists. Whoever ends well is no suspect any more.
+        assert running.rows("SELECT count(*) FROM numbers WHERE small > 100") == [(0,)]
+        assert running.rows(sql, ignore_quarantine="true") == expected["aggregate"]
+        assert running.rows(sql) == expected["aggregate"]

@@ -104,10 +104,18 @@ def in_bucket(folder, tmp_path_factory):
     root = tmp_path_factory.mktemp("bucket") / "served"
     for node in AIRPORTS.values():
         shutil.copytree(folder / node, root / "travel" / "2013", dirs_exist_ok=True)
+    shutil.copytree(folder / "node-1" / "airlines", root / "somewhere" / "airlines")
     with bucket_server(root) as endpoint:
         storage = f"""
             [[coordinator.storage]]
             url = "s3://travel"
+            endpoint = "{endpoint}"
+            access_key_id = "{KEY}"
+            secret_access_key = "{SECRET}"
+            allow_http = true
+            residency = "eu"
+            [[coordinator.storage]]
+            url = "s3://somewhere"
             endpoint = "{endpoint}"
             access_key_id = "{KEY}"
             secret_access_key = "{SECRET}"
@@ -140,6 +148,18 @@ def test_secrets_of_the_bucket_are_nowhere_to_be_seen(in_bucket):
     shown += "".join(worker.log_text() for worker in in_bucket.workers.values())
     assert SECRET not in shown
     assert "s3://travel" in shown
+
+
+def test_tables_in_a_bucket_are_pinned_to_where_it_lies(in_bucket):
+    assert in_bucket.rows("SELECT DISTINCT region FROM system.files WHERE table_name = 'airlines'") == [("eu",)]
+    with pytest.raises(Exception, match="public.airlines cannot be pinned to us: s3://travel lies in eu"):
+        in_bucket.rows("ALTER TABLE airlines SET (regions = 'us')")
+    in_bucket.rows("ALTER TABLE airlines SET (regions = 'eu')")
+    assert in_bucket.rows("SELECT count(*) FROM airlines") == [(16,)]
+    in_bucket.rows("ALTER TABLE airlines SET (regions = '')")
+    unknown = "CREATE EXTERNAL TABLE unknown STORED AS PARQUET LOCATION 's3://somewhere/airlines/' OPTIONS ('regions' 'eu')"
+    with pytest.raises(Exception, match=r"nothing says where s3://somewhere lies: set residency = '<region>' in its \[\[coordinator.storage\]\]"):
+        in_bucket.rows(unknown)
 
 
 def test_one_file_by_its_name(on_nodes, folder):

@@ -113,17 +113,15 @@ impl CatalogStore {
         }
         connection.execute("INSERT OR IGNORE INTO schemas VALUES ('public')", [])?;
         connection.execute("INSERT INTO catalog_version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM catalog_version)", [])?;
-        let mut store = Self { connection };
+        let store = Self { connection };
         store.sum_statistics()?;
         Ok(store)
     }
 
     /// Sums up the statistics of tables of older layouts. A start reads the sums: there may be millions of columns of files.
-    fn sum_statistics(&mut self) -> Result<()> {
-        let ids = |sql: &str| -> Result<Vec<i64>> {
-            Ok(self.connection.prepare(sql)?.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?)
-        };
-        let unknown = ids("SELECT table_id FROM tables WHERE statistics IS NULL")?;
+    fn sum_statistics(&self) -> Result<()> {
+        let mut unknown = self.connection.prepare("SELECT table_id FROM tables WHERE statistics IS NULL")?;
+        let unknown: Vec<i64> = unknown.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
         for table_id in unknown {
             let files: Vec<i64> = {
                 let mut statement = self.connection.prepare_cached("SELECT file_id FROM files WHERE table_id = ?")?;

@@ -11,6 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -108,6 +109,7 @@ fn register(node_id: &str, region: &str) -> Register {
         device: "none".into(),
         incarnation: uuid::Uuid::new_v4().to_string(),
         volumes: vec![],
+        volume_regions: BTreeMap::new(),
     }
 }
 

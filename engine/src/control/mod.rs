@@ -52,6 +52,9 @@ pub struct Register {
     /// Names of its volumes; empty for a worker that is there for inner fragments alone.
     #[serde(default)]
     pub volumes: Vec<String>,
+    /// Regions of volumes that do not lie in the node's.
+    #[serde(default)]
+    pub volume_regions: BTreeMap<String, String>,
 }
 
 /// The coordinator's answer to [`Register`].

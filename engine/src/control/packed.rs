@@ -10,11 +10,12 @@
 
 use super::VolumeFile;
 use crate::error::{Error, Result};
+use crate::limits;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde::{Deserialize, Serialize};
 use std::fmt::Display;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
 /// Facts of the files of a node are much alike: the fastest level takes nine tenths of them away.
 const PACKING_LEVEL: i32 = 1;
@@ -72,8 +73,17 @@ impl PackedInventory {
 pub fn unpack(facts: &[u8], asked: impl Fn(usize) -> bool) -> Result<Vec<VolumeFile>> {
     let unpacking = zstd::Decoder::with_buffer(facts).map_err(|error| damaged(&error))?;
     let mut files = vec![];
-    for (at, line) in BufReader::new(unpacking).split(b'\n').enumerate() {
-        let line = line.map_err(|error| damaged(&error))?;
+    let (mut unpacking, mut line) = (BufReader::new(unpacking), vec![]);
+    for at in 0.. {
+        line.clear();
+        // A few kilobytes of a damaged or hostile inventory may unpack to any size.
+        let read = (&mut unpacking).take(limits::FILE_FACTS_BYTES_MAX + 1).read_until(b'\n', &mut line).map_err(|error| damaged(&error))?;
+        if read == 0 || at >= limits::NODE_FILES_MAX {
+            break;
+        }
+        if read as u64 > limits::FILE_FACTS_BYTES_MAX {
+            return Err(damaged(&format!("those of file {at} take more than {} bytes", limits::FILE_FACTS_BYTES_MAX)));
+        }
         if asked(at) {
             files.push(serde_json::from_slice(&line).map_err(|error| damaged(&error))?);
         }
@@ -83,4 +93,20 @@ pub fn unpack(facts: &[u8], asked: impl Fn(usize) -> bool) -> Result<Vec<VolumeF
 
 fn damaged(error: &dyn Display) -> Error {
     Error::bug(format!("packed facts of files: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_unpacks_without_end_is_refused() {
+        let mut packing = zstd::Encoder::new(vec![], PACKING_LEVEL).unwrap();
+        let block = vec![b' '; 1 << 20];
+        for _ in 0..=limits::FILE_FACTS_BYTES_MAX >> 20 {
+            packing.write_all(&block).unwrap();
+        }
+        let error = unpack(&packing.finish().unwrap(), |_| true).unwrap_err();
+        assert!(error.message().contains("take more than"), "{error}");
+    }
 }

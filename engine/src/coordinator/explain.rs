@@ -35,12 +35,13 @@ pub(crate) async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -
     let optimized = query.state.optimize(&query.plan).map_err(failed)?;
     let nodes =
         placement.nodes.iter().enumerate().map(|(slot, node)| format!("task {slot}: {} ({})\n", node.node_id, node.region)).collect();
-    let (plan, _) = plan_physical(&inner, &query, placement, observer).await.map_err(failed)?;
+    let (plan, _) = plan_physical(&inner, &query, placement, observer.clone()).await.map_err(failed)?;
     let fragments = match plan.is::<DistributedExec>() {
         true => display_plan_ascii(plan.as_ref(), false),
         false => DisplayableExecutionPlan::new(plan.as_ref()).indent(false).to_string(),
     };
-    answer(query_id, vec![("logical_plan", optimized.display_indent().to_string()), ("fragments", fragments), ("placement", nodes)])
+    let rows = vec![("logical_plan", optimized.display_indent().to_string()), ("fragments", fragments), ("placement", nodes)];
+    answer(query_id, with_decisions(rows, &observer))
 }
 
 /// EXPLAIN ANALYZE: the tasks first, since they answer most questions; then the plan with its metrics.
@@ -71,7 +72,17 @@ pub(crate) async fn analyze(inner: Arc<CoordinatorInner>, query: PlannedQuery, v
         summary.retries,
         summary.query_id
     );
-    answer(query_id, vec![("tasks", task_table(&run.observer.tasks())), ("summary", total), ("plan", plan)])
+    let rows = vec![("tasks", task_table(&run.observer.tasks())), ("summary", total), ("plan", plan)];
+    answer(query_id, with_decisions(rows, &run.observer))
+}
+
+/// What was decided about the plan, after the rest; nothing where all went the usual way.
+fn with_decisions<'a>(mut rows: Vec<(&'a str, String)>, observer: &QueryObserver) -> Vec<(&'a str, String)> {
+    let decisions = observer.decisions();
+    if !decisions.is_empty() {
+        rows.push(("decisions", decisions.join("\n")));
+    }
+    rows
 }
 
 /// The tasks as aligned text.

@@ -4,6 +4,7 @@
 
 use super::clock::Clock;
 use super::held_files::HeldFiles;
+use crate::catalog::Table;
 use crate::control::packed::PackedInventory;
 use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
 use crate::error::{Error, Result};
@@ -84,6 +85,8 @@ pub struct Inventory {
     pub url: Url,
     /// Names of its volumes.
     pub volumes: Arc<[String]>,
+    /// Regions of those that do not lie in the node's.
+    pub volume_regions: Arc<BTreeMap<String, String>>,
     /// Its files.
     pub files: Arc<HeldFiles>,
     /// Copies that the cluster made, by volume and checksum.
@@ -93,6 +96,16 @@ pub struct Inventory {
 }
 
 impl Inventory {
+    /// Where what lies in a volume is.
+    pub fn region_of(&self, volume: &str) -> &str {
+        self.volume_regions.get(volume).unwrap_or(&self.region)
+    }
+
+    /// Whether files of a table may lie in this volume, and be read from it here.
+    pub fn may_hold(&self, table: &Table, volume: &str) -> bool {
+        table.allows_region(&self.region) && table.allows_region(self.region_of(volume))
+    }
+
     /// The replica of this content in this volume.
     pub fn replica(&self, volume: &str, checksum: &str) -> Option<&Replica> {
         self.replicas.get(&(volume.to_string(), checksum.to_string()))
@@ -108,6 +121,8 @@ pub struct NodeInfo {
     pub role: String,
     /// Region label.
     pub region: String,
+    /// Regions of volumes that do not lie in it.
+    pub volume_regions: BTreeMap<String, String>,
     /// URL for other nodes.
     pub address: String,
     /// Address its control calls come from.
@@ -140,6 +155,13 @@ pub struct NodeInfo {
     pub spilled_bytes: u64,
     /// How far its clock is ahead of the coordinator's, in milliseconds; behind when negative. The way of the message is part of it.
     pub clock_ahead_ms: i64,
+}
+
+impl NodeInfo {
+    /// Where what lies in a volume of the node is.
+    pub fn region_of(&self, volume: &str) -> &str {
+        self.volume_regions.get(volume).unwrap_or(&self.region)
+    }
 }
 
 /// A live worker, as a query's placement sees it.
@@ -178,6 +200,7 @@ struct Node {
     register: Register,
     url: Url,
     volumes: Arc<[String]>,
+    volume_regions: Arc<BTreeMap<String, String>>,
     observed: Option<SocketAddr>,
     heard: Instant,
     tripped: Option<Trip>,
@@ -260,6 +283,7 @@ impl Heartbeats {
         let node = Node {
             url,
             volumes: register.volumes.as_slice().into(),
+            volume_regions: Arc::new(register.volume_regions.clone()),
             observed,
             heard: self.clock.now(),
             tripped: None,
@@ -364,6 +388,7 @@ impl Membership for Heartbeats {
             region: node.register.region.clone(),
             url: node.url.clone(),
             volumes: node.volumes.clone(),
+            volume_regions: node.volume_regions.clone(),
             files: node.files.clone(),
             replicas: node.replicas.clone(),
             free_bytes: node.free_bytes.clone(),
@@ -456,6 +481,7 @@ impl Membership for Heartbeats {
                 node_id: node.register.node_id.clone(),
                 role: "worker".into(),
                 region: node.register.region.clone(),
+                volume_regions: node.register.volume_regions.clone(),
                 address: node.register.address.clone(),
                 observed_address: node.observed.map(|address| address.to_string()),
                 pid: node.register.pid,

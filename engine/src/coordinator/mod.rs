@@ -8,6 +8,7 @@ pub mod held_files;
 pub mod membership;
 pub mod observer;
 pub mod planner;
+pub mod quarantine;
 pub mod query;
 pub mod registry;
 pub mod replication;
@@ -29,7 +30,9 @@ use admission::Admission;
 use membership::{Heartbeats, Membership, NodeInfo};
 use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
+use quarantine::Quarantine;
 use registry::QueryRegistry;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use task_places::TaskPlaces;
@@ -49,6 +52,7 @@ pub(crate) struct CoordinatorInner {
     pub queries: QueryRegistry,
     pub admission: Admission,
     pub task_places: TaskPlaces,
+    pub quarantine: Quarantine,
     pub base: planner::BaseState,
     pub cpu: CpuRuntime,
     store: Mutex<CatalogStore>,
@@ -104,6 +108,7 @@ impl Coordinator {
             queries: QueryRegistry::default(),
             admission: Admission::new(&config.query),
             task_places: TaskPlaces::default(),
+            quarantine: Quarantine::default(),
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             store: Mutex::new(store),
@@ -136,6 +141,7 @@ impl Coordinator {
             node_id: "coordinator".into(),
             role: "coordinator".into(),
             region: self.inner.config.region.clone(),
+            volume_regions: BTreeMap::new(),
             address: format!("{}://{}", self.inner.channels.scheme(), self.inner.control_address),
             observed_address: None,
             pid: std::process::id(),

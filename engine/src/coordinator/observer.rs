@@ -154,6 +154,7 @@ enum Bytes {
 struct Inner {
     tasks: BTreeMap<(usize, usize), Task>,
     edges: Vec<Edge>,
+    decisions: Vec<String>,
 }
 
 /// Collects the figures of one try of one query. Lives in the session configuration of that try.
@@ -206,6 +207,16 @@ impl QueryObserver {
             Some(lost) => lost,
             None => std::future::pending().await,
         }
+    }
+
+    /// Notes what was decided about the plan that its reader would not expect, with the reason.
+    pub fn decided(&self, decision: String) {
+        self.inner.lock().decisions.push(decision);
+    }
+
+    /// What was decided, in order.
+    pub fn decisions(&self) -> Vec<String> {
+        self.inner.lock().decisions.clone()
     }
 
     /// Where the coordinator's own memory of the query is counted.

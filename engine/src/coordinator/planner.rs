@@ -125,6 +125,17 @@ pub struct Shape {
     pub scans_apart: bool,
 }
 
+impl std::fmt::Display for Shape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self.joins {
+            Joins::Any => "joins as usual",
+            Joins::ShuffleBoth => "both sides of joins dealt anew",
+            Joins::Default => "joins by DataFusion's own rules",
+        })?;
+        f.write_str(if self.scans_apart { ", scans as fragments of their own" } else { "" })
+    }
+}
+
 /// How the sides of a join may come together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Joins {
@@ -168,6 +179,7 @@ pub(crate) fn physical_state(
     }
     let runtime = runtime_with(inner.base.runtime(), pool);
     let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
+    let adapts = adapts(&options, &placement);
     let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
     let build = || -> Result<SessionState, DataFusionError> {
         Ok(SessionStateBuilder::new_from_existing(logical.clone())
@@ -182,6 +194,8 @@ pub(crate) fn physical_state(
             .with_distributed_broadcast_joins(shape.joins != Joins::ShuffleBoth)?
             .with_distributed_max_tasks_per_stage(0)?
             .with_distributed_metrics_collection(true)?
+            .with_distributed_dynamic_task_count(adapts)?
+            .with_distributed_worker_connection_buffer_budget_bytes(limits::STREAM_BUFFER_BYTES)?
             .with_distributed_compression(compression(&inner.config.query.compression))?
             .with_distributed_desired_task_count_handler(move |event: DesiredTaskCountEvent| leaf::desired_task_count(&count, event))
             .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| {
@@ -191,6 +205,12 @@ pub(crate) fn physical_state(
             .build())
     };
     build().map_err(|error| from_datafusion(&error))
+}
+
+/// Whether tasks of fragments are counted while the query runs. Where rows may go is checked on the whole plan before, so that a query over
+/// pinned tables keeps to the plan that was checked.
+pub(crate) fn adapts(options: &BowshotOptions, placement: &Placement) -> bool {
+    options.adaptive_tasks && !placement.reads_pinned()
 }
 
 /// The library's name of a configured compression; [`Coordinator::open`](super::Coordinator::open) has refused unknown ones.

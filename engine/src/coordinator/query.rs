@@ -15,7 +15,7 @@ use super::task_places::Need;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::BowshotOptions;
-use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_node, stale_copy};
+use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_at_work, lost_node, stale_copy};
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
@@ -29,8 +29,11 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
-use datafusion_distributed::{DistributedExec, NetworkBoundaryExt};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::repartition::RepartitionExec;
+use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
+use datafusion::physical_plan::{ExecutionPlan, Partitioning, execute_stream};
+use datafusion_distributed::{BroadcastExec, DistributedExec, NetworkBoundaryExt};
 use futures::{Stream, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::Pin;
@@ -190,6 +193,9 @@ async fn drive(
         let mut tables = BTreeMap::new();
         stored_tables(&query.plan, &mut tables).map_err(|error| from_datafusion(&error))?;
         let lane = if tables.is_empty() { Lane::Small } else { Lane::Stored };
+        if !options.ignore_quarantine {
+            inner.quarantine.check(&query.sql, || inner.membership.nodes())?;
+        }
         let _place = inner.admission.admit(lane, &query.user, options.priority, deadline).await?;
         handle.waits(false);
         let started = Instant::now();
@@ -199,13 +205,21 @@ async fn drive(
         for retry in 0.. {
             let mut released = false;
             let failed = match run_once(inner, query, handle, lane, &schema, sender, &avoid, started, retry, &mut released).await {
-                Ok(run) => return Ok(run),
+                Ok(run) => {
+                    inner.quarantine.ended_well(&query.sql);
+                    return Ok(run);
+                }
                 Err(error) => error,
             };
             let error = from_datafusion(&failed);
             let node = match (lost_node(&failed), stale_copy(&failed)) {
                 (Some(node), _) => {
                     inner.membership.trip(&node);
+                    if lost_at_work(&failed)
+                        && let Some(quarantined) = inner.quarantine.lost(&query.sql, &node, &inner.membership.nodes())
+                    {
+                        return Err(Error::new(quarantined.class(), format!("{error}; {quarantined}")));
+                    }
                     node
                 }
                 // The node is well, but what it said of its files a moment ago is no longer so: another copy may do.
@@ -258,12 +272,16 @@ async fn run_once(
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
     handle.observe(observer.clone());
     let (plan, state) = plan_physical(inner, query, placement.clone(), observer.clone()).await?;
+    let adapts = planner::adapts(&query.options(), &placement);
+    if query.options().adaptive_tasks && !adapts {
+        observer.decided("adaptive_tasks does not apply: a table of the query is pinned to regions".into());
+    }
     // Small statements do not wait for what runs: their few tasks are over soon.
     let _tasks = match lane {
         Lane::Small => None,
         Lane::Stored => {
             handle.waits(true);
-            let taken = inner.task_places.take(task_needs(&plan, &placement)?).await;
+            let taken = inner.task_places.take(task_needs(&plan, &placement, adapts)?).await;
             handle.waits(false);
             Some(taken)
         }
@@ -339,18 +357,28 @@ impl HeldRows {
     }
 }
 
-/// How many tasks of a plan go to each node: task i of every fragment to node i, as [routed](crate::fragment::route).
-fn task_needs(plan: &Arc<dyn ExecutionPlan>, placement: &Placement) -> Result<BTreeMap<String, Need>, DataFusionError> {
+/// How many tasks of a plan go to each node: task i of every fragment to node i, as [routed](crate::fragment::route). Of a plan whose fragments
+/// are cut while it runs, as many as there may be.
+fn task_needs(plan: &Arc<dyn ExecutionPlan>, placement: &Placement, adapts: bool) -> Result<BTreeMap<String, Need>, DataFusionError> {
     let mut needs: BTreeMap<String, Need> = BTreeMap::new();
     plan.apply(|part| {
-        if let Some(boundary) = part.as_network_boundary() {
-            for node in placement.nodes.iter().cycle().take(boundary.input_stage().task_count()) {
-                needs.entry(node.node_id.clone()).or_insert(Need { tasks: 0, max: node.max_tasks }).tasks += 1;
-            }
+        let tasks = match part.as_network_boundary() {
+            Some(boundary) => boundary.input_stage().task_count(),
+            None if adapts && may_be_cut_below(part) => placement.nodes.len(),
+            None => 0,
+        };
+        for node in placement.nodes.iter().cycle().take(tasks) {
+            needs.entry(node.node_id.clone()).or_insert(Need { tasks: 0, max: node.max_tasks }).tasks += 1;
         }
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(needs)
+}
+
+/// Whether the library may end a fragment at this node.
+fn may_be_cut_below(part: &Arc<dyn ExecutionPlan>) -> bool {
+    let dealt = part.downcast_ref::<RepartitionExec>().is_some_and(|dealt| matches!(dealt.partitioning(), Partitioning::Hash(..)));
+    dealt || part.is::<BroadcastExec>() || part.is::<CoalescePartitionsExec>() || part.is::<SortPreservingMergeExec>()
 }
 
 /// Plans for a placement, and refuses plans that would read stored files on the coordinator.
@@ -388,7 +416,7 @@ async fn plan_within_borders(
     placement: &Arc<Placement>,
     observer: Arc<QueryObserver>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
-    let mut refused = None;
+    let mut refused: Option<DataFusionError> = None;
     for shape in SHAPES {
         let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
         let plan = match state.create_physical_plan(&query.plan).await {
@@ -401,6 +429,9 @@ async fn plan_within_borders(
             Ok(borders) => {
                 // Only this try plans for this placement.
                 let _ = placement.borders.set(borders);
+                if let Some(refusal) = refused {
+                    observer.decided(format!("{shape}, since the usual plan was refused: {}", from_datafusion(&refusal)));
+                }
                 return Ok((plan, state));
             }
             // The first refusal is about the plan that would have been run.

@@ -219,7 +219,7 @@ impl Replicator {
             let made = file.checksum.as_ref().is_some_and(|checksum| held.replica(volume, checksum).is_some());
             (original, made)
         };
-        for (node, held) in step.there.iter().filter(|(_, held)| held.state != NodeState::Dead && table.allows_region(&held.region)) {
+        for (node, held) in step.there.iter().filter(|(_, held)| held.state != NodeState::Dead && held.may_hold(table, volume)) {
             let (original, made) = holds(node, held);
             if !original && !made {
                 continue;
@@ -251,7 +251,7 @@ impl Replicator {
             let home = file.homes.iter().any(|(home, _)| **home == ***node) && held.files.contains(&path);
             held.state == NodeState::Live
                 && !step.snapshot.draining.contains(*node)
-                && table.allows_region(&held.region)
+                && held.may_hold(table, volume)
                 && held.volumes.iter().any(|own| own == volume)
                 && !home
                 && held.replica(volume, checksum).is_none()

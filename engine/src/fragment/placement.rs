@@ -184,6 +184,14 @@ impl View<'_> {
                 ));
                 continue;
             }
+            if !table.allows_region(inventory.region_of(volume)) {
+                reasons.push(format!(
+                    "volume {volume} of node {node_id} lies in {}, the table is pinned to {}",
+                    inventory.region_of(volume),
+                    table.regions.join(", ")
+                ));
+                continue;
+            }
             match inventory.files.get(&key) {
                 None => reasons.push(format!("node {node_id} is live but the file is gone from its volume")),
                 Some(present) if present.version == *version && present.size_bytes == file.size_bytes => {
@@ -196,8 +204,9 @@ impl View<'_> {
             }
         }
         let Some(checksum) = &file.checksum else { return copies };
-        for (node, live) in self.live.iter().enumerate().filter(|(_, live)| table.allows_region(&live.region)) {
-            let held = self.inventories.get(&live.node_id).and_then(|inventory| inventory.replica(volume, checksum));
+        for (node, live) in self.live.iter().enumerate() {
+            let inventory = self.inventories.get(&live.node_id).filter(|inventory| inventory.may_hold(table, volume));
+            let held = inventory.and_then(|inventory| inventory.replica(volume, checksum));
             if let Some(replica) = held.filter(|replica| replica.size_bytes == file.size_bytes) {
                 copies.push(Copy { node, version: replica.version, path: Some(replica.path()) });
             }

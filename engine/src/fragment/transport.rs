@@ -18,10 +18,10 @@ use datafusion::physical_plan::metrics::{ExecutionPlanMetricsSet, Label, MetricV
 use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
 use datafusion_distributed::{
     BytesCounterMetric, ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse,
-    SetPlanRequest, WorkerChannel, WorkerToCoordinatorMsg,
+    SetPlanRequest, TaskKey, WorkerChannel, WorkerToCoordinatorMsg,
 };
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue};
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -101,8 +101,8 @@ impl ClusterChannels {
                     .http2_keep_alive_interval(limits::KEEPALIVE_INTERVAL)
                     .keep_alive_timeout(limits::KEEPALIVE_TIMEOUT)
                     .keep_alive_while_idle(true)
-                    .initial_stream_window_size(8 << 20)
-                    .initial_connection_window_size(32 << 20)
+                    .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
+                    .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
                     .tcp_nodelay(true);
                 let (tls, name) = (self.tls.clone(), node_name(&node_of(url)));
                 let connecting = self.io.spawn(async move { cluster_tls::connect(endpoint, tls, &name).await });
@@ -247,6 +247,50 @@ fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
+impl NodeChannel {
+    /// The rows and errors of a task, once it is clear that the one who reads them declared to keep them where they must stay. That stands in the
+    /// head of the answer, which is there before the first of them.
+    fn within_borders(
+        &self,
+        rows: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        from: TaskKey,
+        reader: Arc<ReadingTask>,
+    ) -> impl Stream<Item = Result<RecordBatch>> + Send + 'static {
+        let answered = self.answered.clone();
+        let mut checked = false;
+        rows.map(move |item| {
+            if !checked {
+                let said = answered.lock();
+                reader.ledger.takes_in(&reader.task, (from.query_id, from.stage_id as u64), &said.rows, &said.errors)?;
+                checked = true;
+            }
+            item
+        })
+    }
+}
+
+/// Registers what is measured of one stream, and books its bytes on the task that sends them.
+fn book_bytes(own: &ExecutionPlanMetricsSet, metrics: &ExecutionPlanMetricsSet, key: &TaskKey, context: &TaskContext) {
+    let observer = context.session_config().get_extension::<QueryObserver>();
+    for metric in own.clone_inner().iter() {
+        metrics.register(metric.clone());
+        if metric.value().name() != LIBRARY_BYTES_METRIC {
+            continue;
+        }
+        if let MetricValue::Custom { value, .. } = metric.value()
+            && let Some(bytes) = value.as_any().downcast_ref::<BytesCounterMetric>()
+        {
+            let labels =
+                vec![Label::new(FROM_FRAGMENT_LABEL, key.stage_id.to_string()), Label::new(FROM_TASK_LABEL, key.task_number.to_string())];
+            let value = MetricValue::Custom { name: BYTES_MOVED_METRIC.into(), value: Arc::new(bytes.clone()) };
+            metrics.register(Arc::new(Metric::new_with_labels(value, metric.partition(), labels)));
+            if let Some(observer) = &observer {
+                observer.receives(key, bytes.clone());
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl WorkerChannel for NodeChannel {
     async fn coordinator_channel(
@@ -305,33 +349,30 @@ impl WorkerChannel for NodeChannel {
         let key = request.task_key;
         let (url, channels) = (self.url.clone(), self.channels.clone());
         let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
-        // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
-        let own = ExecutionPlanMetricsSet::new();
-        let streams = self.inner.execute_task(headers, request, own.clone(), context).await.map_err(&failed)?;
-        if let Some(reader) = context.session_config().get_extension::<ReadingTask>() {
-            let said = std::mem::take(&mut *self.answered.lock());
-            reader.ledger.takes_in(&reader.task, (key.query_id, key.stage_id as u64), &said.rows, &said.errors)?;
-        }
-        for metric in own.clone_inner().iter() {
-            metrics.register(metric.clone());
-            if metric.value().name() != LIBRARY_BYTES_METRIC {
-                continue;
-            }
-            if let MetricValue::Custom { value, .. } = metric.value()
-                && let Some(bytes) = value.as_any().downcast_ref::<BytesCounterMetric>()
-            {
-                let labels = vec![
-                    Label::new(FROM_FRAGMENT_LABEL, key.stage_id.to_string()),
-                    Label::new(FROM_TASK_LABEL, key.task_number.to_string()),
-                ];
-                let value = MetricValue::Custom { name: BYTES_MOVED_METRIC.into(), value: Arc::new(bytes.clone()) };
-                metrics.register(Arc::new(Metric::new_with_labels(value, metric.partition(), labels)));
-                if let Some(observer) = context.session_config().get_extension::<QueryObserver>() {
-                    observer.receives(&key, bytes.clone());
-                }
+        let reader = context.session_config().get_extension::<ReadingTask>();
+        let mut streams = Vec::with_capacity(request.target_partition_end - request.target_partition_start);
+        // Each partition comes over a stream of its own. The library would send them over one, where the rows of a partition that nobody takes
+        // yet hold up those behind them: a merge of sorted partitions would wait for ever for the one that comes later.
+        for partition in request.target_partition_start..request.target_partition_end {
+            let one = ExecuteTaskRequest {
+                task_key: key,
+                target_partition_start: partition,
+                target_partition_end: partition + 1,
+                producer_head: request.producer_head.clone(),
+            };
+            // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
+            let own = ExecutionPlanMetricsSet::new();
+            let read = self.inner.execute_task(headers.clone(), one, own.clone(), context).await.map_err(&failed)?;
+            book_bytes(&own, &metrics, &key, context);
+            for stream in read {
+                let stream = stream.map_err(failed.clone());
+                streams.push(match &reader {
+                    Some(reader) => self.within_borders(stream, key, reader.clone()).boxed(),
+                    None => stream.boxed(),
+                });
             }
         }
-        Ok(streams.into_iter().map(|stream| stream.map_err(failed.clone()).boxed()).collect())
+        Ok(streams)
     }
 
     async fn get_worker_info(&mut self, request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {

@@ -13,7 +13,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion_distributed::{NetworkBoundary, Stage, TaskKey};
 use http::HeaderMap;
 use parking_lot::{Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use tonic::{Code, Status};
 use url::Url;
@@ -72,6 +72,8 @@ struct Declared {
 pub struct Ledger {
     node_id: String,
     region: String,
+    /// Regions of volumes that do not lie there, by store.
+    volume_regions: HashMap<String, String>,
     /// `None` until the coordinator has told them: nothing stored is read before.
     policy: RwLock<Option<Arc<Policy>>>,
     tasks: Mutex<HashMap<TaskId, Declared>>,
@@ -79,8 +81,9 @@ pub struct Ledger {
 
 impl Ledger {
     /// Of a node without rules yet.
-    pub fn new(node_id: &str, region: &str) -> Self {
-        Self { node_id: node_id.into(), region: region.into(), policy: RwLock::default(), tasks: Mutex::default() }
+    pub fn new(node_id: &str, region: &str, volume_regions: &BTreeMap<String, String>) -> Self {
+        let volume_regions = volume_regions.iter().map(|(volume, region)| (format!("node://{volume}"), region.clone())).collect();
+        Self { node_id: node_id.into(), region: region.into(), volume_regions, policy: RwLock::default(), tasks: Mutex::default() }
     }
 
     /// Takes the coordinator's rules.
@@ -313,6 +316,9 @@ impl Follow for Rows<'_> {
         for file in scan.file_groups.iter().flat_map(|group| group.files()) {
             let path = file.object_meta.location.as_ref();
             let reach = self.ledger.reach(&store, path)?;
+            if let Some(region) = self.ledger.volume_regions.get(&store).filter(|region| !reach.allows(Some(region))) {
+                return self.ledger.denied(format!("{store}/{path} is pinned to {reach}, and its volume lies in {region} here"));
+            }
             if reach.is_limited() {
                 files.push((format!("{store}/{path}"), reach));
             }

@@ -110,7 +110,7 @@ impl WorkerNode {
             query_bytes: config.query_memory_bytes,
             query_setting: "worker.query_memory_bytes",
         });
-        let ledger = Arc::new(Ledger::new(&config.node_id, &config.region));
+        let ledger = Arc::new(Ledger::new(&config.node_id, &config.region, &config.volume_regions));
         Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load: load::Load::default(), ledger })
     }
 

@@ -44,6 +44,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             device: node.device_text(),
             incarnation: incarnation.clone(),
             volumes: config.volumes.keys().cloned().collect(),
+            volume_regions: config.volume_regions.clone(),
         };
         match client.register(&register).await {
             Ok(registered) => {
