@@ -15,8 +15,10 @@
 //!    formats; Bowshot has the Parquet files and its column cache.
 //! 5. `bowshot` is a server and three workers as processes, asked over Flight SQL; `bowshot-embedded` is a coordinator and one worker in the
 //!    benchmark's own process, asked without a client, as the peers are.
-//! 6. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
+//! 6. CPU seconds are those of all processes of an engine, from sending a cold query until shortly after its answer; the client's are left out.
+//! 7. Every answer is compared with DuckDB's; a wrong one is a failure of the whole run. A peer that cannot run a query is shown as such.
 
+mod cpu;
 mod data_set;
 mod engines;
 mod environment;
@@ -26,7 +28,9 @@ mod steps;
 mod suites;
 
 use clap::{Parser, Subcommand};
-use engines::{BowshotEngine, DataFusionEngine, EMBEDDED, EmbeddedEngine, Engine, PeerEngine};
+use engines::{
+    ADAPTIVE, BALLISTA, BallistaEngine, BowshotEngine, DataFusionEngine, EMBEDDED, EmbeddedEngine, Engine, PeerEngine, run_metered,
+};
 use report::{Mode, Report, Row};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -43,6 +47,9 @@ fn keep_freed_memory() {
 
 /// What every fallible step returns: benchmarks end at the first problem and print it.
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// From Bowshot's first port to Ballista's.
+const PORTS_APART: u16 = 100;
 
 #[derive(Parser)]
 #[command(about = "Benchmarks of Bowshot beside its peers")]
@@ -70,7 +77,7 @@ struct RunArguments {
     /// Rows of the table of hits (10000000 when absent) or of sweep (2097152).
     #[arg(long)]
     rows: Option<usize>,
-    /// Engines: bowshot, bowshot-embedded, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
+    /// Engines: bowshot, bowshot-adaptive, bowshot-embedded, ballista, datafusion, datafusion-memory, duckdb, duckdb-memory, hyper, polars, chdb; those of the suite when absent.
     #[arg(long, value_delimiter = ',')]
     engines: Option<Vec<String>>,
     /// Queries, such as q1,q6; all of the suite when absent.
@@ -91,6 +98,9 @@ struct RunArguments {
     /// Bowshot's binary.
     #[arg(long, default_value = "target/release/bowshot")]
     bowshot: PathBuf,
+    /// Folder of Ballista's scheduler and executor.
+    #[arg(long, default_value = ".bowshot/ballista/bin")]
+    ballista: PathBuf,
     /// Python with the packages of benches/peers/requirements.txt; the clients' environment has DuckDB alone.
     #[arg(long, default_value = ".venv/bin/python")]
     python: PathBuf,
@@ -131,7 +141,11 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
         engines.push(match name.as_str() {
             "datafusion" => Box::new(DataFusionEngine::start(&data, &suite.tables, false).await?),
             "datafusion-memory" => Box::new(DataFusionEngine::start(&data, &suite.tables, true).await?),
+            ADAPTIVE => Box::new(bowshot.adaptive(arguments.port_base).await?),
             EMBEDDED => Box::new(EmbeddedEngine::start(&data, &suite.tables).await?),
+            BALLISTA => {
+                Box::new(BallistaEngine::start(&arguments.ballista, &data, &suite.tables, arguments.port_base + PORTS_APART).await?)
+            }
             name => Box::new(PeerEngine::start(name, &arguments.python, &data, &suite.tables)?),
         });
     }
@@ -144,7 +158,8 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
             continue;
         }
         for engine in engines.iter_mut().filter(|engine| suite.cold && engine.has_cold()) {
-            let run = engine.run(sql, &answers.path().join(format!("{query}-{}-cold.arrow", engine.name()))).await;
+            let answer = answers.path().join(format!("{query}-{}-cold.arrow", engine.name()));
+            let run = run_metered(engine.as_mut(), sql, &answer).await;
             report.add(Row::new(query, engine.name(), Mode::Cold, run));
         }
         if suite.cold && !arguments.hot.contains(query) {

@@ -28,7 +28,25 @@ impl Mode {
     }
 }
 
-/// One figure.
+/// What a figure measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Measure {
+    /// From sending the SQL text to holding the last row.
+    Elapsed,
+    /// Of all processes of an engine, on all cores.
+    Cpu,
+}
+
+impl Measure {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Elapsed => "seconds",
+            Self::Cpu => "CPU seconds",
+        }
+    }
+}
+
+/// One run of one query in one engine.
 #[derive(Debug, Serialize)]
 pub struct Row {
     suite: String,
@@ -36,6 +54,8 @@ pub struct Row {
     engine: String,
     mode: Mode,
     seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_seconds: Option<f64>,
     rows: usize,
     ok: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -45,11 +65,13 @@ pub struct Row {
 impl Row {
     /// A row from a run or its error.
     pub fn new(query: &str, engine: &str, mode: Mode, run: Outcome<Run>) -> Self {
-        let (seconds, rows, problem) = match run {
-            Ok(run) => (Some(run.seconds), run.rows, None),
-            Err(error) => (None, 0, Some(error.to_string())),
+        let (run, problem) = match run {
+            Ok(run) => (Some(run), None),
+            Err(error) => (None, Some(error.to_string())),
         };
-        Self { suite: String::new(), query: query.into(), engine: engine.into(), mode, seconds, rows, ok: problem.is_none(), problem }
+        let (seconds, cpu_seconds) = (run.as_ref().map(|run| run.seconds), run.as_ref().and_then(|run| run.cpu_seconds));
+        let (rows, ok) = (run.map_or(0, |run| run.rows), problem.is_none());
+        Self { suite: String::new(), query: query.into(), engine: engine.into(), mode, seconds, cpu_seconds, rows, ok, problem }
     }
 }
 
@@ -112,8 +134,12 @@ impl Report {
         self.rows.iter().all(|row| row.ok || row.seconds.is_none() && !OURS.contains(&row.engine.as_str()))
     }
 
-    fn seconds(&self, query: &str, engine: &str, mode: Mode) -> Option<f64> {
-        self.rows.iter().find(|row| (row.query.as_str(), row.engine.as_str(), row.mode) == (query, engine, mode))?.seconds
+    fn figure(&self, query: &str, engine: &str, mode: Mode, measure: Measure) -> Option<f64> {
+        let row = self.rows.iter().find(|row| (row.query.as_str(), row.engine.as_str(), row.mode) == (query, engine, mode))?;
+        match measure {
+            Measure::Elapsed => row.seconds,
+            Measure::Cpu => row.cpu_seconds,
+        }
     }
 
     /// A table a mode, with ratios against Bowshot, embedded as its peers are where it ran so: above 1 Bowshot is faster. Then, if the suite has them, its steps.
@@ -122,12 +148,14 @@ impl Report {
         for (name, value) in &self.environment {
             println!("- {name}: {value}");
         }
-        for mode in [Mode::Cold, Mode::Hot] {
-            self.print_mode(mode);
+        self.print_mode(Mode::Cold, Measure::Elapsed);
+        if self.rows.iter().any(|row| row.cpu_seconds.is_some()) {
+            self.print_mode(Mode::Cold, Measure::Cpu);
         }
+        self.print_mode(Mode::Hot, Measure::Elapsed);
         if let Some(steps) = steps {
             let engines = self.distinct(Mode::Hot, |row| &row.engine);
-            println!("\n{}", steps.table(&engines, |query, engine| self.seconds(query, engine, Mode::Hot)));
+            println!("\n{}", steps.table(&engines, |query, engine| self.figure(query, engine, Mode::Hot, Measure::Elapsed)));
         }
         let (answered, failed): (Vec<&Row>, Vec<&Row>) = self.rows.iter().partition(|row| row.seconds.is_some());
         let wrong = answered.iter().filter(|row| !row.ok).count();
@@ -148,31 +176,32 @@ impl Report {
         names
     }
 
-    fn print_mode(&self, mode: Mode) {
+    fn print_mode(&self, mode: Mode, measure: Measure) {
         let (engines, queries) = (self.distinct(mode, |row| &row.engine), self.distinct(mode, |row| &row.query));
         if queries.is_empty() {
             return;
         }
+        let figure = |query: &str, engine: &str| self.figure(query, engine, mode, measure);
         let base = OURS.iter().copied().find(|ours| engines.contains(ours)).unwrap_or_default();
-        println!("\n### {} (seconds; in brackets: times those of {base})\n", mode.name());
+        println!("\n### {} ({}; in brackets: times those of {base})\n", mode.name(), measure.name());
         println!("| query | {} |", engines.join(" | "));
         println!("|---|{}", "---|".repeat(engines.len()));
         for query in &queries {
-            let ours = self.seconds(query, base, mode);
-            let cells: Vec<String> = engines.iter().map(|engine| cell(self.seconds(query, engine, mode), ours)).collect();
+            let ours = figure(query, base);
+            let cells: Vec<String> = engines.iter().map(|engine| cell(figure(query, engine), ours)).collect();
             println!("| {query} | {} |", cells.join(" | "));
         }
         // Totals only over queries that every engine answered.
         let common: BTreeSet<&str> =
-            queries.iter().copied().filter(|query| engines.iter().all(|engine| self.seconds(query, engine, mode).is_some())).collect();
-        let total = |engine: &str| common.iter().filter_map(|query| self.seconds(query, engine, mode)).sum::<f64>();
+            queries.iter().copied().filter(|query| engines.iter().all(|engine| figure(query, engine).is_some())).collect();
+        let total = |engine: &str| common.iter().filter_map(|query| figure(query, engine)).sum::<f64>();
         let ours = engines.contains(&base).then(|| total(base));
         let cells: Vec<String> = engines.iter().map(|engine| cell(Some(total(engine)), ours)).collect();
         println!("| total of {} | {} |", common.len(), cells.join(" | "));
         // Each beside Bowshot, over what both answered.
         for base in OURS.iter().filter(|ours| engines.contains(ours)) {
             let mean = |engine: &str| {
-                let ratio = |query: &&str| Some(self.seconds(query, engine, mode)? / self.seconds(query, base, mode)?);
+                let ratio = |query: &&str| Some(figure(query, engine)? / figure(query, base)?);
                 let logarithms: Vec<f64> = queries.iter().filter_map(ratio).map(f64::ln).collect();
                 match logarithms.len() {
                     0 => String::new(),

@@ -14,6 +14,7 @@ mod tls;
 
 use clap::Parser;
 use std::process::ExitCode;
+use std::time::Duration;
 
 // Batches are allocated on one thread and freed on another all day long; the system's allocator is slow at that.
 #[global_allocator]
@@ -30,7 +31,24 @@ fn keep_freed_memory() {
     unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, KEEP_FREED_MS) };
 }
 
+/// How often memory that was kept long enough is looked for.
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
+
+/// mimalloc looks for what it kept long enough when somebody allocates; a process without work would keep it for ever.
+fn give_freed_memory_back() {
+    let thread = std::thread::Builder::new().name("freed-memory".into());
+    let give_back = || loop {
+        std::thread::sleep(GIVE_BACK_EVERY);
+        // SAFETY: may be called at any time by any thread; not forced, it gives back what is free and whose time is over.
+        unsafe { libmimalloc_sys::mi_collect(false) };
+    };
+    if let Err(error) = thread.spawn(give_back) {
+        eprintln!("freed memory stays with the process, no thread could be started: {error}");
+    }
+}
+
 fn main() -> ExitCode {
     keep_freed_memory();
+    give_freed_memory_back();
     cli::run(cli::Arguments::parse())
 }

@@ -200,7 +200,7 @@ ENDLESS = {
 @pytest.mark.parametrize("shape", sorted(ENDLESS))
 def test_client_killed_mid_query_leaves_no_work_behind(tmp_path, shape):
     with numbers(tmp_path) as running:
-        program = f"import adbc_driver_flightsql.dbapi as f\nc = f.connect({running.uri!r}, autocommit=True).cursor()\nc.execute({ENDLESS[shape]!r})\nwhile c.fetchone(): pass"
+        program = f"import adbc_driver_flightsql.dbapi as f\nc = f.connect({running.uri!r}, autocommit=True).cursor()\nc.execute({ENDLESS[shape]!r})\nfor batch in c.fetch_record_batch(): pass"
         client = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
         busy = lambda: sum(worker.cpu_share(0.2) for worker in running.workers.values()) > 0.5  # noqa: E731
         cluster.wait_until("the workers are busy", 20, busy)

@@ -1,7 +1,7 @@
 //! DataFusion alone, in this process, on all cores, with its defaults: over the files, or over tables in memory.
 
 use super::{Engine, Run, write_answer};
-use crate::Outcome;
+use crate::{Outcome, cpu};
 use datafusion::execution::SessionStateBuilder;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use std::future::Future;
@@ -54,16 +54,20 @@ impl Engine for DataFusionEngine {
         !self.in_memory
     }
 
+    fn cpu_seconds(&self) -> Option<f64> {
+        cpu::of_this_process()
+    }
+
     fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
         Box::pin(async move {
             let started = Instant::now();
             let frame = self.context.sql(sql).await?;
             let schema = std::sync::Arc::new(frame.schema().as_arrow().clone());
             let batches = frame.collect().await?;
-            let seconds = started.elapsed().as_secs_f64();
+            let elapsed = started.elapsed();
             let schema = batches.first().map_or(schema, |batch| batch.schema());
             write_answer(answer, &schema, &batches)?;
-            Ok(Run { seconds, rows: batches.iter().map(|batch| batch.num_rows()).sum() })
+            Ok(Run::new(elapsed, batches.iter().map(|batch| batch.num_rows()).sum()))
         })
     }
 }

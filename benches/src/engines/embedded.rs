@@ -1,8 +1,8 @@
 //! Bowshot embedded in this process: a coordinator and one worker over all the files, asked without a client and a server in between.
 
 use super::{Engine, Run, write_answer};
-use crate::Outcome;
 use crate::data_set::NODES;
+use crate::{Outcome, cpu};
 use arrow::record_batch::RecordBatch;
 use bowshot_engine::{Coordinator, CoordinatorConfig, Session, WorkerConfig, run_worker};
 use futures::TryStreamExt;
@@ -99,13 +99,17 @@ impl Engine for EmbeddedEngine {
         EMBEDDED
     }
 
+    fn cpu_seconds(&self) -> Option<f64> {
+        cpu::of_this_process()
+    }
+
     fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
         Box::pin(async move {
             let started = Instant::now();
             let (schema, batches) = self.answer(sql).await?;
-            let seconds = started.elapsed().as_secs_f64();
+            let elapsed = started.elapsed();
             write_answer(answer, &schema, &batches)?;
-            Ok(Run { seconds, rows: batches.iter().map(|batch| batch.num_rows()).sum() })
+            Ok(Run::new(elapsed, batches.iter().map(|batch| batch.num_rows()).sum()))
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Peers through their Python packages, each in a process of its own that answers one line of JSON with another.
 
 use super::{Engine, Run};
-use crate::Outcome;
+use crate::{Outcome, cpu};
 use serde::Deserialize;
 use std::future::Future;
 use std::io::{BufRead, BufReader, Write};
@@ -76,6 +76,10 @@ impl Engine for PeerEngine {
         self.name == "duckdb"
     }
 
+    fn cpu_seconds(&self) -> Option<f64> {
+        cpu::of_tree(self.child.id())
+    }
+
     fn run<'a>(&'a mut self, sql: &'a str, answer: &'a Path) -> Pin<Box<dyn Future<Output = Outcome<Run>> + 'a>> {
         Box::pin(async move {
             let request = serde_json::json!({ "sql": sql, "answer": answer });
@@ -83,7 +87,7 @@ impl Engine for PeerEngine {
             writeln!(input, "{request}")?;
             input.flush()?;
             let answer = self.answer()?;
-            Ok(Run { seconds: answer.seconds.unwrap_or(f64::NAN), rows: answer.rows.unwrap_or(0) })
+            Ok(Run { seconds: answer.seconds.unwrap_or(f64::NAN), rows: answer.rows.unwrap_or(0), cpu_seconds: None })
         })
     }
 }
