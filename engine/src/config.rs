@@ -40,6 +40,13 @@ pub struct CoordinatorConfig {
     pub replication_grace_ms: u64,
 }
 
+impl CoordinatorConfig {
+    /// Memory of the coordinator's own part of queries, in bytes.
+    pub fn operator_bytes(&self) -> u64 {
+        if self.memory_bytes > 0 { self.memory_bytes } else { machine_memory_bytes() / 4 }
+    }
+}
+
 impl Default for CoordinatorConfig {
     fn default() -> Self {
         Self {
@@ -150,6 +157,11 @@ impl WorkerConfig {
     /// Memory of query operators, in bytes.
     pub fn operator_bytes(&self) -> u64 {
         if self.memory_bytes > 0 { self.memory_bytes } else { machine_memory_bytes() / 2 }
+    }
+
+    /// Memory of the column cache, in bytes.
+    pub fn column_cache_bytes(&self) -> u64 {
+        if self.cache_bytes > 0 { self.cache_bytes } else { machine_memory_bytes() / 4 }
     }
 
     /// Tasks that run at once. What a task reads and sends is in no operator's account: a node with little memory runs fewer.

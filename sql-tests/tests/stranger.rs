@@ -1,15 +1,21 @@
 //! A stranger who knows the workers' protocol: plans that read what is in no volume are refused, with and without the cluster's token.
 //!
-//! The plan is a CSV scan of a file of the system, sent to a worker as a coordinator would send it.
+//! The plan is a CSV scan of a file of the system, or one that writes, sent to a worker as a coordinator would send it.
 
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use bowshot_sql_tests::cluster::{CLUSTER_TOKEN, Cluster};
+use datafusion::datasource::sink::DataSinkExec;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::SessionStateBuilder;
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::prelude::{CsvReadOptions, ParquetReadOptions, SessionConfig, SessionContext};
-use datafusion_distributed::{DistributedExt, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt, WorkerResolver};
-use futures::TryStreamExt;
+use datafusion_distributed::grpc::{BoxCloneSyncChannel, create_worker_client};
+use datafusion_distributed::{
+    DistributedExt, ExecuteTaskRequest, MaybeEncoded, ProducerHead, RouteTasksEvent, RouteTasksEventResponse, SessionStateBuilderExt,
+    SetPlanRequest, TaskKey, WorkerResolver,
+};
+use futures::{StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue};
 use object_store::local::LocalFileSystem;
 use std::net::{SocketAddr, TcpStream};
@@ -127,6 +133,51 @@ async fn parquet_outside_the_volumes_is_refused_too() {
         .await
         .expect("the stranger sees the file");
     assert_refused(run(&node, "SELECT column1, count(*) AS n FROM outside GROUP BY column1").await, &OUTSIDE);
+}
+
+/// No planner of ours or the library's gives a worker a plan that writes; a stranger's own message does.
+#[tokio::test]
+async fn a_plan_that_writes_is_refused() {
+    let (scratch, cluster) = worker();
+    for place in ["volume/written.csv", "written.csv"] {
+        let target = scratch.path().join(place);
+        let plain = SessionContext::new();
+        let copy = format!("COPY (VALUES (1), (2)) TO '{}' STORED AS CSV", target.display());
+        let plan = plain.sql(&copy).await.expect("a statement").create_physical_plan().await.expect("a plan");
+        assert!(plan.is::<DataSinkExec>(), "the plan does not write");
+        let node = stranger(&cluster, Some(CLUSTER_TOKEN));
+        let url: Url = format!("http://{}", cluster.worker_addresses()[0]).parse().expect("an address makes a URL");
+        let mut headers = HeaderMap::new();
+        headers.insert(TOKEN_HEADER, HeaderValue::from_static(CLUSTER_TOKEN));
+        let mut worker = create_worker_client(BoxCloneSyncChannel::new(connect(url.to_string()).await));
+        let task_key = TaskKey { query_id: uuid::Uuid::new_v4(), stage_id: 1, task_number: 0 };
+        let request = SetPlanRequest {
+            task_key,
+            task_count: 1,
+            plan: MaybeEncoded::Decoded(plan),
+            work_unit_feed_declarations: vec![],
+            target_worker_url: url,
+            query_start_time_ns: 0,
+        };
+        let (context, metrics) = (node.task_ctx(), ExecutionPlanMetricsSet::new());
+        // It stays open until the task has ended, and tells of nothing but figures.
+        let told = worker
+            .coordinator_channel(headers.clone(), request, futures::stream::pending().boxed(), metrics.clone(), &context)
+            .await
+            .expect("the plan can be sent");
+        let task = ExecuteTaskRequest { task_key, target_partition_start: 0, target_partition_end: 1, producer_head: ProducerHead::None };
+        let written = async {
+            let mut rows = 0;
+            for stream in worker.execute_task(headers, task, metrics, &context).await? {
+                rows += stream.try_collect::<Vec<_>>().await?.len();
+            }
+            Ok(rows)
+        };
+        assert_refused(written.await, &["refuses this plan: it writes", NOBODYS_TASK]);
+        drop(told);
+        assert!(log_of_worker(scratch.path()).contains("it writes"), "the plan itself was not refused");
+        assert!(!target.exists(), "{} was written", target.display());
+    }
 }
 
 /// A pinned table's file is read for those in its region, whoever asks: a plan that no coordinator has checked gets no row of it, nor anything

@@ -4,7 +4,7 @@ use super::CoordinatorInner;
 use super::observer::QueryObserver;
 use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalogList};
 use crate::catalog::{CATALOG_NAME, Snapshot};
-use crate::config::{BowshotOptions, CoordinatorConfig, machine_memory_bytes};
+use crate::config::{BowshotOptions, CoordinatorConfig};
 use crate::error::{Result, from_datafusion};
 use crate::fair_pool::FairPool;
 use crate::fragment::placement::Placement;
@@ -33,7 +33,7 @@ pub struct BaseState {
 
 /// Coordinators read no file: their runtime serves no store at all. What queries merge, sort and join there shares its memory and spill folder.
 fn storeless_runtime(config: &CoordinatorConfig) -> Result<Arc<RuntimeEnv>> {
-    let memory_bytes = if config.memory_bytes > 0 { config.memory_bytes } else { machine_memory_bytes() / 4 };
+    let memory_bytes = config.operator_bytes();
     let pool = FairPool::new(memory_bytes);
     let mut builder = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))

@@ -14,7 +14,7 @@ pub mod store;
 pub mod task_request;
 
 use crate::cluster_tls::ClusterTls;
-use crate::config::{StorageConfig, WorkerConfig, machine_memory_bytes};
+use crate::config::{StorageConfig, WorkerConfig};
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
@@ -65,7 +65,7 @@ impl WorkerNode {
             stores.add_bucket(storage)?;
         }
         let memory_bytes = config.operator_bytes();
-        let cache_bytes = if config.cache_bytes > 0 { config.cache_bytes } else { machine_memory_bytes() / 4 };
+        let cache_bytes = config.column_cache_bytes();
         let memory = Arc::new(memory::NodeMemory::new(memory_bytes, cache_bytes));
         let spill_bytes_max = if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX };
         let mut builder = RuntimeEnvBuilder::new()

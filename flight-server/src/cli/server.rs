@@ -7,6 +7,7 @@ use crate::config::{AuthMode, Config, Flags};
 use crate::connection;
 use crate::error::{Error, Result};
 use crate::flight_sql::FlightSql;
+use crate::freed_memory;
 use crate::limits;
 use crate::status::{self, Readiness};
 use crate::tls;
@@ -93,6 +94,8 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
         None => None,
     };
 
+    let of_worker = worker.as_ref().map_or(0, |worker| worker.operator_bytes() + worker.column_cache_bytes());
+    freed_memory::set_budget(config.coordinator.operator_bytes() + of_worker);
     let metrics = PrometheusBuilder::new()
         .set_quantiles(&QUANTILES)
         .and_then(PrometheusBuilder::install_recorder)

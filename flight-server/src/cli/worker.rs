@@ -4,6 +4,7 @@ use super::listen::{self, WORKER};
 use super::signals;
 use crate::config::{Config, Flags};
 use crate::error::{Error, Result};
+use crate::freed_memory;
 use bowshot_datasets::{Options, tpch};
 use bowshot_engine::WorkerConfig;
 use clap::Args;
@@ -98,6 +99,7 @@ pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
         }
     }
     check_volumes(&worker)?;
+    freed_memory::set_budget(worker.operator_bytes() + worker.column_cache_bytes());
     // The engine wants a future of its own; the pinned one stays with this frame.
     let (stop, told_to_stop) = tokio::sync::oneshot::channel::<()>();
     let running = bowshot_engine::run_worker(worker, async {
