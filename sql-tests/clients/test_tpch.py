@@ -48,6 +48,11 @@ def test_answers_equal_duckdb(tpch_cluster, expected, name, kernel):
     assert answers.difference(tpch_cluster.rows(QUERIES[name], kernel=kernel), expected[name]) is None
 
 
+@pytest.mark.parametrize("name", sorted(QUERIES))
+def test_tasks_that_adapt_answer_the_same(tpch_cluster, expected, name):
+    assert answers.difference(tpch_cluster.rows(QUERIES[name], adaptive_tasks="true"), expected[name]) is None
+
+
 @pytest.mark.parametrize("name", ["q01", "q06"])
 @pytest.mark.parametrize(("kernel", "executor"), [("device", "device"), ("host", "host"), ("auto", "host")])
 def test_hot_aggregations_run_where_they_should_on_every_worker(tpch_cluster, name, kernel, executor):

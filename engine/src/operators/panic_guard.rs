@@ -33,14 +33,16 @@ struct PanicGuard {
     started: OnceLock<Instant>,
 }
 
-/// Guards a fragment. A head that the library replaces at run time (a repartition or broadcast) stays the head; its child is guarded.
+/// The library's node, which it does not show, that measures rows for adaptive task counts. It is looked for by its type: nothing may stand in for it.
+const SAMPLER: &str = "SamplerExec";
+
+/// Guards a fragment. Heads that the library replaces at run time (a repartition or broadcast) or looks for stay the heads; what is below is guarded.
 pub fn guard(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let over = |node| InPlaceExec::over(node, Arc::new(PanicGuard::default()));
-    if plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>() {
-        let children = plan.children().into_iter().map(|child| over(child.clone())).collect();
+    if plan.is::<RepartitionExec>() || plan.is::<BroadcastExec>() || plan.name() == SAMPLER {
+        let children = plan.children().into_iter().map(|child| guard(child.clone())).collect::<Result<Vec<_>>>()?;
         return plan.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute));
     }
-    Ok(over(plan))
+    Ok(InPlaceExec::over(plan, Arc::new(PanicGuard::default())))
 }
 
 impl InPlace for PanicGuard {
