@@ -141,7 +141,7 @@ async fn a_plan_that_writes_is_refused() {
     let (scratch, cluster) = worker();
     for place in ["volume/written.csv", "written.csv"] {
         let target = scratch.path().join(place);
-        let plain = SessionContext::new();
+        let plain = SessionContext::new_with_state(SessionStateBuilder::new().with_default_features().build());
         let copy = format!("COPY (VALUES (1), (2)) TO '{}' STORED AS CSV", target.display());
         let plan = plain.sql(&copy).await.expect("a statement").create_physical_plan().await.expect("a plan");
         assert!(plan.is::<DataSinkExec>(), "the plan does not write");
