@@ -4,6 +4,7 @@ use super::{Engine, Run, write_answer};
 use crate::data_set::{DataSet, NODES};
 use crate::{Outcome, cpu};
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use bowshot_datasets::tpch;
 use futures::TryStreamExt;
 use std::future::Future;
 use std::path::Path;
@@ -78,8 +79,12 @@ impl BowshotEngine {
     async fn connect(port: u16) -> Outcome<FlightSqlServiceClient<Channel>> {
         let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true).connect().await?;
         let mut client = FlightSqlServiceClient::new(channel);
-        // The last table that the demo registers answers once all are there.
-        collect(&mut client, "SELECT count(*) FROM tpch.lineitem").await?;
+        // The demo registers its tables one after the other.
+        let (_, batches) = collect(&mut client, "SELECT table_name FROM system.tables WHERE table_schema = 'tpch'").await?;
+        let tables: usize = batches.iter().map(|batch| batch.num_rows()).sum();
+        if tables < tpch::TABLES.len() {
+            return Err(format!("{tables} of {} tables are there", tpch::TABLES.len()).into());
+        }
         Ok(client)
     }
 }
