@@ -128,15 +128,11 @@ async fn run(arguments: RunArguments) -> Outcome<ExitCode> {
     let bowshot = BowshotEngine::start(&arguments.bowshot, &suite.data, &data, arguments.port_base).await?;
     let mut engines: Vec<Box<dyn Engine>> = vec![];
     let defaults: &[&str] = if suite.cold {
-        &["bowshot", "datafusion", "duckdb"]
+        &["bowshot", "datafusion", "duckdb", "duckdb-memory"]
     } else {
         &["bowshot", EMBEDDED, "datafusion-memory", "duckdb-memory", "hyper", "polars", "chdb"]
     };
-    let mut names = arguments.engines.clone().unwrap_or_else(|| defaults.iter().map(ToString::to_string).collect());
-    // DuckDB's hot runs are in its own format too.
-    if suite.cold && names.iter().any(|name| name == "duckdb") && !names.iter().any(|name| name == "duckdb-memory") {
-        names.push("duckdb-memory".into());
-    }
+    let names = arguments.engines.clone().unwrap_or_else(|| defaults.iter().map(ToString::to_string).collect());
     for name in names.iter().filter(|name| *name != "bowshot") {
         engines.push(match name.as_str() {
             "datafusion" => Box::new(DataFusionEngine::start(&data, &suite.tables, false).await?),
