@@ -134,6 +134,8 @@ impl Engine for BallistaEngine {
             let started = Instant::now();
             let (schema, batches) = collect(&mut self.client, sql).await?;
             let run = Run::new(started.elapsed(), batches.iter().map(|batch| batch.num_rows()).sum());
+            // Its FlightInfo may name other types than its rows have.
+            let schema = batches.first().map_or(schema, |batch| batch.schema());
             write_answer(answer, &schema, &batches)?;
             Ok(run)
         })
