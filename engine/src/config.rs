@@ -81,7 +81,8 @@ pub struct QueryConfig {
     pub max_waiting: usize,
     /// Partitions of a fragment on each worker; 0 takes the largest core count that a worker reports, at most 16.
     pub target_partitions: usize,
-    /// Compression of the rows that move between nodes: `none`, `lz4` or `zstd`. Default `lz4`.
+    /// Compression of the rows that move between nodes: `none`, `lz4`, `zstd` or `auto`, which is `none` for queries whose nodes are all on
+    /// one machine and `lz4` for others. Default `auto`.
     pub compression: String,
 }
 
@@ -93,7 +94,7 @@ impl Default for QueryConfig {
             max_concurrent_per_user: 0,
             max_waiting: crate::limits::QUERIES_WAITING_MAX,
             target_partitions: 0,
-            compression: "lz4".into(),
+            compression: "auto".into(),
         }
     }
 }
@@ -280,6 +281,9 @@ datafusion::common::extensions_options! {
         /// Bytes of a result that are held back, so that the query can be repeated unseen when a worker is lost meanwhile; a smaller result is
         /// held to its end. 0 gives rows away as they come.
         pub result_buffer: u64, default = 0
+        /// Largest side of a join, in estimated bytes, that is sent to all nodes of the other side where that costs less than dealing both
+        /// sides by key; 0 leaves the choice to DataFusion's own limits.
+        pub broadcast_join_bytes: usize, default = 64 << 20
         /// Counts the tasks of inner fragments while the query runs, from samples of the rows that come: fewer where there are few. Not for
         /// tables that are pinned to regions.
         pub adaptive_tasks: bool, default = false

@@ -88,8 +88,8 @@ pub const CONNECTIONS_READY_MAX: usize = 64;
 pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
 /// Refused connections are told of at most this often.
 pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
-/// Reads, of a kilobyte at most, of what a refused caller sent before it sees the refusal.
-pub const REFUSED_READS_MAX: usize = 64;
+/// Bytes of the headers of a call that is refused because it came without TLS.
+pub const REFUSED_HEADER_BYTES_MAX: u32 = 16 << 10;
 /// How often a node looks whether its certificates were replaced; new ones are taken when two looks found the same.
 pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest file of certificates or a key: hundreds of authorities.

@@ -12,19 +12,20 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::server::Connected;
 
 /// First byte of a TLS connection: a record with a handshake message.
 const TLS_HANDSHAKE: u8 = 0x16;
 /// What a caller without TLS is told.
-const PLAIN_REFUSED: &str = "this port of the cluster wants TLS: set cluster_tls (certificate, key, ca) on the node that calls";
+pub(super) const PLAIN_REFUSED: &str = "this port of the cluster wants TLS: set cluster_tls (certificate, key, ca) on the node that calls";
 
 /// The connections that arrive at a listener: plain, or with `tls` those whose handshake succeeded.
 pub fn incoming(listener: TcpListener, tls: Option<Arc<ClusterTls>>) -> impl Stream<Item = io::Result<NodeConnection>> + use<> {
@@ -149,27 +150,21 @@ async fn handshake(stream: TcpStream, address: SocketAddr, config: Arc<ServerCon
     Ok(NodeConnection { stream: NodeStream::Tls(Box::new(stream)), peer })
 }
 
-/// Tells a caller that speaks HTTP/2 without TLS why it gets nowhere, in its own language: settings, then a farewell with the code
-/// that means this (RFC 9113, INADEQUATE_SECURITY). Nothing of what it sent is looked at.
-async fn refuse_plain(mut stream: TcpStream) {
-    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-    const GO_AWAY: u8 = 7;
-    const INADEQUATE_SECURITY: u8 = 12;
-    let length = (8 + PLAIN_REFUSED.len()) as u32;
-    let mut answer = SETTINGS.to_vec();
-    answer.extend(&length.to_be_bytes()[1..]);
-    answer.extend([GO_AWAY, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, INADEQUATE_SECURITY]);
-    answer.extend(PLAIN_REFUSED.as_bytes());
-    // A caller that is gone needs no answer.
-    if stream.write_all(&answer).await.is_err() || stream.shutdown().await.is_err() {
-        return;
-    }
-    // Closing with unread bytes would reset the connection, and the caller might lose the answer.
-    let mut unread = [0; 1024];
-    for _ in 0..limits::REFUSED_READS_MAX {
-        if !stream.read(&mut unread).await.is_ok_and(|bytes| bytes > 0) {
+/// Answers the calls of a caller without TLS with the reason why it gets nowhere. Nothing that it sent is looked at. The answer is one
+/// to a call, not a farewell (GOAWAY) ahead of it: a client drops the reason of a farewell that overtakes its own first call.
+async fn refuse_plain(stream: TcpStream) {
+    let connection = h2::server::Builder::new()
+        .max_concurrent_streams(1)
+        .max_header_list_size(limits::REFUSED_HEADER_BYTES_MAX)
+        .handshake::<_, bytes::Bytes>(stream)
+        .await;
+    // Whoever speaks something else, or is gone, can be told nothing.
+    let Ok(mut connection) = connection else { return };
+    while let Some(Ok((_, mut answer))) = connection.accept().await {
+        if answer.send_response(Status::permission_denied(PLAIN_REFUSED).into_http(), true).is_err() {
             return;
         }
+        connection.graceful_shutdown();
     }
 }
 

@@ -1,5 +1,6 @@
 //! The connecting side: tonic channels whose connections show our certificate and check the other's against a role.
 
+use super::accept::PLAIN_REFUSED;
 use super::identity::server_name;
 use super::{ClusterTls, reason};
 use crate::limits;
@@ -40,7 +41,7 @@ pub fn refusal(status: &Status) -> Option<String> {
         cause = error.source();
     }
     // What a port with TLS answers to a caller without; see `accept`.
-    (status.code() == Code::PermissionDenied)
+    (status.code() == Code::PermissionDenied && status.message() == PLAIN_REFUSED)
         .then(|| "it wants TLS: set cluster_tls (certificate, key and ca) here too; `bowshot certs` makes them".into())
 }
 

@@ -198,12 +198,18 @@ fn exposed(listen: SocketAddr, coordinator: &str) -> Option<String> {
     }
     // What is no URL is complained about where it is used.
     let url = Url::parse(coordinator).ok()?;
-    let here = match url.host()? {
-        Host::Domain(name) => name == "localhost",
-        Host::Ipv4(address) => address.is_loopback(),
-        Host::Ipv6(address) => address.is_loopback(),
-    };
-    (!here).then(|| format!("worker.coordinator is {coordinator}"))
+    url.host()?;
+    (!is_loopback(&url)).then(|| format!("worker.coordinator is {coordinator}"))
+}
+
+/// Whether what listens at a URL is on this machine, by the address itself.
+pub fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
 }
 
 /// Lets traffic between machines go unencrypted only where somebody asked for it.

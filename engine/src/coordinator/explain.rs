@@ -35,7 +35,7 @@ pub(crate) async fn explain(inner: Arc<CoordinatorInner>, query: PlannedQuery) -
     let optimized = query.state.optimize(&query.plan).map_err(failed)?;
     let nodes =
         placement.nodes.iter().enumerate().map(|(slot, node)| format!("task {slot}: {} ({})\n", node.node_id, node.region)).collect();
-    let (plan, _) = plan_physical(&inner, &query, placement, observer.clone()).await.map_err(failed)?;
+    let (plan, _) = plan_physical(&inner, &query, placement, observer.clone(), None).await.map_err(failed)?;
     let fragments = match plan.is::<DistributedExec>() {
         true => display_plan_ascii(plan.as_ref(), false),
         false => DisplayableExecutionPlan::new(plan.as_ref()).indent(false).to_string(),

@@ -67,9 +67,9 @@ impl Coordinator {
     /// Opens the catalog and starts the control service.
     pub async fn open(config: CoordinatorConfig) -> Result<Self> {
         check_token(&config.cluster_token, "coordinator")?;
-        if !["none", "lz4", "zstd"].contains(&config.query.compression.as_str()) {
+        if !["auto", "none", "lz4", "zstd"].contains(&config.query.compression.as_str()) {
             return Err(Error::user(format!(
-                "coordinator.query.compression cannot be '{}': use none, lz4 or zstd",
+                "coordinator.query.compression cannot be '{}': use auto, none, lz4 or zstd",
                 config.query.compression
             )));
         }

@@ -4,6 +4,7 @@ use super::CoordinatorInner;
 use super::observer::QueryObserver;
 use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalogList};
 use crate::catalog::{CATALOG_NAME, Snapshot};
+use crate::cluster_tls::is_loopback;
 use crate::config::{BowshotOptions, CoordinatorConfig};
 use crate::error::{Result, from_datafusion};
 use crate::fair_pool::FairPool;
@@ -11,6 +12,7 @@ use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
+use crate::operators::join_sides::SendSmallSides;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::worker::queries::query_header;
@@ -178,12 +180,20 @@ pub(crate) fn physical_state(
         }
     }
     let runtime = runtime_with(inner.base.runtime(), pool);
+    let mut rules = logical.physical_optimizers().to_vec();
+    if shape.joins != Joins::ShuffleBoth && options.broadcast_join_bytes > 0 {
+        let rule = SendSmallSides { nodes: placement.nodes.len(), bytes_max: options.broadcast_join_bytes };
+        let at = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
+        rules.insert(at, Arc::new(rule));
+    }
     let (count, scale, routes) = (placement.clone(), placement.clone(), placement.clone());
     let adapts = adapts(&options, &placement);
+    let compression = compression(&inner.config.query.compression, &placement);
     let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
     let build = || -> Result<SessionState, DataFusionError> {
         Ok(SessionStateBuilder::new_from_existing(logical.clone())
             .with_config(config)
+            .with_physical_optimizer_rules(rules)
             .with_runtime_env(runtime)
             .with_distributed_option_extension(options)
             .with_distributed_passthrough_headers(query)?
@@ -196,7 +206,7 @@ pub(crate) fn physical_state(
             .with_distributed_metrics_collection(true)?
             .with_distributed_dynamic_task_count(adapts)?
             .with_distributed_worker_connection_buffer_budget_bytes(limits::STREAM_BUFFER_BYTES)?
-            .with_distributed_compression(compression(&inner.config.query.compression))?
+            .with_distributed_compression(compression)?
             .with_distributed_desired_task_count_handler(move |event: DesiredTaskCountEvent| leaf::desired_task_count(&count, event))
             .with_distributed_scale_up_leaf_node_handler(move |event: ScaleUpLeafNodeEvent| {
                 leaf::scale_up(&scale, event, shape.scans_apart)
@@ -213,9 +223,12 @@ pub(crate) fn adapts(options: &BowshotOptions, placement: &Placement) -> bool {
     options.adaptive_tasks && !placement.reads_pinned()
 }
 
-/// The library's name of a configured compression; [`Coordinator::open`](super::Coordinator::open) has refused unknown ones.
-fn compression(name: &str) -> Option<CompressionType> {
+/// The library's name of a configured compression; [`Coordinator::open`](super::Coordinator::open) has refused unknown ones. On one machine
+/// a fifth of a shuffle's processor time would go into bytes that no network carries.
+fn compression(name: &str, placement: &Placement) -> Option<CompressionType> {
+    let apart = || !placement.nodes.iter().all(|node| is_loopback(&node.url));
     match name {
+        "auto" => apart().then_some(CompressionType::LZ4_FRAME),
         "lz4" => Some(CompressionType::LZ4_FRAME),
         "zstd" => Some(CompressionType::ZSTD),
         _ => None,

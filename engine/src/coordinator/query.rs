@@ -5,6 +5,8 @@
 //!                         ▲        │ node lost, nothing released yet
 //!                         └────────┘ at most three tries, never on the node that was lost
 //! ```
+//!
+//! A query that runs out of memory while it holds a side of a join on every node is tried once more with both sides dealt by key.
 
 use super::CoordinatorInner;
 use super::admission::Lane;
@@ -19,7 +21,7 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_at_work, los
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
-use crate::operators::replay;
+use crate::operators::{join_sides, replay};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
 use arrow::array::RecordBatch;
@@ -198,13 +200,11 @@ async fn drive(
         }
         let _place = inner.admission.admit(lane, &query.user, options.priority, deadline).await?;
         handle.waits(false);
-        let started = Instant::now();
-        let mut avoid = HashSet::new();
+        let mut attempt = Attempt::first();
         let mut wait = limits::QUERY_RETRY_WAIT;
         let mut stale = None;
-        for retry in 0.. {
-            let mut released = false;
-            let failed = match run_once(inner, query, handle, lane, &schema, sender, &avoid, started, retry, &mut released).await {
+        loop {
+            let failed = match run_once(inner, query, handle, lane, &schema, sender, &mut attempt).await {
                 Ok(run) => {
                     inner.quarantine.ended_well(&query.sql);
                     return Ok(run);
@@ -227,24 +227,28 @@ async fn drive(
                     stale.get_or_insert_with(|| error.clone());
                     node
                 }
+                (None, None) if error.class() == ErrorClass::Resource && attempt.may_deal_sides() => {
+                    tracing::warn!(query = %handle.query_id(), %error, "replanning with both sides of joins dealt by key");
+                    attempt.deal_sides(error);
+                    continue;
+                }
                 // Without another copy, what is wrong with the one says more than that there is none.
                 (None, None) if error.class() == ErrorClass::Retry => return Err(stale.unwrap_or(error)),
                 (None, None) => return Err(error),
             };
-            if released {
+            if attempt.released {
                 return Err(Error::retry(format!(
                     "{error}; rows had already been released, so the query cannot be repeated unseen: run it again, or hold more of its result back with SET bowshot.result_buffer"
                 )));
             }
-            if retry + 1 >= limits::QUERY_TRIES_MAX || avoid.contains(&node) {
+            if attempt.is_last() || attempt.avoid.contains(&node) {
                 return Err(error);
             }
             tracing::warn!(query = %handle.query_id(), node, %error, "replanning without the lost node");
-            avoid.insert(node);
+            attempt.leave_out(node);
             tokio::time::sleep(wait).await;
             wait *= 2;
         }
-        Err(Error::bug("a query left its tries"))
     };
     tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
         Err(Error::new(
@@ -254,7 +258,47 @@ async fn drive(
     })
 }
 
-#[expect(clippy::too_many_arguments, reason = "the state of one try, used in one place")]
+/// One try of a query.
+struct Attempt {
+    /// When the first one began.
+    started: Instant,
+    /// Tries before this one.
+    retry: u32,
+    /// Nodes that were lost in them.
+    avoid: HashSet<String>,
+    /// Why both sides of joins are dealt by key, if they have to be.
+    dealt_because: Option<Error>,
+    /// Whether the plan sends a side of a join to all nodes.
+    sends_a_side: bool,
+    /// Whether a row was given away.
+    released: bool,
+}
+
+impl Attempt {
+    fn first() -> Self {
+        Self { started: Instant::now(), retry: 0, avoid: HashSet::new(), dealt_because: None, sends_a_side: false, released: false }
+    }
+
+    fn is_last(&self) -> bool {
+        self.retry + 1 >= limits::QUERY_TRIES_MAX
+    }
+
+    /// Whether another try could do with less memory on each node.
+    fn may_deal_sides(&self) -> bool {
+        self.sends_a_side && !self.released && self.dealt_because.is_none() && !self.is_last()
+    }
+
+    fn deal_sides(&mut self, because: Error) {
+        self.dealt_because = Some(because);
+        self.retry += 1;
+    }
+
+    fn leave_out(&mut self, node: String) {
+        self.avoid.insert(node);
+        self.retry += 1;
+    }
+}
+
 async fn run_once(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
@@ -262,16 +306,15 @@ async fn run_once(
     lane: Lane,
     schema: &SchemaRef,
     sender: Option<&Sender>,
-    avoid: &HashSet<String>,
-    started: Instant,
-    retry: u32,
-    released: &mut bool,
+    attempt: &mut Attempt,
 ) -> Result<FinishedRun, DataFusionError> {
-    let placement = Arc::new(place_at_start(inner, query, avoid).await?);
+    let placement = Arc::new(place_at_start(inner, query, &attempt.avoid).await?);
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
-    let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, inner.config.region.clone(), started, retry));
+    let (region, started) = (inner.config.region.clone(), attempt.started);
+    let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, region, started, attempt.retry));
     handle.observe(observer.clone());
-    let (plan, state) = plan_physical(inner, query, placement.clone(), observer.clone()).await?;
+    let (plan, state) = plan_physical(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.as_ref()).await?;
+    attempt.sends_a_side = join_sides::sends_a_side(&plan);
     let adapts = planner::adapts(&query.options(), &placement);
     if query.options().adaptive_tasks && !adapts {
         observer.decided("adaptive_tasks does not apply: a table of the query is pinned to regions".into());
@@ -292,7 +335,7 @@ async fn run_once(
         let next = tokio::select! {
             biased;
             next = batches.next() => next,
-            lost = observer.lost_task(), if !*released => return Err(DataFusionError::External(Box::new(lost))),
+            lost = observer.lost_task(), if !attempt.released => return Err(DataFusionError::External(Box::new(lost))),
         };
         let Some(batch) = next else { break };
         let batch = plain_batch(&batch?, schema)?;
@@ -302,12 +345,12 @@ async fn run_once(
             continue;
         }
         let Some(first) = held.hold(batch) else { continue };
-        *released = true;
+        attempt.released = true;
         release(sender, first).await?;
     }
     if let Some(sender) = sender {
         let rest = held.rest();
-        *released |= !rest.is_empty();
+        attempt.released |= !rest.is_empty();
         release(sender, rest).await?;
     }
     observer.finish();
@@ -381,14 +424,23 @@ fn may_be_cut_below(part: &Arc<dyn ExecutionPlan>) -> bool {
     dealt || part.is::<BroadcastExec>() || part.is::<CoalescePartitionsExec>() || part.is::<SortPreservingMergeExec>()
 }
 
-/// Plans for a placement, and refuses plans that would read stored files on the coordinator.
+/// Plans for a placement, and refuses plans that would read stored files on the coordinator. Both sides of all joins are dealt by key if there
+/// is an error because of which they have to be; it is what is wrong where that cannot be done.
 pub(crate) async fn plan_physical(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
     placement: Arc<Placement>,
     observer: Arc<QueryObserver>,
+    dealt_because: Option<&Error>,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
-    let (plan, state) = plan_within_borders(inner, query, &placement, observer).await?;
+    let planned = plan_within_borders(inner, query, &placement, observer.clone(), dealt_because.is_some()).await;
+    let (plan, state) = match dealt_because {
+        None => planned?,
+        Some(error) => {
+            observer.decided(format!("both sides of joins are dealt by key, since one of them on every node was too much: {error}"));
+            planned.map_err(|_| error.clone())?
+        }
+    };
     if !plan.is::<DistributedExec>() {
         plan.apply(|node| match stored_scan(node) {
             Some(_) => Err(Error::bug("a plan would read stored files on the coordinator, which holds none").into()),
@@ -415,9 +467,10 @@ async fn plan_within_borders(
     query: &PlannedQuery,
     placement: &Arc<Placement>,
     observer: Arc<QueryObserver>,
+    dealt: bool,
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
     let mut refused: Option<DataFusionError> = None;
-    for shape in SHAPES {
+    for shape in SHAPES.into_iter().filter(|shape| !dealt || shape.joins == Joins::ShuffleBoth) {
         let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
         let plan = match state.create_physical_plan(&query.plan).await {
             Ok(plan) => plan,

@@ -10,6 +10,7 @@ mod hot_partition;
 pub mod hot_plan;
 mod hot_state;
 pub mod in_place;
+pub mod join_sides;
 pub mod panic_guard;
 pub mod replay;
 pub mod row_group_reader;
