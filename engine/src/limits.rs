@@ -142,6 +142,8 @@ pub const SPILL_BYTES_MAX: u64 = 100_000_000_000;
 pub const QUERY_TRIES_MAX: u32 = 3;
 /// Wait before the second try; doubled for the third.
 pub const QUERY_RETRY_WAIT: Duration = Duration::from_millis(50);
+/// Wait before a query that ran out of memory is tried again: what the tasks of the try before hold counts against it until they have ended.
+pub const MEMORY_RETRY_WAIT: Duration = Duration::from_secs(2);
 /// Workers lost in a row after which a statement is quarantined.
 pub const QUARANTINE_LOSSES: usize = 2;
 /// How long the first time; each further loss makes it twice as long.
@@ -162,6 +164,8 @@ pub const TASK_REPORTS_WAIT: Duration = Duration::from_secs(5);
 
 /// How often a worker touches its task cache so that tasks of ended queries are dropped.
 pub const TASK_CACHE_TICK: Duration = Duration::from_millis(400);
+/// Epochs that are asked to end at every touch; two would do if no thread were looking into a cache just then.
+pub const TASK_CACHE_EPOCHS: usize = 4;
 /// Footers that a worker keeps parsed.
 pub const FOOTERS_CACHED: u64 = 4_096;
 /// Files whose last opened version a worker knows: chunks of the one before leave the cache when a new one is opened.

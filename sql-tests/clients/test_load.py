@@ -26,6 +26,8 @@ tokens = {{ ana = "{ANA}", bob = "{BOB}" }}
 max_concurrent = {PLACES}
 max_waiting = {QUEUE}
 """
+# Holds half of a join's smaller side as a hash table, and not the whole.
+LIMIT_OF_A_SHARE = 11_000_000
 NODES = ("node-1", "node-2")
 ROWS_A_FILE = 65_536
 CANCEL_SECONDS = 2
@@ -208,6 +210,22 @@ def test_a_query_has_its_memory_and_spills_below_it(running):
     assert spilled.rows == [(2 * ROWS_A_FILE, 2 * ROWS_A_FILE)], spilled.error
     ((peak,),) = running.rows(f"SELECT peak_memory_bytes FROM system.queries WHERE sql = '{groups}' ORDER BY started_at DESC LIMIT 1")
     assert 0 < peak <= limit, peak
+
+
+def test_a_side_of_a_join_that_is_too_much_for_every_node_is_dealt(running):
+    """The filter keeps all rows, five times what is foreseen: the copy on each node does not fit, a share on each does."""
+    a = "(SELECT id, repeat(CAST(id AS VARCHAR), 10) AS text FROM numbers WHERE abs(id) % 7 < 8) a"
+    sql = f"SELECT count(text), sum(a.id) FROM {a} JOIN numbers b ON a.id = b.id"
+    for limit, repeated in [(64_000_000, False), (LIMIT_OF_A_SHARE, True)]:
+        analyzed = Query(running, f"EXPLAIN ANALYZE {sql}", memory_limit_bytes=limit).wait()
+        assert analyzed.error is None, analyzed.error
+        parts = dict(analyzed.rows)
+        assert ("mode=CollectLeft" in parts["plan"]) == (not repeated), parts["plan"]
+        said = "both sides of joins are dealt by key, since one of them on every node was too much: .* may hold on node"
+        assert bool(re.search(said, parts.get("decisions", ""))) == repeated, parts
+        assert Query(running, sql, memory_limit_bytes=limit).wait().rows == [EXPECTED]
+    off = Query(running, f"EXPLAIN {sql}", broadcast_join_bytes=0).wait()
+    assert "mode=Partitioned" in dict(off.rows)["plan"], off.rows
 
 
 def test_a_sort_is_not_refused_for_a_small_limit(running):

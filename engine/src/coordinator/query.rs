@@ -230,6 +230,7 @@ async fn drive(
                 (None, None) if error.class() == ErrorClass::Resource && attempt.may_deal_sides() => {
                     tracing::warn!(query = %handle.query_id(), %error, "replanning with both sides of joins dealt by key");
                     attempt.deal_sides(error);
+                    tokio::time::sleep(limits::MEMORY_RETRY_WAIT).await;
                     continue;
                 }
                 // Without another copy, what is wrong with the one says more than that there is none.

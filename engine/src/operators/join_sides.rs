@@ -101,3 +101,53 @@ pub fn sends_a_side(plan: &Arc<dyn ExecutionPlan>) -> bool {
     });
     looked.is_ok() && found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{Int64Array, RecordBatch};
+    use datafusion::common::NullEquality;
+    use datafusion::datasource::memory::MemorySourceConfig;
+    use datafusion::physical_expr::expressions::col;
+
+    fn rows(count: i64) -> Arc<dyn ExecutionPlan> {
+        let batch = RecordBatch::try_from_iter([("id", Arc::new(Int64Array::from_iter_values(0..count)) as _)]).unwrap();
+        let schema = batch.schema();
+        MemorySourceConfig::try_new_exec(&[vec![batch]], schema, None).unwrap()
+    }
+
+    /// How a join of sides with so many rows comes out: mode, kind, rows of its left side.
+    fn chosen(kind: JoinType, left: i64, right: i64, nodes: usize) -> (PartitionMode, JoinType, usize) {
+        let (left, right) = (rows(left), rows(right));
+        let on = vec![(col("id", &left.schema()).unwrap(), col("id", &right.schema()).unwrap())];
+        let null = NullEquality::NullEqualsNothing;
+        let join = HashJoinExec::try_new(left, right, on, None, &kind, None, PartitionMode::Auto, null, false).unwrap();
+        let rule = SendSmallSides { nodes, bytes_max: 1 << 20 };
+        let plan = rule.optimize(Arc::new(join), &ConfigOptions::new()).unwrap();
+        let mut found = None;
+        plan.apply(|node| {
+            if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+                let left = StatisticsContext::new().compute(join.left().as_ref(), &StatisticsArgs::new())?;
+                found = Some((*join.partition_mode(), *join.join_type(), *left.num_rows.get_value().unwrap()));
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })
+        .unwrap();
+        found.unwrap()
+    }
+
+    #[test]
+    fn the_small_side_is_sent_where_all_its_copies_are_less_than_the_large_side() {
+        use JoinType::{Full, Inner, LeftSemi, RightSemi};
+        use PartitionMode::{Auto, CollectLeft};
+        assert_eq!(chosen(Inner, 100, 10_000, 3), (CollectLeft, Inner, 100));
+        assert_eq!(chosen(Inner, 10_000, 100, 3), (CollectLeft, Inner, 100));
+        assert_eq!(chosen(Inner, 4_000, 10_000, 2), (CollectLeft, Inner, 4_000));
+        assert_eq!(chosen(Inner, 4_000, 10_000, 3), (Auto, Inner, 4_000));
+        assert_eq!(chosen(Inner, 200_000, 900_000, 3), (Auto, Inner, 200_000), "more than may be sent");
+        assert_eq!(chosen(LeftSemi, 10_000, 100, 3), (CollectLeft, RightSemi, 100));
+        // Rows of a side that are given for themselves would come from every node.
+        assert_eq!(chosen(LeftSemi, 100, 10_000, 3), (Auto, LeftSemi, 100));
+        assert_eq!(chosen(Full, 100, 10_000, 3), (Auto, Full, 100));
+    }
+}

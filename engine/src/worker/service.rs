@@ -142,6 +142,11 @@ async fn drop_dead_tasks(worker: Worker) {
             ExecuteTaskRequest { task_key: nobody, target_partition_start: 0, target_partition_end: 0, producer_head: ProducerHead::None };
         // Always times out: nobody sets this task's plan. The touch is the point.
         let _ = tokio::time::timeout(Duration::from_millis(1), worker.execute_task(touch)).await;
+        // What the cache removed is dropped two epochs later, and an epoch ends only when somebody asks: until then the tables of ended
+        // joins would count against their query, and against the node.
+        for _ in 0..limits::TASK_CACHE_EPOCHS {
+            crossbeam_epoch::pin().flush();
+        }
     }
 }
 
