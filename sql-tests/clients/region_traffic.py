@@ -45,13 +45,14 @@ insecure_cluster = true
 replication_grace_ms = 3000
 query.compression = "none"
 """
+NOTHING_SMALL = ["bowshot.broadcast_join_bytes", *(f"datafusion.optimizer.hash_join_single_partition_threshold{of}" for of in ("", "_rows"))]
 # Sessions that plan and compute differently. A query has one by its number.
 SESSIONS = [
     {"bowshot.kernel": "host"},
     {"bowshot.kernel": "off"},
     {"bowshot.kernel": "auto"},
     {"bowshot.kernel": "device"},
-    {"bowshot.kernel": "host", **{f"datafusion.optimizer.hash_join_single_partition_threshold{what}": "0" for what in ("", "_rows")}},
+    {"bowshot.kernel": "host", **{setting: "0" for setting in NOTHING_SMALL}},
     {"bowshot.kernel": "off", "datafusion.optimizer.prefer_hash_join": "false"},
 ]
 REFUSAL = re.compile(

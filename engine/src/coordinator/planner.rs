@@ -167,22 +167,24 @@ pub(crate) fn physical_state(
     let config = pool.suited(logical.config().clone());
     let mut config = config.with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
     let optimizer = &mut config.options_mut().optimizer;
-    match shape.joins {
-        Joins::Any => {}
+    let bytes_max = match shape.joins {
+        Joins::Any => options.broadcast_join_bytes,
         Joins::ShuffleBoth => {
-            (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0)
+            (optimizer.hash_join_single_partition_threshold, optimizer.hash_join_single_partition_threshold_rows) = (0, 0);
+            0
         }
         Joins::Default => {
             let usual = ConfigOptions::new().optimizer;
             optimizer.prefer_hash_join = usual.prefer_hash_join;
             optimizer.hash_join_single_partition_threshold = usual.hash_join_single_partition_threshold;
             optimizer.hash_join_single_partition_threshold_rows = usual.hash_join_single_partition_threshold_rows;
+            BowshotOptions::default().broadcast_join_bytes
         }
-    }
+    };
     let runtime = runtime_with(inner.base.runtime(), pool);
     let mut rules = logical.physical_optimizers().to_vec();
-    if shape.joins != Joins::ShuffleBoth && options.broadcast_join_bytes > 0 {
-        let rule = SendSmallSides { nodes: placement.nodes.len(), bytes_max: options.broadcast_join_bytes };
+    if bytes_max > 0 {
+        let rule = SendSmallSides { nodes: placement.nodes.len(), bytes_max };
         let at = rules.iter().position(|rule| rule.name() == "join_selection").unwrap_or(0);
         rules.insert(at, Arc::new(rule));
     }
