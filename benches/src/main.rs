@@ -42,7 +42,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn keep_freed_memory() {
     const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
     // SAFETY: sets a number; nothing else runs yet.
-    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 15_000) };
+    unsafe { libmimalloc_sys::mi_option_set_default(PURGE_DELAY, 60_000) };
 }
 
 /// What every fallible step returns: benchmarks end at the first problem and print it.

@@ -1,4 +1,4 @@
-//! How long freed memory stays with the process: for the next query while there is room, not at all where its settings leave none.
+//! How long freed memory stays with the process: for the next query while there is room, not at all where its settings or the machine leave none.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -6,12 +6,17 @@ use std::time::{Duration, Instant};
 /// mimalloc's option of how many milliseconds freed memory is kept; 15 in all versions of its header.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 /// Groups by the million take gigabytes a query: given back at once, the system clears them anew for the next one, which costs up to half as
-/// much as the query.
-const KEEP_MS: std::ffi::c_long = 15_000;
+/// much as the query, and a virtual machine that gave them to its host gets them back at half a gigabyte a second. A minute is what who asks looks at
+/// an answer before asking on.
+const KEEP_MS: std::ffi::c_long = 60_000;
 /// How often memory that was kept long enough is looked for.
 const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 /// How often the process is measured: with gigabytes a second, what may be freed and taken again in between is small beside any setting.
 const MEASURE_EVERY: Duration = Duration::from_millis(25);
+/// How often the machine is.
+const LOOK_AROUND_EVERY: Duration = Duration::from_millis(250);
+/// Part of the machine's memory that is left to others: with less of it to be had, nothing is kept.
+const LEFT_PART: u64 = 8;
 
 /// Bytes that the process may take before it keeps nothing; 0 without a limit.
 static BUDGET: AtomicU64 = AtomicU64::new(0);
@@ -40,6 +45,7 @@ fn give_back_for_ever() {
     // SAFETY: reads a number.
     let keep_ms = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
     let (mut keeps, mut looked) = (true, Instant::now());
+    let (mut spare, mut looked_around) = (machine_has_spare(), Instant::now());
     loop {
         let budget = BUDGET.load(Ordering::Relaxed);
         std::thread::sleep(if budget == 0 { GIVE_BACK_EVERY } else { MEASURE_EVERY });
@@ -48,7 +54,10 @@ fn give_back_for_ever() {
             // SAFETY: may be called at any time by any thread; not forced, it gives back what is free and whose time is over.
             unsafe { libmimalloc_sys::mi_collect(false) };
         }
-        let keeps_now = keeps_within(resident_bytes(), budget, keeps);
+        if looked_around.elapsed() >= LOOK_AROUND_EVERY {
+            (spare, looked_around) = (machine_has_spare(), Instant::now());
+        }
+        let keeps_now = spare && keeps_within(resident_bytes(), budget, keeps);
         if keeps_now != keeps {
             keeps = keeps_now;
             // SAFETY: both may be called at any time by any thread. What was kept so far goes back while there still is a time to keep it.
@@ -65,6 +74,16 @@ fn give_back_for_ever() {
 /// Whether freed memory is kept in a process of this size. Keeping begins again well below the budget, or it would come and go with every batch.
 fn keeps_within(resident: u64, budget: u64, keeps: bool) -> bool {
     budget == 0 || if keeps { resident <= budget } else { resident <= budget / 4 * 3 }
+}
+
+/// Whether the machine has memory that nobody needs; so it is taken to have where the system does not tell.
+fn machine_has_spare() -> bool {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match (kib("MemAvailable:"), kib("MemTotal:")) {
+        (Some(available), Some(total)) => available >= total / LEFT_PART,
+        _ => true,
+    }
 }
 
 /// Bytes of memory that the process takes; 0 where the system does not tell.
@@ -89,5 +108,6 @@ mod tests {
     #[test]
     fn a_process_has_a_size() {
         assert!(resident_bytes() > 1 << 20);
+        assert!(machine_has_spare(), "a test needs little");
     }
 }
