@@ -36,7 +36,8 @@ SUCCESS_SHARE = 0.99
 FELT_SECONDS, FELT_SILENT_SECONDS = 4, 14
 # How errors name what failed: the node, and its part of the query.
 NAMES_NODE = re.compile(r"\bnode-\d+\b")
-NAMES_PART = re.compile(r"\bfragment \d+\b|no live replica of |is catalogued but cannot be read")
+# A statement that is refused for the workers it may have cost has no fragment yet.
+NAMES_PART = re.compile(r"\bfragment \d+\b|no live replica of |is catalogued but cannot be read|lost while they ran this statement")
 AFTER_FIRST_ROW = "rows had already been released"
 # What a driver makes of an error that says "try again".
 RETRYABLE = re.compile(r"\(Unavailable;")
