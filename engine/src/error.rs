@@ -151,11 +151,14 @@ pub fn stale_copy(error: &DataFusionError) -> Option<String> {
     (!node.is_empty()).then(|| node.to_string())
 }
 
+/// Begins what the protocol between nodes says of a broken connection.
+pub const H2_TEXT: &str = "h2 protocol error";
+
 /// Starts every text about a file that is not as it was placed.
 const STORED_FILE_PREFIX: &str = "file node://";
 
 /// What the innermost error says, without library prefixes. Texts of rows may stand in errors: only what an error begins with is ours.
-fn cause(error: &DataFusionError) -> String {
+pub fn cause(error: &DataFusionError) -> String {
     let of_source = |source: &(dyn std::error::Error + Send + Sync + 'static)| match source.downcast_ref::<DataFusionError>() {
         Some(inner) => cause(inner),
         None => strip_all(&source.to_string()).to_string(),
@@ -210,6 +213,9 @@ fn convert(error: &DataFusionError) -> Error {
             }
             if let Some(inner) = source.downcast_ref::<DataFusionError>() {
                 return convert(inner);
+            }
+            if let Some(status) = source.downcast_ref::<tonic::Status>().filter(|status| status.message().starts_with(H2_TEXT)) {
+                return external(status.message());
             }
             external(&source.to_string())
         }
@@ -272,7 +278,7 @@ fn plan(text: &str) -> Error {
 /// Errors that lost their type on the way: class by the texts that arrow and our own guards use.
 fn external(text: &str) -> Error {
     let text = strip(text);
-    let class = if text.contains(NODE_LOST_PREFIX) {
+    let class = if text.contains(NODE_LOST_PREFIX) || text.starts_with(H2_TEXT) {
         ErrorClass::Retry
     } else if text.contains(crate::worker::PANIC_TEXT) {
         ErrorClass::Bug
@@ -329,6 +335,8 @@ mod tests {
         let text = DataFusionError::Execution(format!("External error: {lost}"));
         assert_eq!(lost_node(&text).as_deref(), Some("node-2"));
         assert_eq!(from_datafusion(&text).class(), ErrorClass::Retry);
+        let unnamed = DataFusionError::External(Box::new(tonic::Status::resource_exhausted("h2 protocol error: http2 error")));
+        assert_eq!(from_datafusion(&unnamed).class(), ErrorClass::Retry, "{}", from_datafusion(&unnamed));
     }
 
     #[test]

@@ -4,11 +4,12 @@
 use crate::cluster_tls::{self, ClusterTls, node_name};
 use crate::control::TOKEN_HEADER;
 use crate::coordinator::observer::QueryObserver;
-use crate::error::{Error, ErrorClass, NODE_LOST_PREFIX, NodeLost};
+use crate::error::{Error, ErrorClass, H2_TEXT, NODE_LOST_PREFIX, NodeLost, cause};
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::residency::ledger::{ReadingTask, TaskId};
 use crate::residency::{CALLER_REGION_HEADER, ERROR_REGIONS_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
+use arrow_flight::error::FlightError;
 use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
@@ -211,12 +212,22 @@ fn plan_missed(error: &DataFusionError) -> bool {
     text.contains(PLAN_MISSED_TEXT) && !text.contains(NODE_LOST_PREFIX)
 }
 
-/// What the transport said, when the error is the transport's.
+/// What the transport said, when the error is the transport's: by its type, or by its first words where the type was lost on the way.
 fn transport_failure(error: &DataFusionError) -> Option<String> {
+    transport_status(error).or_else(|| Some(cause(error)).filter(|text| text.starts_with(H2_TEXT)))
+}
+
+fn transport_status(error: &DataFusionError) -> Option<String> {
     match error {
         DataFusionError::External(source) => {
-            if let Some(status) = source.downcast_ref::<tonic::Status>() {
+            let status = source.downcast_ref::<tonic::Status>().or_else(|| match source.downcast_ref::<FlightError>() {
+                Some(FlightError::Tonic(status)) => Some(status.as_ref()),
+                _ => None,
+            });
+            if let Some(status) = status {
                 return match status.code() {
+                    // What the protocol itself says of a connection comes with many codes; a worker's own words never begin like this.
+                    _ if status.message().starts_with(H2_TEXT) => Some(innermost(status)),
                     tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::DataLoss => {
                         Some(innermost(status))
                     }
@@ -227,10 +238,10 @@ fn transport_failure(error: &DataFusionError) -> Option<String> {
                     _ => None,
                 };
             }
-            source.downcast_ref::<DataFusionError>().and_then(transport_failure)
+            source.downcast_ref::<DataFusionError>().and_then(transport_status)
         }
-        DataFusionError::Shared(inner) => transport_failure(inner),
-        DataFusionError::Context(_, inner) => transport_failure(inner),
+        DataFusionError::Shared(inner) => transport_status(inner),
+        DataFusionError::Context(_, inner) => transport_status(inner),
         _ => None,
     }
 }
@@ -377,5 +388,22 @@ impl WorkerChannel for NodeChannel {
 
     async fn get_worker_info(&mut self, request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {
         self.inner.get_worker_info(request).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_protocol_says_is_a_loss_with_any_code_and_as_text() {
+        let broken = || tonic::Status::resource_exhausted("h2 protocol error: http2 error");
+        let text = DataFusionError::Execution("h2 protocol error: http2 error".into());
+        let flight = DataFusionError::External(Box::new(FlightError::Tonic(Box::new(broken()))));
+        for error in [DataFusionError::External(Box::new(broken())), flight, text] {
+            assert!(transport_failure(&error).is_some(), "{error}");
+        }
+        let full = DataFusionError::External(Box::new(tonic::Status::resource_exhausted("more memory than it may hold")));
+        assert_eq!(transport_failure(&full), None);
     }
 }
