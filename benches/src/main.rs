@@ -10,7 +10,8 @@
 //!
 //! 1. The data are generated once below `--data`, in the demo's layout: part k of 3 in the volume of node k.
 //! 2. Every engine starts. Engines take turns query by query, so that a machine whose speed drifts is unfair to none.
-//! 3. *cold*: the first run of a query in an engine that was just started. The files are in the system's page cache for all of them.
+//! 3. *cold*: the first run of a query. The files are in the system's page cache for all engines; what an engine cached for an earlier query of the
+//!    suite, it has.
 //! 4. *hot*: the best of `--runs` further runs. Peers named `…-memory`, and Hyper, Polars and chDB, have loaded the tables into their own
 //!    formats; Bowshot has the Parquet files and its column cache.
 //! 5. `bowshot` is a server and three workers as processes, asked over Flight SQL; `bowshot-embedded` is a coordinator and one worker in the
