@@ -45,7 +45,7 @@ fn give_back_for_ever() {
     // SAFETY: reads a number.
     let keep_ms = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
     let (mut keeps, mut looked) = (true, Instant::now());
-    let (mut spare, mut looked_around) = (machine_has_spare(), Instant::now());
+    let (mut spare, mut looked_around) = (machine_spares_some(), Instant::now());
     loop {
         let budget = BUDGET.load(Ordering::Relaxed);
         std::thread::sleep(if budget == 0 { GIVE_BACK_EVERY } else { MEASURE_EVERY });
@@ -55,7 +55,7 @@ fn give_back_for_ever() {
             unsafe { libmimalloc_sys::mi_collect(false) };
         }
         if looked_around.elapsed() >= LOOK_AROUND_EVERY {
-            (spare, looked_around) = (machine_has_spare(), Instant::now());
+            (spare, looked_around) = (machine_spares_some(), Instant::now());
         }
         let keeps_now = spare && keeps_within(resident_bytes(), budget, keeps);
         if keeps_now != keeps {
@@ -76,9 +76,13 @@ fn keeps_within(resident: u64, budget: u64, keeps: bool) -> bool {
     budget == 0 || if keeps { resident <= budget } else { resident <= budget / 4 * 3 }
 }
 
-/// Whether the machine has memory that nobody needs; so it is taken to have where the system does not tell.
-fn machine_has_spare() -> bool {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+/// Whether the machine has memory that nobody needs.
+fn machine_spares_some() -> bool {
+    spares_some(&std::fs::read_to_string("/proc/meminfo").unwrap_or_default())
+}
+
+/// The same by what the system says of its memory; so it is taken to be where it does not tell.
+fn spares_some(text: &str) -> bool {
     let kib = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().strip_suffix(" kB")?.parse::<u64>().ok());
     match (kib("MemAvailable:"), kib("MemTotal:")) {
         (Some(available), Some(total)) => available >= total / LEFT_PART,
@@ -108,6 +112,12 @@ mod tests {
     #[test]
     fn a_process_has_a_size() {
         assert!(resident_bytes() > 1 << 20);
-        assert!(machine_has_spare(), "a test needs little");
+    }
+
+    #[test]
+    fn a_machine_spares_some_while_an_eighth_is_available() {
+        let text = |available| format!("MemTotal:       16000 kB\nMemFree:          10 kB\nMemAvailable:    {available} kB\n");
+        assert!(spares_some(&text(2000)) && !spares_some(&text(1999)));
+        assert!(spares_some(""), "the system does not tell");
     }
 }

@@ -1,5 +1,6 @@
 """TLS between the nodes, with real processes: who may join, what others are told, and certificates replaced under running queries."""
 
+import contextlib
 import json
 import os
 import re
@@ -159,7 +160,13 @@ def test_callers_without_tls_are_refused_on_every_port_of_the_cluster(running):
         # What is not HTTP/2 either learns nothing, and is not kept.
         with socket.create_connection(("127.0.0.1", port), timeout=5) as plain:
             plain.sendall(b"GET / HTTP/1.1\r\n\r\n")
-            assert b"HTTP/1" not in plain.recv(1024)
+            told = b""
+            # A reset ends it as well as a farewell does; what would keep it open is a timeout, and fails here.
+            with contextlib.suppress(ConnectionResetError):
+                while part := plain.recv(1024):
+                    told += part
+        # At most the empty settings with which HTTP/2 begins and the farewell to who does not speak it: lengths, types, no text.
+        assert len(told) < 100 and b"HTTP" not in told and not re.search(rb"[A-Za-z]{5}", told), told
 
 
 def test_traffic_that_leaves_the_machine_wants_certificates(tmp_path):

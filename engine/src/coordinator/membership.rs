@@ -129,6 +129,9 @@ pub struct NodeInfo {
     pub observed_address: Option<String>,
     /// Process id on its machine.
     pub pid: u32,
+    /// The process among all that ever had the node's id. Process ids do not tell: in a container each is 1.
+    #[serde(skip)]
+    pub incarnation: String,
     /// Life.
     pub state: NodeState,
     /// Release.
@@ -485,6 +488,7 @@ impl Membership for Heartbeats {
                 address: node.register.address.clone(),
                 observed_address: node.observed.map(|address| address.to_string()),
                 pid: node.register.pid,
+                incarnation: node.register.incarnation.clone(),
                 state: node.state(now),
                 version: node.register.version.clone(),
                 device: node.device.clone(),

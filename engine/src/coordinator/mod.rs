@@ -145,6 +145,7 @@ impl Coordinator {
             address: format!("{}://{}", self.inner.channels.scheme(), self.inner.control_address),
             observed_address: None,
             pid: std::process::id(),
+            incarnation: String::new(),
             state: membership::NodeState::Live,
             version: env!("CARGO_PKG_VERSION").into(),
             device: "-".into(),

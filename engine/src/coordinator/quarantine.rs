@@ -31,13 +31,13 @@ struct Suspect {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Life {
     node: String,
-    pid: u32,
+    incarnation: String,
 }
 
 impl Life {
     /// Whether the process takes part in the cluster still, or again.
     fn goes_on(&self, nodes: &[NodeInfo]) -> bool {
-        nodes.iter().any(|node| node.node_id == self.node && node.pid == self.pid && node.state == NodeState::Live)
+        nodes.iter().any(|node| node.node_id == self.node && node.incarnation == self.incarnation && node.state == NodeState::Live)
     }
 }
 
@@ -87,8 +87,8 @@ impl Quarantine {
         });
         suspect.last = now;
         suspect.lost.retain(|life| !life.goes_on(nodes));
-        let pid = nodes.iter().find(|known| known.node_id == node).map_or(0, |known| known.pid);
-        let life = Life { node: node.to_string(), pid };
+        let incarnation = nodes.iter().find(|known| known.node_id == node).map(|known| known.incarnation.clone());
+        let life = Life { node: node.to_string(), incarnation: incarnation.unwrap_or_default() };
         if !suspect.lost.contains(&life) {
             suspect.lost.push(life);
         }
@@ -126,7 +126,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    fn node(node_id: &str, pid: u32, state: NodeState) -> NodeInfo {
+    fn node(node_id: &str, life: u32, state: NodeState) -> NodeInfo {
         NodeInfo {
             node_id: node_id.into(),
             role: "worker".into(),
@@ -134,7 +134,9 @@ mod tests {
             volume_regions: BTreeMap::new(),
             address: String::new(),
             observed_address: None,
-            pid,
+            // As in containers.
+            pid: 1,
+            incarnation: life.to_string(),
             state,
             version: String::new(),
             device: String::new(),
