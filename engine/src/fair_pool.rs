@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Shares shrink as holders come, and who holds more than its share keeps it until its next step, which may be long: a sort that gives its rows
-//! away takes none. A newcomer gets what is free meanwhile, out of the reserve if need be, and its first bytes in any case: an operator that writes
-//! what it has to disk starts a new reservation for that, and one that has nothing yet could spill nothing. Only those first bytes, a thirty-second
-//! of a small pool and 2 MiB of a large one for each, can take the sum beyond the pool.
+//! away takes none. Who comes meanwhile gets what is free, out of the reserve if need be, and its first bytes in any case: an operator that has
+//! nothing yet could spill nothing, and one that spills gives back all that it has before it asks for the memory that spilling takes. Only those
+//! first bytes, a thirty-second of a small pool and 2 MiB of a large one for each, can take the sum beyond the pool.
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
@@ -103,11 +103,10 @@ impl MemoryPool for FairPool {
         let mut state = self.state.lock();
         let consumer = reservation.consumer();
         let free = self.limit.saturating_sub(state.fixed + state.spillable_bytes);
-        let allowed = if consumer.can_spill() {
-            let then = reservation.size() + additional;
-            then <= self.small || (then <= self.share(&state, consumer) && additional <= free)
-        } else {
-            additional <= free
+        let then = reservation.size() + additional;
+        let allowed = match consumer.can_spill() {
+            false => additional <= free,
+            true => then <= self.small || (then <= self.share(&state, consumer) && additional <= free),
         };
         if !allowed {
             let share = if consumer.can_spill() { self.share(&state, consumer) } else { self.limit };

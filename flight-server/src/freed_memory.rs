@@ -1,6 +1,8 @@
 //! How long freed memory stays with the process: for the next query while there is room, not at all where its settings or the machine leave none.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 /// mimalloc's option of how many milliseconds freed memory is kept; 15 in all versions of its header.
@@ -20,6 +22,8 @@ const LEFT_PART: u64 = 8;
 
 /// Bytes that the process may take before it keeps nothing; 0 without a limit.
 static BUDGET: AtomicU64 = AtomicU64::new(0);
+/// The thread that gives memory back.
+static WATCHER: OnceLock<Thread> = OnceLock::new();
 
 /// Keeps freed memory from now on. Call it before anything runs. `MIMALLOC_PURGE_DELAY` overrides it.
 pub fn keep() {
@@ -30,14 +34,20 @@ pub fn keep() {
 /// What the settings allow operators and caches of this process. Beyond it, freed memory goes back at once.
 pub fn set_budget(bytes: u64) {
     BUDGET.store(bytes, Ordering::Relaxed);
+    // Without a budget it looks every few seconds, and the first queries may be faster.
+    if let Some(watcher) = WATCHER.get() {
+        watcher.unpark();
+    }
 }
 
 /// Starts the thread that gives memory back. mimalloc looks for what it kept long enough only when somebody allocates: a process without work would
 /// keep it for ever.
 pub fn watch() {
     let thread = std::thread::Builder::new().name("freed-memory".into());
-    if let Err(error) = thread.spawn(give_back_for_ever) {
-        eprintln!("freed memory stays with the process, no thread could be started: {error}");
+    match thread.spawn(give_back_for_ever) {
+        // It is started once.
+        Ok(watcher) => _ = WATCHER.set(watcher.thread().clone()),
+        Err(error) => eprintln!("freed memory stays with the process, no thread could be started: {error}"),
     }
 }
 
@@ -48,7 +58,7 @@ fn give_back_for_ever() {
     let (mut spare, mut looked_around) = (machine_spares_some(), Instant::now());
     loop {
         let budget = BUDGET.load(Ordering::Relaxed);
-        std::thread::sleep(if budget == 0 { GIVE_BACK_EVERY } else { MEASURE_EVERY });
+        std::thread::park_timeout(if budget == 0 { GIVE_BACK_EVERY } else { MEASURE_EVERY });
         if looked.elapsed() >= GIVE_BACK_EVERY {
             looked = Instant::now();
             // SAFETY: may be called at any time by any thread; not forced, it gives back what is free and whose time is over.
