@@ -7,10 +7,10 @@
 //!   | cannot spill ──►     ◄── can spill: at most four fifths of the pool, an equal share for each holder | reserve |
 //! ```
 //!
-//! Shares shrink as holders come, and who holds more than its share keeps it until its next step, which may be long: a sort that gives its rows
-//! away takes none. Who comes meanwhile gets what is free, out of the reserve if need be, and its first bytes in any case: an operator that has
-//! nothing yet could spill nothing, and one that spills gives back all that it has before it asks for the memory that spilling takes. Only those
-//! first bytes, a thirty-second of a small pool and 2 MiB of a large one for each, can take the sum beyond the pool.
+//! As there, a share is held against one reservation, whatever else is held: an operator that writes what it has to disk starts a new one
+//! meanwhile, and one that finds the shares of others full must be able to start: held to the sum, it fails where it would have spilled. Shares shrink
+//! as holders come, and each spills at its next step, so that the pool is exceeded for moments only, and never by more than [`EXCESS_TIMES`] says but
+//! for first bytes.
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size};
@@ -24,6 +24,9 @@ const SMALL_BYTES: usize = 2 << 20;
 const SMALL_PART: usize = 32;
 /// Part of the pool that operators which spill leave to those that cannot.
 const RESERVE_PART: usize = 5;
+
+/// The most that is held at any moment, in sizes of the pool.
+const EXCESS_TIMES: usize = 2;
 
 /// The pool.
 #[derive(Debug)]
@@ -103,10 +106,11 @@ impl MemoryPool for FairPool {
         let mut state = self.state.lock();
         let consumer = reservation.consumer();
         let free = self.limit.saturating_sub(state.fixed + state.spillable_bytes);
-        let then = reservation.size() + additional;
-        let allowed = match consumer.can_spill() {
-            false => additional <= free,
-            true => then <= self.small || (then <= self.share(&state, consumer) && additional <= free),
+        let allowed = if consumer.can_spill() {
+            let (then, in_all) = (reservation.size() + additional, state.fixed + state.spillable_bytes + additional);
+            then <= self.small || (then <= self.share(&state, consumer) && in_all <= self.limit.saturating_mul(EXCESS_TIMES))
+        } else {
+            additional <= free
         };
         if !allowed {
             let share = if consumer.can_spill() { self.share(&state, consumer) } else { self.limit };
@@ -180,19 +184,16 @@ mod tests {
         let join = consumer(&pool, false);
         join.try_grow(20 * MIB).unwrap();
         // Nothing is free, and yet it starts: with nothing to spill it would fail.
-        third.try_grow(2 * MIB).unwrap();
-        assert!(third.try_grow(MIB).is_err(), "the pool is full");
+        third.try_grow(20 * MIB).unwrap();
+        assert!(third.try_grow(7 * MIB).is_err(), "a third of four fifths");
         assert!(first.try_grow(MIB).is_err());
-        first.shrink(30 * MIB);
-        third.try_grow(24 * MIB).unwrap();
-        assert!(third.try_grow(MIB).is_err(), "a third of four fifths");
         first.free();
-        third.try_grow(14 * MIB).unwrap();
+        third.try_grow(20 * MIB).unwrap();
         assert!(second.try_grow(21 * MIB).is_err(), "half of four fifths");
     }
 
     #[test]
-    fn many_who_come_one_after_another_stay_within_the_pool() {
+    fn many_who_come_one_after_another_are_bounded() {
         let pool = pool(100);
         let holders: Vec<_> = (0..20).map(|_| consumer(&pool, true)).collect();
         for holder in &holders {
@@ -201,7 +202,7 @@ mod tests {
         }
         assert!(holders.iter().all(|holder| holder.size() >= 2 * MIB));
         let first_bytes = 2 * MIB * holders.len();
-        assert!(pool.reserved() <= 100 * MIB + first_bytes, "{}", pool.reserved());
+        assert!((100 * MIB..=200 * MIB + first_bytes).contains(&pool.reserved()), "{}", pool.reserved());
         drop(holders);
         assert_eq!(pool.reserved(), 0);
     }
