@@ -68,10 +68,15 @@ struct Entry {
     sql: String,
     priority: Priority,
     started_at_ms: u64,
-    waited: Mutex<Waited>,
-    state: Mutex<QueryState>,
-    observer: Mutex<Option<Arc<QueryObserver>>>,
+    /// All that changes, under one lock: there is no order of several to keep.
+    life: Mutex<Life>,
     cancel: watch::Sender<bool>,
+}
+
+struct Life {
+    state: QueryState,
+    waited: Waited,
+    observer: Option<Arc<QueryObserver>>,
 }
 
 /// Time in queues: what is over, and since when it waits now.
@@ -117,16 +122,18 @@ impl QueryRegistry {
             sql: sql.to_string(),
             priority,
             started_at_ms: now_ms(),
-            waited: Mutex::new(Waited { before: Duration::ZERO, since: Some(Instant::now()) }),
-            state: Mutex::new(QueryState::Queued),
-            observer: Mutex::new(None),
+            life: Mutex::new(Life {
+                state: QueryState::Queued,
+                waited: Waited { before: Duration::ZERO, since: Some(Instant::now()) },
+                observer: None,
+            }),
             cancel: watch::Sender::new(false),
         });
         let mut entries = self.entries.lock();
         entries.push_back(entry.clone());
         if entries.len() > limits::QUERIES_REMEMBERED {
             // The oldest that ended; running ones are bounded by admission.
-            if let Some(oldest) = entries.iter().position(|entry| entry.state.lock().has_ended()) {
+            if let Some(oldest) = entries.iter().position(|entry| entry.life.lock().state.has_ended()) {
                 entries.remove(oldest);
             }
         }
@@ -139,15 +146,18 @@ impl QueryRegistry {
         entries
             .iter()
             .map(|entry| {
-                let observer = entry.observer.lock().clone();
+                let (state, queued, observer) = {
+                    let life = entry.life.lock();
+                    (life.state.clone(), life.waited.so_far(), life.observer.clone())
+                };
                 QueryRecord {
                     query_id: entry.query_id,
                     user: entry.user.clone(),
                     sql: entry.sql.clone(),
                     priority: entry.priority,
                     started_at_ms: entry.started_at_ms,
-                    queued: entry.waited.lock().so_far(),
-                    state: entry.state.lock().clone(),
+                    queued,
+                    state,
                     summary: observer.as_ref().map(|observer| observer.summary()).unwrap_or_default(),
                     tasks: observer.map(|observer| observer.tasks()).unwrap_or_default(),
                 }
@@ -161,9 +171,7 @@ impl QueryRegistry {
 
     /// Figures of a query.
     pub fn summary(&self, query_id: Uuid) -> Option<QuerySummary> {
-        let entry = self.find(query_id)?;
-        let observer = entry.observer.lock().clone();
-        Some(observer.map_or(QuerySummary { query_id, ..Default::default() }, |observer| observer.summary()))
+        Some(QueryHandle { entry: self.find(query_id)? }.summary())
     }
 
     /// Asks a query of `user` to end.
@@ -178,7 +186,7 @@ impl QueryRegistry {
             let text = format!("query {query_id} is of user {}, and you are {user}: only who runs a query may cancel it", entry.user);
             return Err(Error::new(ErrorClass::Denied, text));
         }
-        let state = entry.state.lock().clone();
+        let state = entry.life.lock().state.clone();
         if state.has_ended() {
             return Err(Error::user(format!("query {query_id} has ended already: it is {}", state.word())));
         }
@@ -195,25 +203,24 @@ impl QueryHandle {
 
     /// It begins, or ceases, to wait for places.
     pub fn waits(&self, waits: bool) {
-        let mut state = self.entry.state.lock();
-        if !state.has_ended() {
-            *state = if waits { QueryState::Queued } else { QueryState::Running };
+        let mut life = self.entry.life.lock();
+        if !life.state.has_ended() {
+            life.state = if waits { QueryState::Queued } else { QueryState::Running };
         }
-        drop(state);
-        let mut waited = self.entry.waited.lock();
-        waited.stop();
-        waited.since = waits.then(Instant::now);
+        life.waited.stop();
+        life.waited.since = waits.then(Instant::now);
     }
 
     /// The observer of the current try.
     pub fn observe(&self, observer: Arc<QueryObserver>) {
-        *self.entry.observer.lock() = Some(observer);
-        *self.entry.state.lock() = QueryState::Running;
+        let mut life = self.entry.life.lock();
+        life.observer = Some(observer);
+        life.state = QueryState::Running;
     }
 
     /// The figures so far.
     pub fn summary(&self) -> QuerySummary {
-        let observer = self.entry.observer.lock().clone();
+        let observer = self.entry.life.lock().observer.clone();
         observer.map_or(QuerySummary { query_id: self.entry.query_id, ..Default::default() }, |observer| observer.summary())
     }
 
@@ -226,21 +233,22 @@ impl QueryHandle {
 
     /// The query ended; the first end counts.
     pub fn end(&self, state: QueryState) {
-        let mut current = self.entry.state.lock();
-        if current.has_ended() {
-            return;
-        }
-        self.entry.waited.lock().stop();
-        let summary = {
-            let observer = self.entry.observer.lock().clone();
-            observer.map(|observer| {
+        let (queued, summary) = {
+            let mut life = self.entry.life.lock();
+            if life.state.has_ended() {
+                return;
+            }
+            life.waited.stop();
+            let summary = life.observer.as_ref().map(|observer| {
                 observer.finish();
                 observer.summary()
-            })
+            });
+            life.state = state.clone();
+            (life.waited.so_far(), summary)
         };
         metrics::counter!("bowshot_queries_total", "state" => state.word()).increment(1);
         if let Some(summary) = summary {
-            metrics::histogram!("bowshot_query_queued_seconds").record(self.entry.waited.lock().so_far().as_secs_f64());
+            metrics::histogram!("bowshot_query_queued_seconds").record(queued.as_secs_f64());
             metrics::histogram!("bowshot_query_duration_seconds").record(summary.elapsed_ms as f64 / 1000.0);
             metrics::counter!("bowshot_bytes_scanned_total", "source" => "all").increment(summary.bytes_scanned);
             metrics::counter!("bowshot_bytes_moved_total", "scope" => "node").increment(summary.bytes_moved);
@@ -249,7 +257,6 @@ impl QueryHandle {
                 metrics::counter!("bowshot_tasks_total", "device" => device).increment(tasks.into());
             }
         }
-        *current = state;
     }
 
     /// Ends the query with an error.
@@ -258,5 +265,36 @@ impl QueryHandle {
             ErrorClass::Cancelled => QueryState::Cancelled,
             _ => QueryState::Failed(error.message()),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    #[test]
+    fn queries_end_while_others_look_at_them() {
+        let (registry, over) = (QueryRegistry::default(), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let look = || {
+                while !over.load(Ordering::Relaxed) {
+                    assert!(registry.records().iter().all(|record| record.user == "ana"));
+                }
+            };
+            let (first, second) = (scope.spawn(look), scope.spawn(look));
+            for _ in 0..20_000 {
+                let handle = registry.add(Uuid::now_v7(), "ana", "SELECT 1", Priority::default());
+                handle.waits(false);
+                handle.end(QueryState::Finished);
+                handle.end(QueryState::Cancelled);
+            }
+            over.store(true, Ordering::Relaxed);
+            first.join().unwrap();
+            second.join().unwrap();
+        });
+        let records = registry.records();
+        assert_eq!(records.len(), limits::QUERIES_REMEMBERED);
+        assert!(records.iter().all(|record| record.state == QueryState::Finished), "the first end counts");
     }
 }
