@@ -222,6 +222,7 @@ def test_a_side_of_a_join_that_is_too_much_for_every_node_is_dealt(running):
     assert analyzed.error is None, analyzed.error
     parts = dict(analyzed.rows)
     assert "mode=CollectLeft" in parts["plan"] and "dealt by key" not in parts.get("decisions", ""), parts
+    assert Query(running, sql, memory_limit_bytes=64_000_000).wait().rows == [EXPECTED]
     # How many rows are on their way at once hangs on the machine: now and then a share has no room either, which is an error, or the copy has some.
     tries = [Query(running, f"EXPLAIN ANALYZE {sql}", memory_limit_bytes=LIMIT_OF_A_SHARE).wait() for _ in range(4)]
     assert all(re.search(TOO_MUCH_FOR_A_NODE, one.error) for one in tries if one.error), [one.error for one in tries]
