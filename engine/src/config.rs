@@ -38,6 +38,8 @@ pub struct CoordinatorConfig {
     /// How long a silent node is waited for, in milliseconds, before its files are copied elsewhere; also after the coordinator's own start.
     /// Default 30000.
     pub replication_grace_ms: u64,
+    /// Volume that new managed tables lie in: those of CREATE TABLE without EXTERNAL. The one that most workers have when unset.
+    pub tables_volume: Option<String>,
 }
 
 impl CoordinatorConfig {
@@ -63,6 +65,7 @@ impl Default for CoordinatorConfig {
             spill_dir: None,
             spill_bytes_max: 0,
             replication_grace_ms: 30_000,
+            tables_volume: None,
         }
     }
 }

@@ -46,4 +46,5 @@ pub use coordinator::query::QueryStream;
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, ErrorClass};
 pub use session::{Prepared, Session, StatementKind, TableInfo};
+pub use statement::change_table::{IngestMode, ParameterRow};
 pub use worker::run_worker;

@@ -188,3 +188,24 @@ pub const BUCKET_FILES_MAX: usize = 100_000;
 pub const SESSION_VIEWS_MAX: usize = 1_000;
 
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
+
+/// Files of managed tables that a worker writes at once; more wait.
+pub const TABLE_FILES_WRITTEN_MAX: usize = 8;
+/// Batches on their way to the thread that writes one.
+pub const TABLE_FILE_BATCHES_QUEUED: usize = 2;
+/// Bytes in memory at which a row group of one is closed.
+pub const TABLE_FILE_GROUP_BYTES: usize = 64 << 20;
+/// Bytes of rows in memory after which a statement begins its next file, on the next node.
+pub const TABLE_FILE_ROWS_BYTES: usize = 512 << 20;
+/// Files that one statement has under way: the one that takes rows, and those that are being closed.
+pub const TABLE_FILES_A_STATEMENT: usize = 3;
+/// How well files of managed tables are compressed: the level that costs little to write.
+pub const TABLE_FILE_ZSTD_LEVEL: i32 = 1;
+/// How long a worker may take to close a file.
+pub const TABLE_FILE_CLOSE_WAIT: Duration = Duration::from_secs(120);
+/// How long files that no table has any more are kept beyond the deadline of the queries that began while one had them.
+pub const TABLE_FILE_DISCARD_AFTER: Duration = Duration::from_secs(20);
+/// Files to delete that a node is told of at once.
+pub const TABLE_FILE_DELETES_MAX: usize = 1_000;
+/// Bytes of a comment on a table or a column.
+pub const COMMENT_BYTES_MAX: usize = 64 << 10;

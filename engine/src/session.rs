@@ -2,7 +2,7 @@
 
 use crate::catalog::provider::OverlaySchemas;
 use crate::catalog::store::NewTable;
-use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot, Table};
+use crate::catalog::{CATALOG_NAME, SYSTEM_SCHEMA, Snapshot, Table, TableDetails};
 use crate::config::{BowshotOptions, residency_of};
 use crate::coordinator::membership::NodeInfo;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
@@ -10,18 +10,22 @@ use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::residency::Reach;
 use crate::result_types::{plain_schema, plain_type};
+use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, OwnStatement};
-use crate::statement::{cache_table, diagnosis, external_table, guard, rewrite};
+use crate::statement::{cache_table, change_table, diagnosis, external_table, guard, rewrite};
 use crate::{limits, system};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::catalog::TableProvider;
 use datafusion::common::config::{ConfigExtension, ExtensionOptions};
 use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{ParamValues, ScalarValue, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
-use datafusion::logical_expr::{CreateView, DdlStatement, LogicalPlan, Statement as PlanStatement};
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{CreateView, DdlStatement, DmlStatement, LogicalPlan, Statement as PlanStatement, WriteOp};
 use datafusion::prelude::SessionConfig;
+use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -82,6 +86,8 @@ pub struct TableInfo {
     pub table_type: String,
     /// Columns in plain types.
     pub columns: SchemaRef,
+    /// What was declared of it beside its columns' types.
+    pub details: TableDetails,
 }
 
 /// One user's session. Clones share it.
@@ -140,21 +146,21 @@ impl Session {
         let state = self.state(snapshot.clone()).await?;
         if let Some(own) = own::parse(sql)? {
             let (kind, schema) = match own {
-                OwnStatement::Refresh(_) | OwnStatement::AlterTable { .. } | OwnStatement::AlterNode { .. } => {
-                    (StatementKind::Command, Arc::new(Schema::empty()))
-                }
                 OwnStatement::Cache { .. } => (StatementKind::Query, cache_table::schema()),
+                _ => (StatementKind::Command, Arc::new(Schema::empty())),
             };
             let (plan, parameters) = (Arc::new(LogicalPlan::default()), Schema::empty());
             return Ok(Prepared { sql: sql.into(), kind, plan, state, snapshot, schema, parameters, own: Some(own) });
         }
         let plan = rewrite::plan_statement(&state, sql).await.map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
         let parameters = parameter_schema(&plan)?;
-        let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_) | LogicalPlan::Copy(_));
-        if matches!(plan, LogicalPlan::Dml(_) | LogicalPlan::Copy(_)) {
-            return Err(Error::user(
-                "tables over files cannot be changed through SQL yet: write Parquet files into the volume, then REFRESH TABLE",
-            ));
+        let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_));
+        match &plan {
+            LogicalPlan::Copy(_) => return Err(change_table::not_yet("COPY")),
+            LogicalPlan::Dml(dml) if !matches!(dml.op, WriteOp::Insert(InsertOp::Append | InsertOp::Overwrite) | WriteOp::Truncate) => {
+                return Err(change_table::not_yet(dml.op.name()));
+            }
+            _ => {}
         }
         let schema = match &plan {
             _ if command => Arc::new(Schema::empty()),
@@ -165,18 +171,93 @@ impl Session {
         Ok(Prepared { sql: sql.into(), kind, plan: Arc::new(plan), state, snapshot, schema, parameters, own: None })
     }
 
+    /// Runs a prepared command once for each row of parameters. The rows of an INSERT are stored together: all of them, or none.
+    ///
+    /// # Errors
+    /// Of the first run that fails; those before it are done unless the statement is an INSERT.
+    pub async fn execute_rows(&self, prepared: &Prepared, mut rows: Vec<ParameterRow>) -> Result<QueryStream> {
+        if rows.len() > 1 && matches!(*prepared.plan, LogicalPlan::Dml(_)) {
+            return self.insert_rows(prepared, rows).await;
+        }
+        let last = rows.pop().unwrap_or_default();
+        let mut affected = 0;
+        for row in rows {
+            let mut done = self.execute(prepared, row).await?;
+            while done.try_next().await?.is_some() {}
+            affected += done.affected_rows().unwrap_or(0);
+        }
+        Ok(self.execute(prepared, last).await?.with_more_affected(affected))
+    }
+
+    async fn insert_rows(&self, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<QueryStream> {
+        let fresh = self.fresh(prepared).await?;
+        let prepared = fresh.as_ref().unwrap_or(prepared);
+        let LogicalPlan::Dml(dml) = prepared.plan.as_ref() else { return Err(Error::bug("an INSERT is planned as something else")) };
+        let table = self.changed_table(prepared, dml)?;
+        let wanted = prepared.parameters.fields().len();
+        if let Some(wrong) = rows.iter().find(|row| row.len() != wanted) {
+            return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", wrong.len())));
+        }
+        let plans = match change_table::bind_rows(&dml.input, &rows)? {
+            Some(plan) => vec![plan],
+            None => {
+                let bound = rows.into_iter().map(|row| dml.input.as_ref().clone().with_param_values(ParamValues::from(row)));
+                bound.collect::<Result<_, _>>().map_err(|error| from_datafusion(&error))?
+            }
+        };
+        let queries = plans.into_iter().map(|plan| self.planned(prepared, plan)).collect();
+        change_table::change(&self.inner.coordinator.inner, &table, dml, queries).await
+    }
+
+    /// Stores the rows of a client in a table. Returns how many.
+    ///
+    /// # Errors
+    /// When the table is not as the mode wants it, columns do not fit, or a worker or the stream fails: nothing is stored then.
+    pub async fn ingest<S>(&self, table: &TableReference, mode: IngestMode, schema: SchemaRef, batches: S) -> Result<u64>
+    where
+        S: Stream<Item = Result<RecordBatch>> + Send + Unpin,
+    {
+        let (schema_name, name) = self.resolve(table)?;
+        change_table::ingest(&self.inner.coordinator.inner, (&schema_name, &name), mode, schema, batches).await
+    }
+
+    fn planned(&self, prepared: &Prepared, plan: LogicalPlan) -> PlannedQuery {
+        PlannedQuery {
+            plan,
+            state: prepared.state.clone(),
+            snapshot: prepared.snapshot.clone(),
+            sql: prepared.sql.clone(),
+            user: self.inner.user.clone(),
+        }
+    }
+
+    /// The table that a statement changes, as it reads it.
+    fn changed_table(&self, prepared: &Prepared, dml: &DmlStatement) -> Result<Arc<Table>> {
+        let (schema, name) = self.resolve(&dml.table_name)?;
+        let known = prepared.snapshot.table(&schema, &name);
+        known.cloned().ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))
+    }
+
     /// Runs a prepared statement with the values of its parameters in order.
     pub async fn execute(&self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
-        let inner = self.inner.coordinator.inner.clone();
-        // A plan holds the catalog it was made from: after a change it is made again.
-        if inner.snapshot().version != prepared.snapshot.version && prepared.kind == StatementKind::Query {
-            let fresh = Box::pin(self.prepare(&prepared.sql)).await?;
-            if fresh.schema != prepared.schema {
-                return Err(Error::retry("a table of this prepared statement has changed its columns since: prepare it again"));
-            }
-            return self.run(inner, &fresh, parameters).await;
+        if matches!(*prepared.plan, LogicalPlan::Dml(_)) && !parameters.is_empty() {
+            return self.insert_rows(prepared, vec![parameters]).await;
         }
-        self.run(inner, prepared, parameters).await
+        let fresh = self.fresh(prepared).await?;
+        self.run(self.inner.coordinator.inner.clone(), fresh.as_ref().unwrap_or(prepared), parameters).await
+    }
+
+    /// A plan holds the catalog it was made from: after a change it is made again.
+    async fn fresh(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
+        let reads = prepared.kind == StatementKind::Query || matches!(*prepared.plan, LogicalPlan::Dml(_));
+        if !reads || self.inner.coordinator.inner.snapshot().version == prepared.snapshot.version {
+            return Ok(None);
+        }
+        let fresh = Box::pin(self.prepare(&prepared.sql)).await?;
+        if (&fresh.schema, &fresh.parameters) != (&prepared.schema, &prepared.parameters) {
+            return Err(Error::retry("a table of this prepared statement has changed its columns since: prepare it again"));
+        }
+        Ok(Some(fresh))
     }
 
     async fn run(&self, inner: Arc<CoordinatorInner>, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
@@ -210,6 +291,13 @@ impl Session {
                 inner.change_catalog(move |store| store.set_draining(&node, drain)).await?;
                 return Ok(QueryStream::done(None));
             }
+            Some(OwnStatement::Comment { table, column, text }) => return self.comment(table, column.as_deref(), text.clone()).await,
+            Some(OwnStatement::Use { catalog, schema }) => {
+                for (name, value) in [("catalog", catalog), ("schema", schema)] {
+                    value.as_ref().map_or(Ok(()), |value| self.set_option(name, value))?;
+                }
+                return Ok(QueryStream::done(None));
+            }
             Some(OwnStatement::Cache { action, table, columns }) => {
                 let (schema, name) = self.resolve(table)?;
                 let snapshot = prepared.snapshot.clone();
@@ -222,18 +310,30 @@ impl Session {
         if wanted > 0 {
             plan = plan.with_param_values(ParamValues::from(parameters)).map_err(|error| from_datafusion(&error))?;
         }
-        let query = |plan: LogicalPlan| PlannedQuery {
-            plan,
-            state: prepared.state.clone(),
-            snapshot: prepared.snapshot.clone(),
-            sql: prepared.sql.clone(),
-            user: self.inner.user.clone(),
-        };
+        let query = |plan: LogicalPlan| self.planned(prepared, plan);
         match plan {
-            LogicalPlan::Explain(explain) => explain::explain(inner, query(explain.plan.as_ref().clone())).await,
+            LogicalPlan::Explain(explain) => {
+                // How an INSERT comes to its rows is what there is to explain.
+                let explained = match explain.plan.as_ref() {
+                    LogicalPlan::Dml(dml) => dml.input.as_ref(),
+                    plan => plan,
+                };
+                explain::explain(inner, query(explained.clone())).await
+            }
+            LogicalPlan::Analyze(analyze) if matches!(*analyze.input, LogicalPlan::Dml(_)) => {
+                Err(Error::user("EXPLAIN ANALYZE would run the statement: ask it of the SELECT alone, or use EXPLAIN"))
+            }
             LogicalPlan::Analyze(analyze) => explain::analyze(inner, query(analyze.input.as_ref().clone()), analyze.verbose).await,
             LogicalPlan::Statement(statement) => self.change_session(statement),
+            LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
+                let (schema, name) = self.resolve(&create.name)?;
+                change_table::create(&inner, (&schema, &name), &create, query).await
+            }
             LogicalPlan::Ddl(ddl) => self.change_catalog(ddl, &prepared.sql).await,
+            LogicalPlan::Dml(dml) => {
+                let (table, input) = (self.changed_table(prepared, &dml)?, query(dml.input.as_ref().clone()));
+                change_table::change(&inner, &table, &dml, vec![input]).await
+            }
             plan => Ok(query::start(inner, query(plan))),
         }
     }
@@ -261,6 +361,7 @@ impl Session {
             name: name.into(),
             table_type: table_type.into(),
             columns,
+            details: TableDetails::default(),
         };
         let mut tables = vec![];
         let plain_stored = |schema: &Schema| -> SchemaRef {
@@ -273,7 +374,10 @@ impl Session {
             ))
         };
         for (schema, stored) in &snapshot.schemas {
-            tables.extend(stored.values().map(|table| info(schema, &table.name, "TABLE", plain_stored(&table.stored_schema))));
+            tables.extend(stored.values().map(|table| {
+                let info = info(schema, &table.name, "TABLE", plain_stored(&table.stored_schema));
+                TableInfo { details: table.details.clone(), ..info }
+            }));
         }
         for (schema, providers) in self.overlay(snapshot).await? {
             let kind = if schema == SYSTEM_SCHEMA { "SYSTEM TABLE" } else { "VIEW" };
@@ -431,7 +535,7 @@ impl Session {
                     None => return Err(Error::not_found(format!("there is no schema '{name}'"))),
                     Some(tables) if !tables.is_empty() && !drop.cascade => {
                         return Err(Error::user(format!(
-                            "schema {name} has {} table(s): drop them first, or add CASCADE; files stay in either case",
+                            "schema {name} has {} table(s): drop them first, or add CASCADE; the files of external ones stay in either case",
                             tables.len()
                         )));
                     }
@@ -456,7 +560,12 @@ impl Session {
                     return Err(Error::not_found(format!("this session has no view {schema}.{name}")));
                 }
             }
-            other => return Err(Error::user(format!("{} is not supported yet; tables are made by CREATE EXTERNAL TABLE", other.name()))),
+            other => {
+                return Err(Error::user(format!(
+                    "{} is not supported yet; tables are made by CREATE TABLE and CREATE EXTERNAL TABLE",
+                    other.name()
+                )));
+            }
         }
         Ok(QueryStream::done(None))
     }
@@ -483,12 +592,38 @@ impl Session {
         Ok(())
     }
 
+    async fn comment(&self, table: &TableReference, column: Option<&str>, text: Option<String>) -> Result<QueryStream> {
+        let inner = &self.inner.coordinator.inner;
+        let (schema, name) = self.resolve(table)?;
+        let known = known_table(inner, &schema, &name)?;
+        if let Some(column) = column
+            && known.stored_schema.index_of(column).is_err()
+        {
+            return Err(Error::not_found(format!("table {schema}.{name} has no column {column}")));
+        }
+        if let Some(long) = text.as_ref().filter(|text| text.len() > limits::COMMENT_BYTES_MAX) {
+            let most = limits::COMMENT_BYTES_MAX;
+            return Err(Error::user(format!("the comment has {} bytes, more than the {most} that are kept", long.len())));
+        }
+        let (mut details, table_id) = (known.details.clone(), known.table_id);
+        match (column, text) {
+            (None, text) => details.comment = text,
+            (Some(column), Some(text)) => drop(details.column_comments.insert(column.into(), text)),
+            (Some(column), None) => drop(details.column_comments.remove(column)),
+        }
+        inner.change_catalog(move |store| store.set_details(table_id, &details)).await?;
+        Ok(QueryStream::done(None))
+    }
+
     async fn refresh_table(&self, table: &TableReference) -> Result<QueryStream> {
         let inner = &self.inner.coordinator.inner;
         let (schema, name) = self.resolve(table)?;
         let known = known_table(inner, &schema, &name)?;
+        if known.managed {
+            return Err(Error::user(format!("table {schema}.{name} is managed: what is stored in it is known already")));
+        }
         let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
-        (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
+        (fresh.replicas, fresh.regions, fresh.details) = (known.replicas, known.regions.clone(), known.details.clone());
         check_new_homes(inner, &fresh)?;
         inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;
         inner.rules_known().await;
@@ -587,7 +722,17 @@ fn parameter_schema(plan: &LogicalPlan) -> Result<Schema> {
     }
     let fields: Vec<Field> = ordered
         .into_iter()
-        .map(|(number, data_type)| Field::new(format!("${number}"), plain_type(&data_type.unwrap_or(DataType::Utf8)), true))
+        .map(|(number, data_type)| Field::new(format!("${number}"), parameter_type(&data_type.unwrap_or(DataType::Utf8)), true))
         .collect();
     Ok(Schema::new(fields))
+}
+
+/// The type that clients are told to send. Times are in milliseconds: the JDBC driver knows no others, and puts the number of milliseconds into
+/// whatever unit it is asked for. Who sends another unit says so with the value.
+fn parameter_type(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
+        DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
+        other => plain_type(other),
+    }
 }

@@ -16,6 +16,7 @@
 
 mod actions;
 mod column_metadata;
+mod ingest;
 mod metadata;
 mod prepared;
 mod result_stream;

@@ -17,6 +17,8 @@ const GIVE_BACK_EVERY: Duration = Duration::from_secs(5);
 const MEASURE_EVERY: Duration = Duration::from_millis(25);
 /// How often the machine is.
 const LOOK_AROUND_EVERY: Duration = Duration::from_millis(250);
+/// What a start frees is not for a query to come: it measures kernels and reads settings, and nothing is kept of that.
+const START: Duration = Duration::from_secs(5);
 /// Part of the machine's memory that is left to others: with less of it to be had, nothing is kept.
 const LEFT_PART: u64 = 8;
 
@@ -54,7 +56,7 @@ pub fn watch() {
 fn give_back_for_ever() {
     // SAFETY: reads a number.
     let keep_ms = unsafe { libmimalloc_sys::mi_option_get(PURGE_DELAY) };
-    let (mut keeps, mut looked) = (true, Instant::now());
+    let (mut keeps, mut looked, started) = (true, Instant::now(), Instant::now());
     let (mut spare, mut looked_around) = (machine_spares_some(), Instant::now());
     loop {
         let budget = BUDGET.load(Ordering::Relaxed);
@@ -67,7 +69,7 @@ fn give_back_for_ever() {
         if looked_around.elapsed() >= LOOK_AROUND_EVERY {
             (spare, looked_around) = (machine_spares_some(), Instant::now());
         }
-        let keeps_now = spare && keeps_within(resident_bytes(), budget, keeps);
+        let keeps_now = started.elapsed() >= START && spare && keeps_within(resident_bytes(), budget, keeps);
         if keeps_now != keeps {
             keeps = keeps_now;
             // SAFETY: both may be called at any time by any thread. What was kept so far goes back while there still is a time to keep it.

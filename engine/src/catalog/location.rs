@@ -1,5 +1,6 @@
 //! Where a table's files lie: `node://<node or *>/<volume>/<path>` or `s3://<bucket>/<prefix>`.
 
+use crate::control::TABLE_FOLDER;
 use crate::error::{Error, Result};
 use url::Url;
 
@@ -64,6 +65,16 @@ impl Location {
             Self::Node { volume, .. } => volume_url(volume),
             Self::Bucket { url, .. } => Ok(url.clone()),
         }
+    }
+
+    /// Where the files of a managed table lie: in this volume of several nodes, in a folder of its own.
+    pub fn of_managed(volume: &str, folder: uuid::Uuid) -> String {
+        format!("node://*/{volume}/{TABLE_FOLDER}/{folder}/")
+    }
+
+    /// Whether the files there are the cluster's to write.
+    pub fn is_managed(&self) -> bool {
+        matches!(self, Self::Node { path, .. } if path.starts_with(TABLE_FOLDER))
     }
 
     /// Whether a file of the volume or bucket belongs to the location.

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of plans or workers' lives: placement at a moment is [`fragment`](crate::fragment)'s matter.
 
+pub mod defaults;
 pub mod footer;
 pub mod location;
 pub mod provider;
@@ -10,7 +11,9 @@ pub mod store;
 use crate::control::RowGroupFacts;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::Statistics;
+use datafusion::logical_expr::Expr;
 use location::Location;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -69,6 +72,29 @@ pub struct Table {
     pub replicas: u32,
     /// Regions that its rows never leave; empty where they may go anywhere.
     pub regions: Vec<String>,
+    /// Whether the cluster writes its files; those of external tables are written by others.
+    pub managed: bool,
+    /// What was declared beside the columns' types.
+    pub details: TableDetails,
+    /// Its expressions for columns that an INSERT leaves out, decoded.
+    pub defaults: BTreeMap<String, Expr>,
+}
+
+/// What a statement declared of a table beside the types of its columns.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableDetails {
+    /// Columns of the primary key, in its order. Declared, not enforced.
+    #[serde(default)]
+    pub primary_key: Vec<String>,
+    /// Expressions of columns that an INSERT leaves out, encoded, by column.
+    #[serde(default)]
+    pub defaults: BTreeMap<String, String>,
+    /// What the table is, for people.
+    #[serde(default)]
+    pub comment: Option<String>,
+    /// What its columns are, by column.
+    #[serde(default)]
+    pub column_comments: BTreeMap<String, String>,
 }
 
 impl Table {

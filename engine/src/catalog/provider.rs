@@ -49,6 +49,10 @@ impl TableProvider for StoredTable {
         Some(self.table.statistics.clone())
     }
 
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.table.defaults.get(column)
+    }
+
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         // Inexact: row groups are pruned by the filter, rows are filtered above the scan.
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])

@@ -5,8 +5,8 @@
 
 use super::footer::StatisticsSum;
 use super::location::Location;
-use super::{CatalogFile, Snapshot, Table, footer, scan_schema};
-use crate::control::{FileFacts, RowGroupFacts};
+use super::{CatalogFile, Snapshot, Table, TableDetails, footer, scan_schema};
+use crate::control::{FileFacts, RowGroupFacts, now_ms};
 use crate::error::{Error, Result};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -34,7 +34,7 @@ CREATE INDEX IF NOT EXISTS files_by_table ON files(table_id);
 ";
 
 /// What each layout added to the one before it: the database is brought up to date when it is opened.
-const UPGRADES: [&str; 3] = [
+const UPGRADES: [&str; 4] = [
     TABLES,
     "
 ALTER TABLE tables ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
@@ -49,6 +49,15 @@ UPDATE files SET columns = (
   SELECT json_group_array(json_object('min', c.min, 'max', c.max, 'null_count', c.null_count) ORDER BY c.column_index)
   FROM column_statistics c WHERE c.file_id = files.file_id);
 DROP TABLE column_statistics;
+",
+    "
+ALTER TABLE tables ADD COLUMN managed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE tables ADD COLUMN details TEXT NOT NULL DEFAULT '{}';
+CREATE TABLE pending_files (
+  node_id TEXT NOT NULL, volume TEXT NOT NULL, path TEXT NOT NULL, PRIMARY KEY (node_id, volume, path)) WITHOUT ROWID;
+CREATE TABLE discarded_files (
+  node_id TEXT NOT NULL, volume TEXT NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
+  PRIMARY KEY (node_id, volume, path)) WITHOUT ROWID;
 ",
 ];
 
@@ -68,6 +77,10 @@ pub struct NewTable {
     pub replicas: u32,
     /// Regions it is pinned to; empty for none.
     pub regions: Vec<String>,
+    /// Whether the cluster writes its files.
+    pub managed: bool,
+    /// What was declared beside the columns' types.
+    pub details: TableDetails,
 }
 
 /// A file as a statement wants it stored.
@@ -80,6 +93,18 @@ pub struct NewFile {
     pub facts: FileFacts,
     /// Node id and version of each copy; empty for buckets.
     pub homes: Vec<(String, i64)>,
+}
+
+/// A file of a managed table on a node: (node, volume, path).
+pub type PlacedFile = (String, String, String);
+
+/// How a statement changes the files of a managed table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FileChange {
+    /// The new ones join those that are there.
+    Append,
+    /// The new ones take the place of those that are there.
+    Replace,
 }
 
 /// The open database.
@@ -114,6 +139,8 @@ impl CatalogStore {
         connection.execute("INSERT OR IGNORE INTO schemas VALUES ('public')", [])?;
         connection.execute("INSERT INTO catalog_version SELECT 0 WHERE NOT EXISTS (SELECT 1 FROM catalog_version)", [])?;
         let store = Self { connection };
+        // What the last coordinator was writing when it ended belongs to no table.
+        store.give_up_pending(None)?;
         store.sum_statistics()?;
         Ok(store)
     }
@@ -146,7 +173,7 @@ impl CatalogStore {
         }
         let mut statement = self
             .connection
-            .prepare("SELECT table_id, schema_name, name, location, schema_ipc, revision, replicas, regions, statistics FROM tables")?;
+            .prepare("SELECT table_id, schema_name, name, location, schema_ipc, revision, replicas, regions, statistics, managed, details FROM tables")?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let (table_id, revision): (i64, i64) = (row.get(0)?, row.get(5)?);
@@ -166,6 +193,7 @@ impl CatalogStore {
         let (location_text, schema_ipc, regions): (String, String, String) = (row.get(3)?, row.get(4)?, row.get(7)?);
         let damaged = |what: &str, why: String| Error::bug(format!("the catalog's {what} of {schema_name}.{name} is damaged: {why}"));
         let stored = footer::decode_schema(&schema_ipc).map_err(|why| damaged("schema", why))?;
+        let details: TableDetails = serde_json::from_str(&row.get::<_, String>(10)?).map_err(|why| damaged("details", why.to_string()))?;
         let scan_schema = Arc::new(scan_schema(&stored));
         let files = self.files(table_id)?;
         let sum = StatisticsSum::decode(&row.get::<_, String>(8)?).map_err(|why| damaged("statistics", why))?;
@@ -179,6 +207,9 @@ impl CatalogStore {
             scan_schema,
             files,
             replicas: row.get(6)?,
+            managed: row.get(9)?,
+            defaults: super::defaults::decode(&details.defaults)?,
+            details,
             regions: serde_json::from_str(&regions).map_err(|why| damaged("list of regions", why.to_string()))?,
             schema_name,
             name,
@@ -258,6 +289,7 @@ impl CatalogStore {
     /// Drops a schema with its tables. Returns whether it was there.
     pub fn drop_schema(&mut self, name: &str) -> Result<bool> {
         self.commit(|transaction| {
+            discard_files(transaction, "t.schema_name = ?", [name])?;
             transaction.execute("DELETE FROM tables WHERE schema_name = ?", [name])?;
             Ok(transaction.execute("DELETE FROM schemas WHERE name = ?", [name])? > 0)
         })
@@ -277,26 +309,110 @@ impl CatalogStore {
                 if !replace {
                     return Ok(false);
                 }
+                discard_files(transaction, "t.table_id = ?", [table_id])?;
                 transaction.execute("DELETE FROM tables WHERE table_id = ?", [table_id])?;
             }
             let mut sum = StatisticsSum::default();
             table.files.iter().for_each(|file| sum.add(&file.facts));
             let regions = regions_text(&table.regions)?;
+            let details = serde_json::to_string(&table.details).map_err(|error| Error::bug(error.to_string()))?;
             transaction.execute(
-                "INSERT INTO tables (schema_name, name, location, schema_ipc, replicas, regions, statistics) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                params![table.schema_name, table.name, table.location, table.schema_ipc, table.replicas, regions, sum_text(&sum)?],
+                "INSERT INTO tables (schema_name, name, location, schema_ipc, replicas, regions, statistics, managed, details) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![
+                    table.schema_name,
+                    table.name,
+                    table.location,
+                    table.schema_ipc,
+                    table.replicas,
+                    regions,
+                    sum_text(&sum)?,
+                    table.managed,
+                    details
+                ],
             )?;
             let table_id = transaction.last_insert_rowid();
             for file in &table.files {
                 insert_file(transaction, table_id, file)?;
+                no_longer_pending(transaction, file)?;
             }
             Ok(true)
         })
     }
 
-    /// Drops a table; its files stay. Returns whether it was there.
+    /// Changes the files of a managed table. Returns whether it is there still.
+    pub fn change_files(&mut self, table_id: i64, files: &[NewFile], change: FileChange) -> Result<bool> {
+        self.commit(|transaction| {
+            let statement = "SELECT statistics FROM tables WHERE table_id = ? AND managed = 1";
+            let known: Option<String> = transaction.query_row(statement, [table_id], |row| row.get(0)).optional()?;
+            let Some(known) = known else { return Ok(false) };
+            let mut sum = match change {
+                FileChange::Append => {
+                    StatisticsSum::decode(&known).map_err(|why| Error::bug(format!("a table's statistics are damaged: {why}")))?
+                }
+                FileChange::Replace => {
+                    discard_files(transaction, "t.table_id = ?", [table_id])?;
+                    transaction.execute("DELETE FROM files WHERE table_id = ?", [table_id])?;
+                    StatisticsSum::default()
+                }
+            };
+            for file in files {
+                sum.add(&file.facts);
+                insert_file(transaction, table_id, file)?;
+                no_longer_pending(transaction, file)?;
+            }
+            transaction.execute("UPDATE tables SET statistics = ? WHERE table_id = ?", params![sum_text(&sum)?, table_id])?;
+            touch(transaction, table_id)?;
+            Ok(true)
+        })
+    }
+
+    /// Whether a table is there as it was at this revision: no statement has changed it since.
+    pub fn is_unchanged(&self, table_id: i64, revision: i64) -> Result<bool> {
+        let statement = "SELECT EXISTS (SELECT 1 FROM tables WHERE table_id = ? AND revision = ?)";
+        Ok(self.connection.query_row(statement, [table_id, revision], |row| row.get(0))?)
+    }
+
+    /// Notes that a file is about to be written: if nothing is heard of it again, it is garbage.
+    pub fn pend(&self, (node, volume, path): &PlacedFile) -> Result<()> {
+        self.connection.prepare_cached("INSERT INTO pending_files VALUES (?, ?, ?)")?.execute(params![node, volume, path])?;
+        Ok(())
+    }
+
+    /// Gives up a file that was about to be written, or all of them.
+    pub fn give_up_pending(&self, only: Option<&PlacedFile>) -> Result<()> {
+        let now = now_ms() as i64;
+        let (condition, values) = match only {
+            Some((node, volume, path)) => ("WHERE node_id = ? AND volume = ? AND path = ?", vec![node, volume, path]),
+            None => ("", vec![]),
+        };
+        let discard = format!("INSERT OR IGNORE INTO discarded_files SELECT node_id, volume, path, {now} FROM pending_files {condition}");
+        let transaction = self.connection.unchecked_transaction()?;
+        transaction.execute(&discard, rusqlite::params_from_iter(&values))?;
+        transaction.execute(&format!("DELETE FROM pending_files {condition}"), rusqlite::params_from_iter(&values))?;
+        Ok(transaction.commit()?)
+    }
+
+    /// Files that no table has any more, with the Unix milliseconds since when.
+    pub fn discarded(&self) -> Result<Vec<(PlacedFile, i64)>> {
+        let mut statement = self.connection.prepare_cached("SELECT node_id, volume, path, since_ms FROM discarded_files")?;
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
+    /// Forgets discarded files that are gone from their nodes.
+    pub fn forget_discarded(&self, files: &[PlacedFile]) -> Result<()> {
+        for (node, volume, path) in files {
+            self.connection
+                .prepare_cached("DELETE FROM discarded_files WHERE node_id = ? AND volume = ? AND path = ?")?
+                .execute(params![node, volume, path])?;
+        }
+        Ok(())
+    }
+
+    /// Drops a table. The files of an external one stay. Returns whether it was there.
     pub fn drop_table(&mut self, schema_name: &str, name: &str) -> Result<bool> {
         self.commit(|transaction| {
+            discard_files(transaction, "t.schema_name = ? AND t.name = ?", [schema_name, name])?;
             Ok(transaction.execute("DELETE FROM tables WHERE schema_name = ? AND name = ?", params![schema_name, name])? > 0)
         })
     }
@@ -310,6 +426,15 @@ impl CatalogStore {
             if let Some(regions) = regions {
                 transaction.execute("UPDATE tables SET regions = ? WHERE table_id = ?", params![regions_text(regions)?, table_id])?;
             }
+            touch(transaction, table_id)
+        })
+    }
+
+    /// Sets what was declared of a table.
+    pub fn set_details(&mut self, table_id: i64, details: &TableDetails) -> Result<()> {
+        let details = serde_json::to_string(details).map_err(|error| Error::bug(error.to_string()))?;
+        self.commit(|transaction| {
+            transaction.execute("UPDATE tables SET details = ? WHERE table_id = ?", params![details, table_id])?;
             touch(transaction, table_id)
         })
     }
@@ -352,6 +477,27 @@ fn of_file<T>(rows: &mut Peekable<impl Iterator<Item = rusqlite::Result<(i64, T)
         own.push(row?.1);
     }
     Ok(own)
+}
+
+/// Notes the files of managed tables as garbage, before their rows go.
+fn discard_files(transaction: &Transaction, which: &str, values: impl rusqlite::Params) -> Result<()> {
+    let now = now_ms();
+    let sql = format!(
+        "INSERT OR IGNORE INTO discarded_files
+         SELECT p.node_id, rtrim(substr(f.store_url, length('node://') + 1), '/'), f.path, {now}
+         FROM tables t JOIN files f USING (table_id) JOIN placement p USING (file_id) WHERE t.managed = 1 AND {which}"
+    );
+    Ok(transaction.execute(&sql, values).map(|_| ())?)
+}
+
+fn no_longer_pending(transaction: &Transaction, file: &NewFile) -> Result<()> {
+    let volume = file.store_url.trim_start_matches("node://").trim_end_matches('/');
+    for (node, _) in &file.homes {
+        transaction
+            .prepare_cached("DELETE FROM pending_files WHERE node_id = ? AND volume = ? AND path = ?")?
+            .execute(params![node, volume, file.path])?;
+    }
+    Ok(())
 }
 
 /// The table changed: snapshots read it anew.

@@ -20,6 +20,8 @@ const REGION_DOMAIN: &str = ".region.bowshot";
 pub const COORDINATOR_NAME: &str = "coordinator.role.bowshot";
 /// Call that hands a plan to a worker.
 const PLAN_CALL: &str = "/CoordinatorChannel";
+/// Call that hands rows of a table to a worker, to be stored.
+const WRITE_CALL: &str = "/DoPut";
 
 /// The name in the certificate of a node.
 pub fn node_name(node_id: &str) -> String {
@@ -194,9 +196,12 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether the peer may make a call to a worker: plans come from the coordinator, everything else from any member of the cluster.
+    /// Whether the peer may make a call to a worker: plans and rows to store come from the coordinator, everything else from any member of the cluster.
     fn check_call(&self, path: &str) -> Result<(), Status> {
         let Some(identity) = &self.identity else { return Ok(()) };
+        if path.ends_with(WRITE_CALL) && !identity.coordinator {
+            return Err(Status::permission_denied(format!("rows to store come from the coordinator; this certificate is for {identity}")));
+        }
         if path.ends_with(PLAN_CALL) && !identity.coordinator {
             return Err(Status::permission_denied(format!("plans come from the coordinator; this certificate is for {identity}")));
         }

@@ -167,6 +167,17 @@ impl Replica {
 /// Folder of replicas below a volume.
 pub const REPLICA_FOLDER: &str = ".bowshot/replicas";
 
+/// Folder of managed tables below a volume, with a folder for each table.
+pub const TABLE_FOLDER: &str = ".bowshot/tables";
+
+/// Whether a path below a volume is that of a managed table's file: `.bowshot/tables/<table>/<file>.parquet`, both names being UUIDs.
+pub fn is_table_file(path: &str) -> bool {
+    let Some(rest) = path.strip_prefix(TABLE_FOLDER).and_then(|rest| rest.strip_prefix('/')) else { return false };
+    let Some((table, file)) = rest.split_once('/') else { return false };
+    let is_uuid = |text: &str| text.len() == 36 && uuid::Uuid::try_parse(text).is_ok_and(|id| id.to_string() == text);
+    is_uuid(table) && file.strip_suffix(".parquet").is_some_and(is_uuid)
+}
+
 /// Path of a replica below its volume.
 pub fn replica_path(checksum: &str) -> String {
     format!("{REPLICA_FOLDER}/{checksum}.parquet")
@@ -190,6 +201,9 @@ pub struct Orders {
     pub fetch: Vec<FetchReplica>,
     /// Copies to delete, as (volume, checksum).
     pub discard: Vec<(String, String)>,
+    /// Files of managed tables to delete, as (volume, path): no table has them any more, and no query that began before can still be running.
+    #[serde(default)]
+    pub delete: Vec<(String, String)>,
 }
 
 /// A copy to make.

@@ -40,6 +40,8 @@ pub trait Membership: Send + Sync {
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>>;
     /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
     fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)>;
+    /// A node has written a file of a managed table: it holds it from now on, although its next listing is yet to come.
+    fn wrote(&self, node_id: &str, file: WrittenFile);
     /// Waits until every live node knows this version of the rules of residency, or a later one; at most `wait`. Returns whether they do.
     async fn await_policy(&self, version: i64, wait: Duration) -> bool;
     /// Waits until every live node has listed its volumes again after this call began, at most `wait`.
@@ -87,15 +89,36 @@ pub struct Inventory {
     pub volumes: Arc<[String]>,
     /// Regions of those that do not lie in the node's.
     pub volume_regions: Arc<BTreeMap<String, String>>,
-    /// Its files.
+    /// Its files, as of its last listing.
     pub files: Arc<HeldFiles>,
+    /// Files that it has written since, by `volume/path`.
+    pub written: Arc<HashMap<String, WrittenFile>>,
     /// Copies that the cluster made, by volume and checksum.
     pub replicas: Arc<HashMap<(String, String), Replica>>,
     /// Bytes that are free on the disk of each volume.
     pub free_bytes: BTreeMap<String, u64>,
 }
 
+/// A file of a managed table that a node has just written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// `volume/path`.
+    pub key: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Modification time in nanoseconds.
+    pub version: i64,
+    /// When it was there, in Unix milliseconds of the node's clock: a listing that began later shows it.
+    pub at_ms: u64,
+}
+
 impl Inventory {
+    /// Size and version of the file at `volume/path`.
+    pub fn file(&self, key: &str) -> Option<(u64, i64)> {
+        let listed = self.files.get(key).map(|held| (held.size_bytes, held.version));
+        listed.or_else(|| self.written.get(key).map(|written| (written.size_bytes, written.version)))
+    }
+
     /// Where what lies in a volume is.
     pub fn region_of(&self, volume: &str) -> &str {
         self.volume_regions.get(volume).unwrap_or(&self.region)
@@ -220,6 +243,8 @@ struct Node {
     epoch: u64,
     listed_at_ms: u64,
     files: Arc<HeldFiles>,
+    /// Files of managed tables that it has written since it listed them, by `volume/path`.
+    written: Arc<HashMap<String, WrittenFile>>,
     replicas: Arc<HashMap<(String, String), Replica>>,
     free_bytes: BTreeMap<String, u64>,
     unreadable: Vec<UnreadableFile>,
@@ -303,6 +328,7 @@ impl Heartbeats {
             epoch: 0,
             listed_at_ms: 0,
             files: Arc::default(),
+            written: Arc::default(),
             replicas: Arc::default(),
             free_bytes: BTreeMap::new(),
             unreadable: vec![],
@@ -348,6 +374,9 @@ impl Heartbeats {
         }
         if node.epoch == beat.inventory_epoch {
             node.listed_at_ms = beat.listed_at_ms;
+            if !node.written.is_empty() {
+                Arc::make_mut(&mut node.written).retain(|_, file| file.at_ms >= beat.listed_at_ms);
+            }
         }
         HeartbeatAnswer {
             register_again: false,
@@ -393,11 +422,18 @@ impl Membership for Heartbeats {
             volumes: node.volumes.clone(),
             volume_regions: node.volume_regions.clone(),
             files: node.files.clone(),
+            written: node.written.clone(),
             replicas: node.replicas.clone(),
             free_bytes: node.free_bytes.clone(),
         };
         let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
         alive.map(|node| (node.register.node_id.clone(), inventory(node))).collect()
+    }
+
+    fn wrote(&self, node_id: &str, file: WrittenFile) {
+        if let Some(node) = self.nodes.write().get_mut(node_id).filter(|node| file.at_ms >= node.listed_at_ms) {
+            Arc::make_mut(&mut node.written).insert(file.key.clone(), file);
+        }
     }
 
     fn give_orders(&self, orders: HashMap<String, Orders>) {

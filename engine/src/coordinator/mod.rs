@@ -12,6 +12,7 @@ pub mod quarantine;
 pub mod query;
 pub mod registry;
 pub mod replication;
+pub mod table_writes;
 pub mod task_places;
 
 use crate::catalog::Snapshot;
@@ -35,6 +36,7 @@ use registry::QueryRegistry;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use task_places::TaskPlaces;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -55,6 +57,8 @@ pub(crate) struct CoordinatorInner {
     pub quarantine: Quarantine,
     pub base: planner::BaseState,
     pub cpu: CpuRuntime,
+    /// Counts statements that store rows: each begins on the next node.
+    pub write_turn: AtomicUsize,
     store: Mutex<CatalogStore>,
     snapshot: RwLock<Arc<Snapshot>>,
     policy: SharedPolicy,
@@ -111,6 +115,7 @@ impl Coordinator {
             quarantine: Quarantine::default(),
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
+            write_turn: AtomicUsize::new(0),
             store: Mutex::new(store),
             snapshot: RwLock::new(snapshot),
             policy,
@@ -217,6 +222,11 @@ impl CoordinatorInner {
         drop(known);
         *self.snapshot.write() = Arc::new(after);
         Ok(value)
+    }
+
+    /// Looks at the catalog's database, or notes there what no snapshot shows. Blocking.
+    pub fn with_store<T>(&self, work: impl FnOnce(&CatalogStore) -> Result<T>) -> Result<T> {
+        work(&self.store.lock())
     }
 
     /// Waits until the workers know the rules of residency as they are now. One that does not answer is soon suspect and gets no plans.

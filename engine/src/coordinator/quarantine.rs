@@ -1,10 +1,10 @@
 //! Statements that workers do not survive: after two lost workers in a row a statement is refused for a while, before it takes the others too.
 //!
-//! What is counted are processes that are gone. A node that comes back as the same process was cut off, and no statement is to blame for that.
+//! What is counted are processes that are gone. A node that is heard again as the same process was cut off, and no statement is to blame for that.
 //! A statement that ran beside the one that is to blame may be counted with it; the first run that ends well clears it.
 
 use super::clock::Clock;
-use super::membership::{NodeInfo, NodeState};
+use super::membership::NodeInfo;
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use parking_lot::Mutex;
@@ -32,12 +32,16 @@ struct Suspect {
 struct Life {
     node: String,
     incarnation: String,
+    /// When a statement lost it.
+    lost: Instant,
 }
 
 impl Life {
-    /// Whether the process takes part in the cluster still, or again.
-    fn goes_on(&self, nodes: &[NodeInfo]) -> bool {
-        nodes.iter().any(|node| node.node_id == self.node && node.incarnation == self.incarnation && node.state == NodeState::Live)
+    /// Whether the process was heard after it was lost. What it sent before may arrive a moment later.
+    fn goes_on(&self, nodes: &[NodeInfo], now: Instant) -> bool {
+        let heard = |node: &NodeInfo| now.checked_sub(Duration::from_millis(node.heartbeat_age_ms));
+        let same = |node: &&NodeInfo| node.node_id == self.node && node.incarnation == self.incarnation;
+        nodes.iter().find(same).and_then(heard).is_some_and(|heard| heard > self.lost + limits::HEARTBEAT_INTERVAL / 2)
     }
 }
 
@@ -56,7 +60,7 @@ impl Quarantine {
         let Some(suspect) = suspects.get_mut(sql) else { return Ok(()) };
         let Some(until) = suspect.until else { return Ok(()) };
         let (now, nodes) = (self.clock.now(), nodes());
-        suspect.lost.retain(|life| !life.goes_on(&nodes));
+        suspect.lost.retain(|life| !life.goes_on(&nodes, now));
         if suspect.lost.len() < limits::QUARANTINE_LOSSES {
             suspect.until = None;
             return Ok(());
@@ -86,10 +90,10 @@ impl Quarantine {
             until: None,
         });
         suspect.last = now;
-        suspect.lost.retain(|life| !life.goes_on(nodes));
+        suspect.lost.retain(|life| !life.goes_on(nodes, now));
         let incarnation = nodes.iter().find(|known| known.node_id == node).map(|known| known.incarnation.clone());
-        let life = Life { node: node.to_string(), incarnation: incarnation.unwrap_or_default() };
-        if !suspect.lost.contains(&life) {
+        let life = Life { node: node.to_string(), incarnation: incarnation.unwrap_or_default(), lost: now };
+        if !suspect.lost.iter().any(|known| (&known.node, &known.incarnation) == (&life.node, &life.incarnation)) {
             suspect.lost.push(life);
         }
         if suspect.lost.len() < limits::QUARANTINE_LOSSES {
@@ -122,11 +126,13 @@ impl Suspect {
 
 #[cfg(test)]
 mod tests {
+    use super::super::membership::NodeState;
     use super::*;
     use std::collections::BTreeMap;
     use std::sync::Arc;
 
-    fn node(node_id: &str, life: u32, state: NodeState) -> NodeInfo {
+    /// A node that was heard so long ago.
+    fn node(node_id: &str, life: u32, heard: Duration) -> NodeInfo {
         NodeInfo {
             node_id: node_id.into(),
             role: "worker".into(),
@@ -137,12 +143,12 @@ mod tests {
             // As in containers.
             pid: 1,
             incarnation: life.to_string(),
-            state,
+            state: NodeState::Live,
             version: String::new(),
             device: String::new(),
             cached_bytes: 0,
             cpu_threads: 1,
-            heartbeat_age_ms: 0,
+            heartbeat_age_ms: heard.as_millis() as u64,
             file_count: 0,
             replica_count: 0,
             running_tasks: 0,
@@ -160,15 +166,22 @@ mod tests {
         (Quarantine::new(Clock::new(move || start + *by_hand.lock())), move |by| *passed.lock() += by)
     }
 
+    const NOW: Duration = Duration::ZERO;
+
     #[test]
     fn two_deaths_in_a_row_are_enough_and_time_heals() {
         let (quarantine, pass) = quarantine();
-        let alive = [node("node-1", 1, NodeState::Live), node("node-2", 2, NodeState::Live)];
+        let second = Duration::from_secs(1);
+        // The coordinator takes a node for live for a while after it has ended.
+        let alive = [node("node-1", 1, NOW), node("node-2", 2, NOW)];
         assert!(quarantine.lost("q", "node-1", &alive).is_none());
-        let after = [node("node-1", 7, NodeState::Live), node("node-2", 2, NodeState::Live)];
+        pass(second);
+        let after = [node("node-1", 1, second), node("node-2", 2, NOW)];
         let error = quarantine.lost("q", "node-2", &after).unwrap().message();
         assert!(error.contains("2 workers") && error.contains("node-1, node-2") && error.contains("60 s"), "{error}");
-        let later = [node("node-1", 7, NodeState::Live), node("node-2", 2, NodeState::Dead)];
+        // Others have their ids now.
+        let later = [node("node-1", 7, NOW), node("node-2", 8, NOW)];
+        pass(second);
         assert_eq!(quarantine.check("q", || later.to_vec()).unwrap_err().class(), ErrorClass::Resource);
         assert!(quarantine.check("another", || later.to_vec()).is_ok());
         pass(limits::QUARANTINE_WAIT);
@@ -181,20 +194,23 @@ mod tests {
 
     #[test]
     fn nodes_that_were_cut_off_are_nobodys_fault() {
-        let (quarantine, _) = quarantine();
-        let nodes = [node("node-1", 1, NodeState::Live), node("node-2", 2, NodeState::Live)];
-        assert!(quarantine.lost("q", "node-1", &nodes).is_none());
-        // node-1 is heard again as the same process.
-        assert!(quarantine.lost("q", "node-2", &nodes).is_none());
-        let silent = [node("node-1", 1, NodeState::Live), node("node-2", 2, NodeState::Suspect)];
-        assert!(quarantine.lost("q", "node-1", &silent).is_some());
-        assert!(quarantine.check("q", || nodes.to_vec()).is_ok());
+        let (quarantine, pass) = quarantine();
+        let second = Duration::from_secs(1);
+        assert!(quarantine.lost("q", "node-1", &[node("node-1", 1, NOW), node("node-2", 2, NOW)]).is_none());
+        pass(second);
+        // Its heartbeats arrive, although nothing else does.
+        assert!(quarantine.lost("q", "node-2", &[node("node-1", 1, NOW), node("node-2", 2, NOW)]).is_none());
+        pass(second);
+        let silent = [node("node-1", 1, second), node("node-2", 2, second)];
+        assert!(quarantine.lost("q", "node-1", &silent).is_some(), "lost again, and not heard since");
+        pass(second);
+        assert!(quarantine.check("q", || vec![node("node-1", 1, NOW), node("node-2", 2, second * 2)]).is_ok());
     }
 
     #[test]
     fn a_run_that_ends_well_clears() {
         let (quarantine, _) = quarantine();
-        let gone = [node("node-1", 1, NodeState::Dead), node("node-2", 2, NodeState::Dead)];
+        let gone = [node("node-1", 1, limits::NODE_DEAD_AFTER), node("node-2", 2, limits::NODE_DEAD_AFTER)];
         assert!(quarantine.lost("q", "node-1", &gone).is_none());
         quarantine.ended_well("q");
         assert!(quarantine.lost("q", "node-2", &gone).is_none());

@@ -57,8 +57,13 @@ pub struct QueryStream {
 impl QueryStream {
     /// The result of a command: no rows.
     pub fn done(affected_rows: Option<i64>) -> Self {
+        Self::done_by(Uuid::now_v7(), affected_rows)
+    }
+
+    /// The result of a command that ran this query.
+    pub fn done_by(query_id: Uuid, affected_rows: Option<i64>) -> Self {
         let schema = Arc::new(arrow::datatypes::Schema::empty());
-        Self { handle: None, query_id: Uuid::now_v7(), schema, affected_rows, batches: futures::stream::empty().boxed() }
+        Self { handle: None, query_id, schema, affected_rows, batches: futures::stream::empty().boxed() }
     }
 
     /// Rows that are there already.
@@ -78,6 +83,11 @@ impl QueryStream {
     /// Rows that a command changed.
     pub fn affected_rows(&self) -> Option<i64> {
         self.affected_rows
+    }
+    /// The same result with the rows that earlier runs of its command changed.
+    pub fn with_more_affected(mut self, rows: i64) -> Self {
+        self.affected_rows = self.affected_rows.map(|affected| affected + rows);
+        self
     }
     /// The figures so far.
     pub fn summary(&self) -> QuerySummary {
@@ -521,7 +531,7 @@ pub(crate) fn place(inner: &CoordinatorInner, query: &PlannedQuery, avoid: &Hash
 }
 
 /// The stored tables that a logical plan scans, by table id; those under views too.
-fn stored_tables(plan: &LogicalPlan, tables: &mut BTreeMap<i64, Arc<Table>>) -> Result<(), DataFusionError> {
+pub(crate) fn stored_tables(plan: &LogicalPlan, tables: &mut BTreeMap<i64, Arc<Table>>) -> Result<(), DataFusionError> {
     plan.apply_with_subqueries(|node| {
         if let LogicalPlan::TableScan(scan) = node
             && let Ok(provider) = datafusion::datasource::source_as_provider(&scan.source)

@@ -15,8 +15,10 @@
 use super::CoordinatorInner;
 use super::clock::Clock;
 use super::membership::{Inventory, NodeState};
+use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
-use crate::control::{FetchReplica, Orders};
+use crate::control::{FetchReplica, Orders, now_ms};
+use crate::error::Result;
 use crate::limits;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
@@ -213,9 +215,7 @@ impl Replicator {
         let path = format!("{volume}/{}", file.path);
         let version = |node: &str| file.homes.iter().find(|(home, _)| **home == *node).map(|(_, version)| *version);
         let holds = |node: &str, held: &Inventory| {
-            let original = version(node).is_some_and(|version| {
-                held.files.get(&path).is_some_and(|found| found.version == version && found.size_bytes == file.size_bytes)
-            });
+            let original = version(node).is_some_and(|version| held.file(&path) == Some((file.size_bytes, version)));
             let made = file.checksum.as_ref().is_some_and(|checksum| held.replica(volume, checksum).is_some());
             (original, made)
         };
@@ -248,7 +248,7 @@ impl Replicator {
             orders.is_some_and(|orders| orders.fetch.iter().any(|order| order.volume == volume && order.checksum == checksum))
         };
         let able = step.there.iter().filter(|(node, held)| {
-            let home = file.homes.iter().any(|(home, _)| **home == ***node) && held.files.contains(&path);
+            let home = file.homes.iter().any(|(home, _)| **home == ***node) && held.file(&path).is_some();
             held.state == NodeState::Live
                 && !step.snapshot.draining.contains(*node)
                 && held.may_hold(table, volume)
@@ -327,6 +327,37 @@ fn regions_text(table: &Table) -> String {
     if table.regions.is_empty() { "any region".into() } else { format!("region {}", table.regions.join(" or ")) }
 }
 
+/// Orders the end of managed tables' files that no table has any more, once no query that began while one had them can be running, and forgets
+/// those that are gone.
+async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<String, Orders>) -> Result<()> {
+    let looked = inner.clone();
+    let discarded = super::blocking(move || looked.with_store(CatalogStore::discarded)).await?;
+    if discarded.is_empty() {
+        return Ok(());
+    }
+    let inventories = inner.membership.inventories();
+    let wait = Duration::from_millis(inner.timeout_ms(0)) + limits::TABLE_FILE_DISCARD_AFTER;
+    let now = now_ms() as i64;
+    let mut gone = vec![];
+    for (file, _) in discarded.into_iter().filter(|(_, since)| now - since >= wait.as_millis() as i64) {
+        let (node, volume, path) = &file;
+        let Some(held) = inventories.get(node).filter(|held| held.state == NodeState::Live) else { continue };
+        if held.file(&format!("{volume}/{path}")).is_none() {
+            gone.push(file);
+            continue;
+        }
+        let delete = &mut orders.entry(node.clone()).or_default().delete;
+        if delete.len() < limits::TABLE_FILE_DELETES_MAX {
+            delete.push((volume.clone(), path.clone()));
+        }
+    }
+    if gone.is_empty() {
+        return Ok(());
+    }
+    let inner = inner.clone();
+    super::blocking(move || inner.with_store(|store| store.forget_discarded(&gone))).await
+}
+
 /// Decides once a second until the coordinator is gone.
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
@@ -345,7 +376,11 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
             }
         }
         inner.membership.want_checksums(&decision.want_checksums);
-        inner.membership.give_orders(decision.orders);
+        let mut orders = decision.orders;
+        if let Err(error) = table_garbage(&inner, &mut orders).await {
+            tracing::error!(%error, "files that no table has any more cannot be looked up");
+        }
+        inner.membership.give_orders(orders);
         if !decision.learned.is_empty()
             && let Err(error) = inner.change_catalog(move |store| store.set_checksums(&decision.learned)).await
         {

@@ -192,11 +192,9 @@ impl View<'_> {
                 ));
                 continue;
             }
-            match inventory.files.get(&key) {
+            match inventory.file(&key) {
                 None => reasons.push(format!("node {node_id} is live but the file is gone from its volume")),
-                Some(present) if present.version == *version && present.size_bytes == file.size_bytes => {
-                    copies.push(Copy { node, version: *version, path: None })
-                }
+                Some(present) if present == (file.size_bytes, *version) => copies.push(Copy { node, version: *version, path: None }),
                 Some(_) => reasons.push(format!(
                     "the file on node {node_id} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",
                     table.qualified_name()
@@ -218,11 +216,9 @@ impl View<'_> {
 fn lost(table: &Table, file: &CatalogFile, reasons: &[String]) -> Error {
     let name = table.qualified_name();
     let reasons = if reasons.is_empty() { "no node may read it".to_string() } else { reasons.join("; ") };
-    Error::new(
-        ErrorClass::Retry,
-        format!(
-            "no live replica of {} (table {name}): {reasons}. Bring the node or file back, or run REFRESH TABLE {name} to go on without it",
-            file.display_name()
-        ),
-    )
+    let way_out = match table.managed {
+        true => "Bring the node back".to_string(),
+        false => format!("Bring the node or file back, or run REFRESH TABLE {name} to go on without it"),
+    };
+    Error::new(ErrorClass::Retry, format!("no live replica of {} (table {name}): {reasons}. {way_out}", file.display_name()))
 }

@@ -6,8 +6,8 @@
 
 use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, NewTable};
-use crate::catalog::{Table, footer};
-use crate::control::{FileFacts, VolumeFile};
+use crate::catalog::{Table, TableDetails, footer};
+use crate::control::{FileFacts, VolumeFile, is_table_file};
 use crate::coordinator::membership::Inventory;
 use crate::coordinator::{CoordinatorInner, blocking};
 use crate::error::{Error, ErrorClass, Result};
@@ -34,6 +34,11 @@ pub(crate) async fn discover(
     known: Option<&Table>,
 ) -> Result<NewTable> {
     let location = Location::parse(location_text)?;
+    if location.is_managed() {
+        return Err(Error::user(format!(
+            "{location_text} is where the cluster keeps the files of managed tables: read them by their names"
+        )));
+    }
     let mut files = match &location {
         Location::Node { node, volume, .. } => volume_files(inner, &location, node.as_deref(), volume).await?,
         Location::Bucket { url, prefix } => bucket_files(inner, url, prefix, &location).await?,
@@ -55,6 +60,8 @@ pub(crate) async fn discover(
         files,
         replicas: 1,
         regions: vec![],
+        managed: false,
+        details: TableDetails::default(),
     })
 }
 
@@ -143,7 +150,7 @@ enum Compared {
 
 fn compare(inventories: &BTreeMap<String, Inventory>, location: &Location, node: Option<&str>, volume: &str) -> Result<Compared> {
     let asked = inventories.iter().filter(|(holder, _)| node.is_none_or(|wanted| wanted == *holder));
-    let found = asked.map(|(holder, held)| Ok((holder, held.files.facts(volume, |path| location.covers(path))?)));
+    let found = asked.map(|(holder, held)| Ok((holder, held.files.facts(volume, |path| location.covers(path) && !is_table_file(path))?)));
     let found: Vec<(&String, Vec<VolumeFile>)> = found.collect::<Result<_>>()?;
     let mut by_name: BTreeMap<&str, Copies> = BTreeMap::new();
     for (holder, files) in &found {

@@ -1,6 +1,7 @@
 //! Statements of our own: the catalog's and the session's. Everything else is DataFusion's SQL.
 
 pub mod cache_table;
+pub mod change_table;
 pub mod diagnosis;
 pub mod external_table;
 pub mod guard;

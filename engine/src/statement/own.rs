@@ -1,5 +1,5 @@
 //! Statements of our own, which DataFusion's parser does not know: `REFRESH TABLE`, `CACHE TABLE`, `UNCACHE TABLE`, `ALTER TABLE … SET`,
-//! `ALTER NODE`.
+//! `ALTER NODE`, `USE`, `COMMENT ON`.
 
 use crate::catalog::location::valid_name;
 use crate::config::CacheAction;
@@ -34,6 +34,22 @@ pub enum OwnStatement {
         /// Regions that the rows never leave; empty for none.
         regions: Option<Vec<String>>,
     },
+    /// `COMMENT ON TABLE t IS 'text'`, `COMMENT ON COLUMN t.c IS NULL`.
+    Comment {
+        /// The table.
+        table: TableReference,
+        /// The column, if it is one's.
+        column: Option<String>,
+        /// The comment; `None` takes it away.
+        text: Option<String>,
+    },
+    /// `USE s`, `USE c.s`, `USE SCHEMA s` or `USE CATALOG c`: what names without them mean from now on.
+    Use {
+        /// The catalog, if it is named.
+        catalog: Option<String>,
+        /// The schema, if it is named.
+        schema: Option<String>,
+    },
     /// `ALTER NODE n DRAIN` or `ALTER NODE n RESUME`.
     AlterNode {
         /// Node id.
@@ -50,10 +66,19 @@ pub fn parse(sql: &str) -> Result<Option<OwnStatement>> {
         "REFRESH" => "REFRESH TABLE <schema>.<table>",
         "CACHE" => "CACHE TABLE <schema>.<table> [COLUMNS (<column>, …)]",
         "UNCACHE" => "UNCACHE TABLE <schema>.<table> [COLUMNS (<column>, …)]",
+        "COMMENT" => {
+            "COMMENT ON TABLE <schema>.<table> IS '<text>', or COMMENT ON COLUMN <schema>.<table>.<column> IS '<text>'; NULL takes it away"
+        }
+        "USE" => "USE <schema>, USE <catalog>.<schema> or USE CATALOG <catalog>",
         "ALTER" => "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), or ALTER NODE <node> DRAIN | RESUME",
         _ => return Ok(None),
     };
-    let statement = if verb == "ALTER" { read_alter(sql) } else { read(sql, &verb) };
+    let statement = match verb.as_str() {
+        "ALTER" => read_alter(sql),
+        "USE" => read_use(sql),
+        "COMMENT" => read_comment(sql),
+        _ => read(sql, &verb),
+    };
     let statement = statement.map_err(|error| {
         let what = match error {
             ParserError::TokenizerError(text) | ParserError::ParserError(text) => text,
@@ -87,6 +112,60 @@ fn read(sql: &str, verb: &str) -> Result<OwnStatement, ParserError> {
         "REFRESH" => OwnStatement::Refresh(table),
         "CACHE" => OwnStatement::Cache { action: CacheAction::Pin, table, columns },
         _ => OwnStatement::Cache { action: CacheAction::Drop, table, columns },
+    })
+}
+
+fn read_comment(sql: &str) -> Result<OwnStatement, ParserError> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    parser.next_token();
+    let on = parser.next_token();
+    if !is_word(&on.token, "ON") {
+        return parser.expected("ON", on);
+    }
+    let what = parser.next_token();
+    let of_column = is_word(&what.token, "COLUMN");
+    if !of_column && !is_word(&what.token, "TABLE") {
+        return parser.expected("TABLE or COLUMN", what);
+    }
+    let mut names = vec![name(&mut parser)?];
+    while parser.consume_token(&Token::Period) {
+        names.push(name(&mut parser)?);
+    }
+    let column = if of_column { names.pop() } else { None };
+    let table = reference(names)?;
+    let is = parser.next_token();
+    if !is_word(&is.token, "IS") {
+        return parser.expected("IS", is);
+    }
+    let text = parser.next_token();
+    let text = match text.token {
+        Token::SingleQuotedString(text) => Some(text),
+        ref null if is_word(null, "NULL") => None,
+        _ => return parser.expected("a text in single quotes, or NULL", text),
+    };
+    end(&mut parser)?;
+    Ok(OwnStatement::Comment { table, column, text })
+}
+
+fn read_use(sql: &str) -> Result<OwnStatement, ParserError> {
+    let mut parser = Parser::new(&GenericDialect {}).try_with_sql(sql)?;
+    parser.next_token();
+    let first = parser.peek_token().token;
+    let named = [Token::SemiColon, Token::EOF, Token::Period].contains(&parser.peek_nth_token(1).token);
+    // `USE catalog` is a schema of that name.
+    let kind = ["CATALOG", "SCHEMA", "DATABASE"].into_iter().find(|kind| !named && is_word(&first, kind));
+    if kind.is_some() {
+        parser.next_token();
+    }
+    let mut names = vec![name(&mut parser)?];
+    if kind != Some("CATALOG") && parser.consume_token(&Token::Period) {
+        names.push(name(&mut parser)?);
+    }
+    end(&mut parser)?;
+    let last = names.pop();
+    Ok(match kind {
+        Some("CATALOG") => OwnStatement::Use { catalog: last, schema: None },
+        _ => OwnStatement::Use { catalog: names.pop(), schema: last },
     })
 }
 
@@ -191,6 +270,10 @@ fn table_name(parser: &mut Parser) -> Result<TableReference, ParserError> {
     while parser.consume_token(&Token::Period) {
         names.push(name(parser)?);
     }
+    reference(names)
+}
+
+fn reference(names: Vec<String>) -> Result<TableReference, ParserError> {
     match <[String; 1]>::try_from(names) {
         Ok([table]) => Ok(TableReference::bare(table)),
         Err(names) => match names.as_slice() {
@@ -243,6 +326,39 @@ mod tests {
             parse("UNCACHE TABLE s.t COLUMNS (a)").unwrap(),
             Some(cache(CacheAction::Drop, TableReference::partial("s", "t"), &["a"]))
         );
+    }
+
+    #[test]
+    fn tables_and_columns_are_commented() {
+        let of = |table, column: Option<&str>, text: Option<&str>| {
+            Some(OwnStatement::Comment { table, column: column.map(Into::into), text: text.map(Into::into) })
+        };
+        let table = TableReference::partial("s", "t");
+        assert_eq!(parse("COMMENT ON TABLE S.T IS 'it''s a table';").unwrap(), of(table.clone(), None, Some("it's a table")));
+        assert_eq!(parse("comment on column s.t.\"C\" is null").unwrap(), of(table, Some("C"), None));
+        assert_eq!(parse("COMMENT ON COLUMN t.c IS ''").unwrap(), of(TableReference::bare("t"), Some("c"), Some("")));
+        for sql in ["COMMENT ON COLUMN c IS 'x'", "COMMENT ON TABLE t", "COMMENT ON VIEW v IS 'x'", "COMMENT ON TABLE t IS x"] {
+            assert!(parse(sql).unwrap_err().to_string().contains("write COMMENT ON TABLE"), "{sql}");
+        }
+    }
+
+    #[test]
+    fn schemas_are_used() {
+        let of = |catalog: Option<&str>, schema: Option<&str>| {
+            Some(OwnStatement::Use { catalog: catalog.map(Into::into), schema: schema.map(Into::into) })
+        };
+        for (sql, expected) in [
+            ("USE tpch", of(None, Some("tpch"))),
+            ("use \"T\";", of(None, Some("T"))),
+            ("USE bowshot.Tpch", of(Some("bowshot"), Some("tpch"))),
+            ("USE SCHEMA s", of(None, Some("s"))),
+            ("USE DATABASE s", of(None, Some("s"))),
+            ("USE CATALOG bowshot", of(Some("bowshot"), None)),
+            ("USE schema", of(None, Some("schema"))),
+        ] {
+            assert_eq!(parse(sql).unwrap(), expected, "{sql}");
+        }
+        assert!(parse("USE a.b.c").unwrap_err().to_string().contains("write USE <schema>"));
     }
 
     #[test]

@@ -1,14 +1,18 @@
-//! Files of a worker for other nodes: one Flight action that streams the bytes of a file of a volume.
+//! Files of a worker for other nodes: a Flight action that streams the bytes of a file of a volume, and a DoPut that
+//! [writes](super::table_files) one of a managed table.
 //!
 //! Only Parquet files inside a volume can be read, and of hidden ones only replicas: a stranger with the token gets no other file of the machine.
 //! Pinned files go to callers in their regions alone. The caller checks the content against the hash it expects.
 
 use super::WorkerNode;
-use crate::control::REPLICA_FOLDER;
+use super::table_files::{TableFiles, WriteFile};
+use crate::control::{REPLICA_FOLDER, is_table_file};
 use crate::error::{Error, ErrorClass, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::residency::ledger::caller_region;
+use arrow_flight::decode::FlightRecordBatchStream;
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
@@ -17,6 +21,7 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -37,16 +42,18 @@ pub struct ReadFile {
     pub path: String,
 }
 
-/// Answers [`ReadFile`]; every other Flight call is refused. Sits behind the worker's token check.
+/// Answers [`ReadFile`] and [`WriteFile`]; every other Flight call is refused. Sits behind the worker's token check.
 pub struct FileService {
     node: Arc<WorkerNode>,
     sending: Arc<Semaphore>,
+    table_files: TableFiles,
 }
 
 impl FileService {
     /// Serves the volumes of `node`.
     pub fn new(node: Arc<WorkerNode>) -> Self {
-        Self { node, sending: Arc::new(Semaphore::new(limits::FILES_SENT_MAX)) }
+        let table_files = TableFiles::new(node.clone());
+        Self { node, sending: Arc::new(Semaphore::new(limits::FILES_SENT_MAX)), table_files }
     }
 
     fn find(&self, asked: &ReadFile) -> Result<PathBuf, Status> {
@@ -58,7 +65,8 @@ impl FileService {
         let plain = path.components().all(|part| matches!(part, Component::Normal(_)));
         let hidden = path.components().any(|part| part.as_os_str().to_string_lossy().starts_with(['.', '_']));
         let parquet = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
-        if !plain || !parquet || (hidden && path.parent() != Some(Path::new(REPLICA_FOLDER))) {
+        let ours = path.parent() == Some(Path::new(REPLICA_FOLDER)) || is_table_file(&asked.path);
+        if !plain || !parquet || (hidden && !ours) {
             return Err(Status::permission_denied(format!(
                 "node {node} gives away Parquet files of its volumes only, not '{}'",
                 asked.path
@@ -156,8 +164,17 @@ impl FlightService for FileService {
     async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         refused()
     }
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        refused()
+    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+        let mut data = request.into_inner();
+        let first = data.message().await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
+        let command = first.flight_descriptor.as_ref().map(|descriptor| descriptor.cmd.clone()).unwrap_or_default();
+        let asked: WriteFile = serde_json::from_slice(&command)
+            .map_err(|error| Status::invalid_argument(format!("the file to write is not named: {error}")))?;
+        let data = futures::stream::once(std::future::ready(Ok(first))).chain(data).map_err(FlightError::from);
+        let written = self.table_files.write(asked, FlightRecordBatchStream::new_from_flight_data(data)).await?;
+        let said = serde_json::to_vec(&written).map_err(|error| Status::internal(error.to_string()))?;
+        let answer = PutResult { app_metadata: said.into() };
+        Ok(Response::new(Box::pin(futures::stream::once(std::future::ready(Ok(answer))))))
     }
     async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
         refused()

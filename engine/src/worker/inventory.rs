@@ -3,7 +3,7 @@
 //! Listing is cheap and happens before each heartbeat; a footer is parsed once per file version.
 
 use crate::catalog::footer;
-use crate::control::{Replica, UnreadableFile, VolumeFile, now_ms};
+use crate::control::{Replica, TABLE_FOLDER, UnreadableFile, VolumeFile, now_ms};
 use crate::limits;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,6 +12,9 @@ use std::hash::Hasher;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
+
+/// What the cluster keeps in a volume for itself lies below it.
+const HIDDEN_FOLDER: &str = ".bowshot";
 
 /// Identity of one version of a file on disk: volume, path, size in bytes, modification time in nanoseconds.
 type FileVersion = (String, String, u64, i64);
@@ -133,7 +136,12 @@ fn list_folder(root: &Path, folder: &Path, depth: usize, found: &mut Vec<(String
         }
         let Ok(metadata) = fs::metadata(&path) else { continue };
         let hidden = entry.file_name().to_string_lossy().starts_with(['.', '_']);
-        if hidden {
+        // Of what is hidden only the files of managed tables are shown.
+        let way_to_tables = || path.strip_prefix(root).is_ok_and(|relative| Path::new(TABLE_FOLDER).starts_with(relative));
+        if hidden && !way_to_tables() {
+            continue;
+        }
+        if folder == root.join(HIDDEN_FOLDER) && !way_to_tables() {
             continue;
         }
         if metadata.is_dir() && depth < limits::VOLUME_DEPTH_MAX {
@@ -144,6 +152,12 @@ fn list_folder(root: &Path, folder: &Path, depth: usize, found: &mut Vec<(String
             found.push((text.replace('\\', "/"), metadata.len(), disk_version(&metadata)));
         }
     }
+}
+
+/// The file at a path of a volume as it is now.
+pub fn parsed(root: &Path, volume: &str, path: &str) -> Result<VolumeFile, String> {
+    let metadata = fs::metadata(root.join(path)).map_err(|error| error.to_string())?;
+    parse(root, &(volume.to_string(), path.to_string(), metadata.len(), disk_version(&metadata)))
 }
 
 fn parse(root: &Path, (volume, path, size, version): &FileVersion) -> Result<VolumeFile, String> {

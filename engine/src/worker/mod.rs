@@ -11,6 +11,7 @@ pub mod registration;
 pub mod replicas;
 pub mod service;
 pub mod store;
+pub mod table_files;
 pub mod task_request;
 
 use crate::cluster_tls::ClusterTls;

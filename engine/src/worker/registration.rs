@@ -2,6 +2,7 @@
 
 use super::WorkerNode;
 use super::inventory::Inventory;
+use super::table_files;
 use crate::control::client::ControlClient;
 use crate::control::packed::PackedInventory;
 use crate::control::{Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_PACKED, Register, now_ms};
@@ -72,7 +73,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
 
 /// Sends heartbeats, with packed inventories if the coordinator `packs`, until it is lost or asks for a new registration. Returns the inventory for the next round.
 async fn beat(
-    node: &WorkerNode,
+    node: &Arc<WorkerNode>,
     client: &mut ControlClient,
     incarnation: &str,
     mut inventory: Inventory,
@@ -123,6 +124,10 @@ async fn beat(
                 acknowledged = answer.acknowledged_epoch;
                 told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
+                if !answer.orders.delete.is_empty() {
+                    let (node, orders) = (node.clone(), answer.orders.clone());
+                    tokio::task::spawn_blocking(move || table_files::delete(&node, &orders));
+                }
                 node.replicas.follow(answer.orders);
                 if let Some(policy) = answer.policy {
                     node.ledger.learn(policy);

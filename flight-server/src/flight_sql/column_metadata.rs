@@ -1,26 +1,27 @@
 //! What BI tools read about a column beside its Arrow type.
 
 use arrow::datatypes::{DataType, Field, Schema};
+use bowshot_engine::TableInfo;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The columns of a table with their `ARROW:FLIGHT:SQL:*` metadata.
-pub fn describe(catalog: &str, schema: &str, table: &str, columns: &Schema) -> Schema {
-    let fields = columns.fields().iter().map(|field| {
+pub fn describe(table: &TableInfo) -> Schema {
+    let fields = table.columns.fields().iter().map(|field| {
         let mut metadata = field.metadata().clone();
-        metadata.extend(of_column(catalog, schema, table, field));
+        metadata.extend(of_column(table, field));
         Arc::new(field.as_ref().clone().with_metadata(metadata))
     });
     Schema::new(fields.collect::<Vec<_>>())
 }
 
-fn of_column(catalog: &str, schema: &str, table: &str, field: &Field) -> HashMap<String, String> {
+fn of_column(table: &TableInfo, field: &Field) -> HashMap<String, String> {
     let mut entries = vec![
-        ("CATALOG_NAME", catalog.to_string()),
+        ("CATALOG_NAME", table.catalog.clone()),
         // The specification says the first; the JDBC driver reads the second.
-        ("DB_SCHEMA_NAME", schema.to_string()),
-        ("SCHEMA_NAME", schema.to_string()),
-        ("TABLE_NAME", table.to_string()),
+        ("DB_SCHEMA_NAME", table.schema.clone()),
+        ("SCHEMA_NAME", table.schema.clone()),
+        ("TABLE_NAME", table.name.clone()),
         ("TYPE_NAME", type_name(field.data_type())),
         ("IS_AUTO_INCREMENT", "0".to_string()),
         ("IS_CASE_SENSITIVE", "1".to_string()),
@@ -31,6 +32,7 @@ fn of_column(catalog: &str, schema: &str, table: &str, field: &Field) -> HashMap
         entries.push(("PRECISION", precision.to_string()));
         entries.push(("SCALE", scale.to_string()));
     }
+    entries.extend(table.details.column_comments.get(field.name()).map(|comment| ("REMARKS", comment.clone())));
     entries.into_iter().map(|(key, value)| (format!("ARROW:FLIGHT:SQL:{key}"), value)).collect()
 }
 

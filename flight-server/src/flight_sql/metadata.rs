@@ -2,9 +2,10 @@
 
 use super::service::{Caller, FlightSql};
 use super::{column_metadata, sql_info, status, type_info};
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow_flight::sql::{Command, CommandGetTables};
+use arrow_flight::sql::{Command, CommandGetPrimaryKeys, CommandGetTables};
+use bowshot_engine::TableInfo;
 use std::sync::Arc;
 use tonic::Status;
 
@@ -54,7 +55,8 @@ impl FlightSql {
             }
             Command::CommandGetSqlInfo(command) => sql_info::answer(&command.info).map_err(status::from_encoding),
             Command::CommandGetXdbcTypeInfo(command) => type_info::answer(command.data_type).map_err(status::from_encoding),
-            // There are no keys to tell of; tools expect the empty answer, not an error.
+            Command::CommandGetPrimaryKeys(command) => self.primary_keys(caller, &command).await,
+            // There are no foreign keys to tell of; tools expect the empty answer, not an error.
             command => Ok(RecordBatch::new_empty(schema(&command)?)),
         })
     }
@@ -62,11 +64,43 @@ impl FlightSql {
     async fn tables(&self, caller: &Caller, command: CommandGetTables) -> Result<RecordBatch, Status> {
         let mut builder = command.into_builder();
         for table in caller.session.tables().await.map_err(status::from_engine)? {
-            let columns = column_metadata::describe(&table.catalog, &table.schema, &table.name, &table.columns);
+            let columns = column_metadata::describe(&table);
             builder.append(&table.catalog, &table.schema, &table.name, &table.table_type, &columns).map_err(status::from_encoding)?;
         }
         builder.build().map_err(status::from_encoding)
     }
+
+    async fn primary_keys(&self, caller: &Caller, command: &CommandGetPrimaryKeys) -> Result<RecordBatch, Status> {
+        let tables = caller.session.tables().await.map_err(status::from_engine)?;
+        let asked = |table: &&TableInfo| {
+            table.name == command.table
+                && command.catalog.as_ref().is_none_or(|catalog| *catalog == table.catalog)
+                && command.db_schema.as_ref().is_none_or(|schema| *schema == table.schema)
+        };
+        let columns = tables.iter().filter(asked).flat_map(|table| {
+            let numbered = table.details.primary_key.iter().zip(1_i32..);
+            numbered.map(move |(column, number)| (table, column.as_str(), number))
+        });
+        let keys: Vec<(&TableInfo, &str, i32)> = columns.collect();
+        let text = |of: &dyn Fn(&TableInfo, &str) -> String| -> ArrayRef {
+            Arc::new(keys.iter().map(|(table, column, _)| Some(of(table, column))).collect::<StringArray>())
+        };
+        let sequence: ArrayRef = Arc::new(Int32Array::from_iter_values(keys.iter().map(|(_, _, number)| *number)));
+        let columns = vec![
+            text(&|table, _| table.catalog.clone()),
+            text(&|table, _| table.schema.clone()),
+            text(&|table, _| table.name.clone()),
+            text(&|_, column| column.to_string()),
+            text(&|table, _| key_name(&table.name)),
+            sequence,
+        ];
+        RecordBatch::try_new(primary_keys_schema(), columns).map_err(status::from_encoding)
+    }
+}
+
+/// Name of a key that was declared without one.
+fn key_name(table: &str) -> String {
+    format!("{table}_pkey")
 }
 
 fn table_types_schema() -> SchemaRef {

@@ -1,14 +1,14 @@
 //! Prepared statements: planned once, bound to rows of parameters, run any number of times.
 
 use super::service::{Caller, FlightSql};
-use super::statements::{self, ParameterRow};
+use super::statements;
 use super::status;
 use crate::limits;
 use arrow::array::RecordBatch;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::sql::ActionCreatePreparedStatementResult;
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
-use bowshot_engine::{Prepared, StatementKind};
+use bowshot_engine::{ParameterRow, Prepared, StatementKind};
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt, TryStreamExt};
 use moka::sync::Cache;

@@ -161,7 +161,11 @@ impl FlightSql {
         let caller = self.caller(&request).await?;
         let mut data = request.into_inner();
         // The first message names the command, and may hold the schema of the data after it as well.
-        let first = data.message().await?.ok_or_else(|| Status::invalid_argument("no command was sent"))?;
+        let first = data.message().await?.ok_or_else(|| {
+            Status::invalid_argument(
+                "no command was sent; some drivers send nothing at all for an ingest without rows: CREATE TABLE makes an empty table",
+            )
+        })?;
         let descriptor = first.flight_descriptor.clone().ok_or_else(|| Status::invalid_argument("the first message names no command"))?;
         let data = futures::stream::once(std::future::ready(Ok(first))).chain(data);
         match command(&descriptor.cmd)? {
@@ -181,6 +185,7 @@ impl FlightSql {
                 let result = DoPutPreparedStatementResult { prepared_statement_handle: Some(handle) };
                 Ok(PutResult { app_metadata: result.encode_to_vec().into() })
             }
+            Command::CommandStatementIngest(ingest) => Ok(update_result(self.ingest(&caller, ingest, data).await?)),
             command => Err(not_offered(&command)),
         }
     }

@@ -77,7 +77,7 @@ fn server(facts: &mut SqlInfoDataBuilder) {
     facts.append(Id::FlightSqlServerSubstraitMaxVersion, "");
     facts.append(Id::FlightSqlServerTransaction, NO_TRANSACTIONS);
     facts.append(Id::FlightSqlServerCancel, true);
-    facts.append(Id::FlightSqlServerBulkIngestion, false);
+    facts.append(Id::FlightSqlServerBulkIngestion, true);
     facts.append(Id::FlightSqlServerIngestTransactionsSupported, false);
     facts.append(Id::FlightSqlServerStatementTimeout, 0_i32);
     facts.append(Id::FlightSqlServerTransactionTimeout, 0_i32);

@@ -10,17 +10,13 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
-use bowshot_engine::{Prepared, Session, StatementKind};
-use datafusion::common::ScalarValue;
+use bowshot_engine::{ParameterRow, Prepared, Session, StatementKind};
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use std::sync::Arc;
 use std::time::SystemTime;
 use tonic::Status;
 use uuid::Uuid;
-
-/// The values of one run of a statement, in the order of its parameters.
-pub type ParameterRow = Vec<ScalarValue>;
 
 /// A statement that runs, or ran to its end already.
 struct Started {
@@ -70,36 +66,26 @@ impl FlightSql {
         flight_info(&schema, ticket.as_any().encode_to_vec(), descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
     }
 
-    /// Runs a statement to its end, once for each row of parameters, and answers how many rows it changed; -1 when the
-    /// engine does not know.
+    /// Runs a statement to its end, once for each row of parameters, and answers how many rows it changed.
     pub(super) async fn run_update(&self, caller: &Caller, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<i64, Status> {
-        let mut affected: Option<i64> = None;
-        for row in rows {
-            let mut stream = caller.session.execute(prepared, row).await.map_err(status::from_engine)?;
-            while let Some(batch) = stream.next().await {
-                batch.map_err(status::from_engine)?;
-            }
-            if let Some(rows) = stream.affected_rows() {
-                affected = Some(affected.unwrap_or(0) + rows);
-            }
+        let mut stream = caller.session.execute_rows(prepared, rows).await.map_err(status::from_engine)?;
+        while let Some(batch) = stream.next().await {
+            batch.map_err(status::from_engine)?;
         }
-        Ok(affected.unwrap_or(-1))
+        // What stores no rows has changed none: drivers take -1 for "unknown".
+        Ok(stream.affected_rows().unwrap_or(0))
     }
 }
 
 /// Runs a command now, exactly once a row, and keeps the few rows it may answer with.
 async fn run_command(session: &Session, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<Started, Status> {
-    let mut query_id = None;
+    let mut stream = session.execute_rows(prepared, rows).await.map_err(status::from_engine)?;
     let mut batches: Vec<RecordBatch> = Vec::new();
-    for row in rows {
-        let mut stream = session.execute(prepared, row).await.map_err(status::from_engine)?;
-        query_id.get_or_insert(stream.query_id());
-        while let Some(batch) = stream.next().await {
-            batches.push(batch.map_err(status::from_engine)?);
-        }
+    while let Some(batch) = stream.next().await {
+        batches.push(batch.map_err(status::from_engine)?);
     }
     Ok(Started {
-        query_id: query_id.unwrap_or_else(Uuid::now_v7),
+        query_id: stream.query_id(),
         schema: prepared.schema(),
         batches: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))),
     })

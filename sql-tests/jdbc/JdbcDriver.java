@@ -1,0 +1,242 @@
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.math.BigDecimal;
+import java.sql.*;
+import java.util.*;
+
+/**
+ * What the JDBC driver sees of a server, told as lines of tab-separated fields; test_jdbc.py says what they should be.
+ *
+ * <pre>java -cp flight-sql-jdbc-driver.jar JdbcDriver.java URL COMMAND [argument…]</pre>
+ */
+public final class JdbcDriver {
+    private final Connection connection;
+
+    private JdbcDriver(Connection connection) {
+        this.connection = connection;
+    }
+
+    public static void main(String[] arguments) throws Exception {
+        Class.forName("org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver");
+        String[] rest = Arrays.copyOfRange(arguments, 2, arguments.length);
+        try (Connection connection = DriverManager.getConnection(arguments[0])) {
+            JdbcDriver driver = new JdbcDriver(connection);
+            switch (arguments[1]) {
+                case "metadata" -> driver.metadata(rest[0], rest[1]);
+                case "query" -> driver.query(rest[0]);
+                case "queries" -> driver.queries(rest);
+                case "update" -> driver.updates(rest);
+                case "types" -> driver.types(rest[0]);
+                case "parameters" -> driver.parameters();
+                case "batch" -> driver.batch(Integer.parseInt(rest[0]));
+                case "cancel" -> driver.cancel(rest[0]);
+                case "many" -> driver.many(rest[0]);
+                default -> throw new IllegalArgumentException(arguments[1]);
+            }
+        } catch (SQLException error) {
+            tell("error", error.getSQLState(), error.getMessage());
+        }
+    }
+
+    /** One line of the answer. Tabs and line ends inside of a field are spaces. */
+    private static void tell(Object... fields) {
+        StringJoiner line = new StringJoiner("\t");
+        for (Object field : fields) {
+            line.add(String.valueOf(field).replaceAll("[\t\r\n]+", " "));
+        }
+        System.out.println(line);
+    }
+
+    /** Calls every method of DatabaseMetaData with arguments that name a table that is there. */
+    private void metadata(String schema, String table) throws Exception {
+        DatabaseMetaData metadata = connection.getMetaData();
+        Method[] methods = DatabaseMetaData.class.getMethods();
+        Arrays.sort(methods, Comparator.comparing(Method::getName).thenComparing(Method::getParameterCount));
+        for (Method method : methods) {
+            if (method.getDeclaringClass() != DatabaseMetaData.class) {
+                continue;
+            }
+            Object[] values = Arrays.stream(method.getParameterTypes()).map(JdbcDriver::someValue).toArray();
+            name(method.getName(), values, schema, table);
+            String called = method.getName() + "/" + values.length;
+            try {
+                Object result = method.invoke(metadata, values);
+                if (result instanceof ResultSet found) {
+                    tell("rows", called, count(found));
+                } else {
+                    tell("value", called, result instanceof Connection ? "connection" : result);
+                }
+            } catch (InvocationTargetException error) {
+                tell("failed", called, error.getCause().getClass().getSimpleName(), error.getCause().getMessage());
+            }
+        }
+    }
+
+    private static Object someValue(Class<?> type) {
+        if (type == int.class) {
+            return 1;
+        }
+        if (type == boolean.class) {
+            return false;
+        }
+        return null;
+    }
+
+    /** Puts schema and table where a method takes them. */
+    private static void name(String method, Object[] values, String schema, String table) {
+        if (method.equals("getCrossReference")) {
+            values[1] = schema;
+            values[2] = table;
+            values[4] = schema;
+            values[5] = table;
+        } else if (values.length >= 3 && method.startsWith("get") && !method.equals("getUDTs")) {
+            values[1] = schema;
+            values[2] = table;
+        }
+    }
+
+    /** Reads and closes a result: how many rows it had. */
+    private static int count(ResultSet result) throws SQLException {
+        int rows = 0;
+        try (ResultSet found = result) {
+            while (found.next()) {
+                rows++;
+            }
+        }
+        return rows;
+    }
+
+    private void query(String sql) throws SQLException {
+        try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(sql)) {
+            ResultSetMetaData columns = found.getMetaData();
+            while (found.next()) {
+                Object[] row = new Object[columns.getColumnCount()];
+                for (int column = 1; column <= row.length; column++) {
+                    row[column - 1] = found.getObject(column);
+                }
+                tell(row);
+            }
+        }
+    }
+
+    /** Rows of several queries, each behind the number of its query. */
+    private void queries(String[] all) throws SQLException {
+        for (int number = 0; number < all.length; number++) {
+            try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(all[number])) {
+                int columns = found.getMetaData().getColumnCount();
+                while (found.next()) {
+                    Object[] row = new Object[columns + 1];
+                    row[0] = number;
+                    for (int column = 1; column <= columns; column++) {
+                        row[column] = found.getObject(column);
+                    }
+                    tell(row);
+                }
+            }
+        }
+    }
+
+    private void updates(String[] statements) throws SQLException {
+        try (Statement statement = connection.createStatement()) {
+            for (String sql : statements) {
+                tell("updated", statement.executeUpdate(sql));
+            }
+        }
+    }
+
+    /** Types of a query's columns, and each value as an object and as text. */
+    private void types(String sql) throws SQLException {
+        try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(sql)) {
+            ResultSetMetaData columns = found.getMetaData();
+            while (found.next()) {
+                for (int column = 1; column <= columns.getColumnCount(); column++) {
+                    Object value = found.getObject(column);
+                    String type = value == null ? "null" : value.getClass().getSimpleName();
+                    String text = found.getString(column);
+                    tell(columns.getColumnLabel(column), JDBCType.valueOf(columns.getColumnType(column)), type, text, found.wasNull());
+                }
+            }
+        }
+    }
+
+    /** A statement of twelve parameters of twelve types, with values and then with NULLs. */
+    private void parameters() throws SQLException {
+        String sql = "INSERT INTO twelve VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            tell("parameters", statement.getParameterMetaData().getParameterCount());
+            statement.setBoolean(1, true);
+            statement.setByte(2, (byte) -8);
+            statement.setShort(3, (short) -16);
+            statement.setInt(4, -32);
+            statement.setLong(5, -64L);
+            statement.setFloat(6, 1.5f);
+            statement.setDouble(7, 2.25);
+            statement.setBigDecimal(8, new BigDecimal("123.45"));
+            statement.setString(9, "text é");
+            statement.setBytes(10, new byte[] {0, (byte) 0xff});
+            statement.setDate(11, java.sql.Date.valueOf("2024-02-29"));
+            statement.setTimestamp(12, Timestamp.valueOf("2024-02-29 01:02:03.456"));
+            tell("updated", statement.executeUpdate());
+            int[] kinds = {Types.BOOLEAN, Types.TINYINT, Types.SMALLINT, Types.INTEGER, Types.BIGINT, Types.REAL, Types.DOUBLE, Types.DECIMAL,
+                Types.VARCHAR, Types.VARBINARY, Types.DATE, Types.TIMESTAMP};
+            for (int parameter = 1; parameter <= kinds.length; parameter++) {
+                statement.setNull(parameter, kinds[parameter - 1]);
+            }
+            tell("updated", statement.executeUpdate());
+        }
+    }
+
+    private void batch(int rows) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement("INSERT INTO batched VALUES (?, ?)")) {
+            for (int row = 0; row < rows; row++) {
+                statement.setInt(1, row);
+                statement.setString(2, "row " + row);
+                statement.addBatch();
+            }
+            tell("batched", Arrays.stream(statement.executeBatch()).sum());
+        }
+    }
+
+    /** Cancels a query from another thread while its rows are read. */
+    private void cancel(String sql) throws Exception {
+        try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(sql)) {
+            Thread other = new Thread(() -> {
+                try {
+                    Thread.sleep(500);
+                    statement.cancel();
+                } catch (InterruptedException | SQLException error) {
+                    tell("cancel failed", error);
+                }
+            });
+            other.start();
+            long began = System.nanoTime();
+            try {
+                tell("read", count(found));
+            } catch (SQLException error) {
+                tell("cancelled", error.getSQLState(), error.getMessage());
+            } catch (RuntimeException error) {
+                // By chance the driver passes on what its transport says.
+                tell("cancelled", error.getClass().getSimpleName(), error.getMessage());
+            }
+            tell("milliseconds", (System.nanoTime() - began) / 1_000_000);
+            other.join();
+        }
+    }
+
+    /** Reads all rows of a query, and tells the most memory that was in use meanwhile. */
+    private void many(String sql) throws SQLException {
+        try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(sql)) {
+            Runtime runtime = Runtime.getRuntime();
+            long rows = 0;
+            long sum = 0;
+            long most = 0;
+            while (found.next()) {
+                sum += found.getLong(1);
+                if (rows++ % 100_000 == 0) {
+                    most = Math.max(most, runtime.totalMemory() - runtime.freeMemory());
+                }
+            }
+            tell("rows", rows, "sum", sum, "bytes", most);
+        }
+    }
+}
