@@ -18,23 +18,42 @@ public final class JdbcDriver {
 
     public static void main(String[] arguments) throws Exception {
         Class.forName("org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver");
-        String[] rest = Arrays.copyOfRange(arguments, 2, arguments.length);
-        try (Connection connection = DriverManager.getConnection(arguments[0])) {
-            JdbcDriver driver = new JdbcDriver(connection);
-            switch (arguments[1]) {
-                case "metadata" -> driver.metadata(rest[0], rest[1]);
-                case "query" -> driver.query(rest[0]);
-                case "queries" -> driver.queries(rest);
-                case "update" -> driver.updates(rest);
-                case "types" -> driver.types(rest[0]);
-                case "parameters" -> driver.parameters();
-                case "batch" -> driver.batch(Integer.parseInt(rest[0]));
-                case "cancel" -> driver.cancel(rest[0]);
-                case "many" -> driver.many(rest[0]);
-                default -> throw new IllegalArgumentException(arguments[1]);
-            }
+        int code = 0;
+        try {
+            Connection connection = DriverManager.getConnection(arguments[0]);
+            new JdbcDriver(connection).run(arguments[1], Arrays.copyOfRange(arguments, 2, arguments.length));
+            close(connection);
         } catch (SQLException error) {
             tell("error", error.getSQLState(), error.getMessage());
+        } catch (Exception error) {
+            error.printStackTrace();
+            code = 1;
+        }
+        // A connection that did not close leaves a thread that would keep the process.
+        System.exit(code);
+    }
+
+    private void run(String command, String[] rest) throws Exception {
+        switch (command) {
+            case "metadata" -> metadata(rest[0], rest[1]);
+            case "query" -> query(rest[0]);
+            case "queries" -> queries(rest);
+            case "update" -> updates(rest);
+            case "types" -> types(rest[0]);
+            case "parameters" -> parameters();
+            case "batch" -> batch(Integer.parseInt(rest[0]));
+            case "cancel" -> cancel(rest[0]);
+            case "many" -> many(rest[0]);
+            default -> throw new IllegalArgumentException(command);
+        }
+    }
+
+    private static void close(Connection connection) {
+        try {
+            connection.close();
+        } catch (SQLException | IllegalStateException error) {
+            // What a cancelled stream had read ahead is not always given back by the driver, which says so here.
+            tell("close failed", error.getMessage());
         }
     }
 
