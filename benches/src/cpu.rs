@@ -1,4 +1,4 @@
-//! CPU seconds of processes, read from `/proc`. Absent on other systems.
+//! CPU seconds and memory of processes, read from `/proc`. Absent on other systems.
 
 use std::path::Path;
 use std::time::Duration;
@@ -10,13 +10,22 @@ pub const SETTLING: Duration = Duration::from_millis(200);
 
 /// CPU seconds that `process` and all its descendants have used, in user and kernel mode, those that have ended and were waited for included.
 pub fn of_tree(process: u32) -> Option<f64> {
-    let mut seconds = of_process(process)?;
-    for task in std::fs::read_dir(format!("/proc/{process}/task")).ok()?.flatten() {
-        // A child may end between the two reads: then its parent has its seconds at the next reading.
-        let children = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        seconds += children.split_whitespace().filter_map(|child| of_tree(child.parse().ok()?)).sum::<f64>();
-    }
-    Some(seconds)
+    // A child may end between the two reads: then its parent has its seconds at the next reading.
+    Some(of_process(process)? + children(process).into_iter().filter_map(of_tree).sum::<f64>())
+}
+
+/// Processes that `process` has started and that run.
+pub fn children(process: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    let children = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    children.flat_map(|children| children.split_whitespace().filter_map(|child| child.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Resident memory of a process, in bytes.
+pub fn resident_bytes(process: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok().map(|kibibytes| kibibytes << 10)
 }
 
 /// CPU seconds of this process alone.

@@ -7,6 +7,7 @@
 //! | `run hits --rows N --python .venv-peers/bin/python` | ClickBench's 43, hot |
 //! | `run sweep --rows N --python .venv-peers/bin/python` | one aggregation at every number of groups, hot |
 //! | `planning --nodes N --files N` | plans over a catalog of a million files, see [`planning`] |
+//! | `flight --rows N` | streams, latencies and connections beside a bare arrow-flight server, see [`flight`] |
 //!
 //! 1. The data are generated once below `--data`, in the demo's layout: part k of 3 in the volume of node k.
 //! 2. Every engine starts. Engines take turns query by query, so that a machine whose speed drifts is unfair to none.
@@ -23,6 +24,7 @@ mod cpu;
 mod data_set;
 mod engines;
 mod environment;
+mod flight;
 mod planning;
 mod report;
 mod steps;
@@ -65,6 +67,10 @@ enum Command {
     Run(RunArguments),
     /// Plans over a large catalog.
     Planning(planning::PlanningArguments),
+    /// Streams, latencies and connections of Flight SQL.
+    Flight(flight::FlightArguments),
+    #[command(hide = true)]
+    BareFlight(flight::BareArguments),
 }
 
 #[derive(clap::Args)]
@@ -116,6 +122,8 @@ fn main() -> Outcome<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => runtime.block_on(run(arguments)),
         Command::Planning(arguments) => runtime.block_on(planning::run(arguments)),
+        Command::Flight(arguments) => runtime.block_on(flight::run(arguments)),
+        Command::BareFlight(arguments) => runtime.block_on(flight::serve_bare(arguments)),
     }
 }
 

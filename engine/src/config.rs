@@ -284,6 +284,8 @@ datafusion::common::extensions_options! {
         /// Bytes of a result that are held back, so that the query can be repeated unseen when a worker is lost meanwhile; a smaller result is
         /// held to its end. 0 gives rows away as they come.
         pub result_buffer: u64, default = 0
+        /// Compression of the Arrow messages of results: none, lz4 or zstd. Not every driver reads compressed ones; JDBC's does not.
+        pub result_compression: ResultCompression, default = ResultCompression::None
         /// Largest side of a join, in estimated bytes, that is sent to all nodes of the other side where that costs less than dealing both
         /// sides by key; 0 leaves the choice to DataFusion's own limits.
         pub broadcast_join_bytes: usize, default = 64 << 20
@@ -299,6 +301,42 @@ datafusion::common::extensions_options! {
 
 impl datafusion::config::ConfigExtension for BowshotOptions {
     const PREFIX: &'static str = "bowshot";
+}
+
+/// How the Arrow messages of results are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResultCompression {
+    /// Not at all: every driver reads that.
+    #[default]
+    None,
+    /// LZ4 frames: little work.
+    Lz4,
+    /// Zstandard: fewer bytes.
+    Zstd,
+}
+
+impl std::str::FromStr for ResultCompression {
+    type Err = datafusion::common::DataFusionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            "zstd" => Ok(Self::Zstd),
+            other => Err(datafusion::common::DataFusionError::Configuration(format!(
+                "bowshot.result_compression cannot be '{other}': use none, lz4 or zstd"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for ResultCompression {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+            Self::Zstd => "zstd",
+        })
+    }
 }
 
 /// Which executor runs hot aggregations.
@@ -428,3 +466,4 @@ macro_rules! word_setting {
 word_setting!(KernelChoice);
 word_setting!(Priority);
 word_setting!(CacheAction);
+word_setting!(ResultCompression);

@@ -27,18 +27,23 @@ pub mod cpu_runtime;
 pub mod error;
 pub mod fair_pool;
 pub mod fragment;
+pub mod information_schema;
 pub mod limits;
 pub mod operators;
 pub mod query_memory;
 pub mod residency;
 pub mod result_types;
 pub mod session;
+pub mod sql_types;
 pub mod statement;
 pub mod system;
 pub mod worker;
 
 pub use bowshot_kernels::{AdapterReport, adapters, machine};
-pub use config::{BowshotOptions, ClusterTlsConfig, CoordinatorConfig, KernelChoice, Priority, QueryConfig, StorageConfig, WorkerConfig};
+pub use config::{
+    BowshotOptions, ClusterTlsConfig, CoordinatorConfig, KernelChoice, Priority, QueryConfig, ResultCompression, StorageConfig,
+    WorkerConfig,
+};
 pub use coordinator::Coordinator;
 pub use coordinator::membership::{NodeInfo, NodeState};
 pub use coordinator::observer::{QuerySummary, TaskRecord};

@@ -8,6 +8,7 @@ use crate::coordinator::Coordinator;
 use crate::coordinator::membership::{NodeInfo, NodeState};
 use crate::coordinator::registry::QueryState;
 use crate::result_types::plain_type;
+use crate::statement::definition;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use async_trait::async_trait;
@@ -28,9 +29,16 @@ pub const NAMES: [&str; 8] = ["cache", "column_statistics", "files", "nodes", "q
 type Rows = Arc<dyn Fn() -> Vec<ArrayRef> + Send + Sync>;
 
 /// A table whose rows are made when it is scanned.
-struct SystemTable {
+pub(crate) struct SystemTable {
     schema: SchemaRef,
     rows: Rows,
+}
+
+impl SystemTable {
+    /// A table of these columns; `rows` makes an array of each.
+    pub(crate) fn new(fields: Vec<Field>, rows: Rows) -> Self {
+        Self { schema: Arc::new(Schema::new(fields)), rows }
+    }
 }
 
 impl fmt::Debug for SystemTable {
@@ -70,7 +78,7 @@ fn counts<T>(rows: &[T], value: impl Fn(&T) -> u64) -> ArrayRef {
 pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> BTreeMap<String, Arc<dyn TableProvider>> {
     let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
     let mut add = |name: &str, fields: Vec<Field>, rows: Rows| {
-        tables.insert(name.into(), Arc::new(SystemTable { schema: Arc::new(Schema::new(fields)), rows }));
+        tables.insert(name.into(), Arc::new(SystemTable::new(fields, rows)));
     };
     let of = coordinator.clone();
     let fields = vec![
@@ -173,6 +181,9 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("size_bytes"),
         count("replicas"),
         text("regions"),
+        Field::new("managed", DataType::Boolean, true),
+        text("comment"),
+        text("definition"),
     ];
     add("tables", fields, Arc::new(move || table_rows(&of)));
     let of = coordinator.clone();
@@ -357,6 +368,9 @@ fn table_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&tables, |table| table.files.iter().map(|file| file.size_bytes).sum()),
         counts(&tables, |table| table.replicas.into()),
         strings(&tables, |table| table.regions.join(", ")),
+        Arc::new(tables.iter().map(|table| Some(table.managed)).collect::<BooleanArray>()),
+        Arc::new(tables.iter().map(|table| table.details.comment.as_ref()).collect::<StringArray>()),
+        strings(&tables, |table| definition::of(table)),
     ]
 }
 

@@ -5,7 +5,7 @@
 //! more of them.
 
 use bowshot_engine::catalog::location::Location;
-use bowshot_engine::catalog::{CatalogFile, Snapshot, Table};
+use bowshot_engine::catalog::{CatalogFile, Snapshot, Table, TableDetails};
 use bowshot_engine::control::packed::PackedInventory;
 use bowshot_engine::control::{FailedCopy, FileFacts, Heartbeat, Orders, PROTOCOL_VERSION, Register, Replica, RowGroupFacts, VolumeFile};
 use bowshot_engine::coordinator::clock::Clock;
@@ -131,6 +131,9 @@ impl Simulation {
                 statistics: datafusion::common::Statistics::new_unknown(&schema),
                 replicas: 2,
                 regions,
+                managed: false,
+                details: TableDetails::default(),
+                defaults: BTreeMap::new(),
             };
             tables.insert(name, Arc::new(table));
         }

@@ -17,7 +17,9 @@
 mod actions;
 mod column_metadata;
 mod ingest;
+mod keys;
 mod metadata;
+mod polls;
 mod prepared;
 mod result_stream;
 mod results;

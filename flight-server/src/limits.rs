@@ -10,6 +10,8 @@ pub const FLIGHT_DATA_BYTES_MAX: usize = 2 << 20;
 pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// A result that nobody fetches is dropped, and its query cancelled, after this time.
 pub const RESULT_UNCLAIMED: Duration = Duration::from_secs(120);
+/// A poll is answered when the statement's result can be fetched, or after this time with its progress.
+pub const POLL_WAIT: Duration = Duration::from_secs(1);
 /// Figures of a finished query stay readable this long, for the shell's footer.
 pub const RESULT_SUMMARY_KEPT: Duration = Duration::from_secs(300);
 /// Results known at once, waiting, running or finished; each holds at least a plan in memory.

@@ -76,6 +76,15 @@ impl BowshotEngine {
         Ok(Self { name: ADAPTIVE, demo: self.demo.clone(), client })
     }
 
+    /// The process that clients talk to.
+    pub fn server_process(&self) -> Option<u32> {
+        let is_server = |process: &u32| {
+            let command = std::fs::read(format!("/proc/{process}/cmdline")).unwrap_or_default();
+            command.split(|byte| *byte == 0).any(|argument| argument == b"server")
+        };
+        cpu::children(self.demo.0.id()).into_iter().find(is_server)
+    }
+
     async fn connect(port: u16) -> Outcome<FlightSqlServiceClient<Channel>> {
         let channel = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true).connect().await?;
         let mut client = FlightSqlServiceClient::new(channel);

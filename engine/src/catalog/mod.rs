@@ -21,6 +21,8 @@ use std::sync::Arc;
 pub const CATALOG_NAME: &str = "bowshot";
 /// Schema of the engine's own tables.
 pub const SYSTEM_SCHEMA: &str = "system";
+/// The schema that tells of the others, as the standard has it.
+pub const INFORMATION_SCHEMA: &str = "information_schema";
 
 /// One committed state of the catalog; a statement reads exactly one.
 #[derive(Debug)]
@@ -86,6 +88,12 @@ pub struct TableDetails {
     /// Columns of the primary key, in its order. Declared, not enforced.
     #[serde(default)]
     pub primary_key: Vec<String>,
+    /// Its name, where it was given one.
+    #[serde(default)]
+    pub primary_key_name: Option<String>,
+    /// Declared, not enforced.
+    #[serde(default)]
+    pub foreign_keys: Vec<ForeignKey>,
     /// Expressions of columns that an INSERT leaves out, encoded, by column.
     #[serde(default)]
     pub defaults: BTreeMap<String, String>,
@@ -95,6 +103,28 @@ pub struct TableDetails {
     /// What its columns are, by column.
     #[serde(default)]
     pub column_comments: BTreeMap<String, String>,
+}
+
+/// Columns whose values are those of a key of another table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignKey {
+    /// Name, unique in its table.
+    pub name: String,
+    /// Columns of the table that declares it.
+    pub columns: Vec<String>,
+    /// Schema of the table it points to.
+    pub schema: String,
+    /// Name of that table.
+    pub table: String,
+    /// Columns there, as many.
+    pub referenced: Vec<String>,
+}
+
+impl TableDetails {
+    /// The name of the primary key of a table, whether it was given one or not.
+    pub fn primary_key_name(&self, table: &str) -> String {
+        self.primary_key_name.clone().unwrap_or_else(|| format!("{table}_pkey"))
+    }
 }
 
 impl Table {

@@ -21,6 +21,7 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     CompressionType, DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver,
@@ -83,7 +84,8 @@ impl BaseState {
 /// Settings of a new session.
 pub fn session_config(default_schema: &str) -> SessionConfig {
     let mut config = SessionConfig::new()
-        .with_information_schema(true)
+        // There is one of our own, with the names of SQL.
+        .with_information_schema(false)
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(CATALOG_NAME, default_schema)
         // Leaves are dealt to partitions by the leaf handler; splitting or shuffling them again would move rows for nothing.
@@ -112,9 +114,16 @@ pub(crate) fn logical_state(
     config: SessionConfig,
     snapshot: Arc<Snapshot>,
     overlay: OverlaySchemas,
+    functions: Vec<ScalarUDF>,
 ) -> SessionState {
     let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay));
-    SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config).with_catalog_list(Arc::new(catalogs)).build()
+    let state = SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config);
+    let mut state = state.with_catalog_list(Arc::new(catalogs)).build();
+    for function in functions {
+        // Only a registry that takes none refuses one.
+        let _ = state.register_udf(Arc::new(function));
+    }
+    state
 }
 
 /// How a plan may be made.

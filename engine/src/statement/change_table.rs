@@ -33,6 +33,7 @@ pub(crate) async fn create(
     inner: &Arc<CoordinatorInner>,
     (schema_name, name): (&str, &str),
     create: &CreateMemoryTable,
+    with_keys: impl FnOnce(&Schema, &mut TableDetails) -> Result<()>,
     query: impl Fn(LogicalPlan) -> PlannedQuery,
 ) -> Result<QueryStream> {
     let table = format!("{schema_name}.{name}");
@@ -54,7 +55,8 @@ pub(crate) async fn create(
     let fields = create.input.schema().fields().iter().map(|field| field.as_ref().clone().with_nullable(!declared || field.is_nullable()));
     let stored = stored_schema(&table, fields)?;
     let defaults = defaults::encode(&create.column_defaults)?;
-    let details = TableDetails { primary_key: primary_key(create)?, defaults, ..TableDetails::default() };
+    let mut details = TableDetails { primary_key: primary_key(create)?, defaults, ..TableDetails::default() };
+    with_keys(&stored, &mut details)?;
     let regions = sources_regions(&create.input, &table)?;
     let target = new_target(inner, table.clone(), stored, regions.clone())?;
     let (files, rows, query_id) = if declared {

@@ -2,8 +2,11 @@
 
 pub mod cache_table;
 pub mod change_table;
+pub mod definition;
 pub mod diagnosis;
 pub mod external_table;
 pub mod guard;
+pub mod keys;
 pub mod own;
 pub mod rewrite;
+pub mod show;

@@ -1,12 +1,14 @@
-//! Statements of our own, which DataFusion's parser does not know: `REFRESH TABLE`, `CACHE TABLE`, `UNCACHE TABLE`, `ALTER TABLE … SET`,
+//! Statements of our own, which DataFusion's parser does not know: `REFRESH TABLE`, `CACHE TABLE`, `UNCACHE TABLE`, `ALTER TABLE`,
 //! `ALTER NODE`, `USE`, `COMMENT ON`.
 
+use super::keys::{self, DeclaredKey};
 use crate::catalog::location::valid_name;
 use crate::config::CacheAction;
 use crate::error::{Error, Result};
 use crate::limits;
 use datafusion::common::TableReference;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
 use std::collections::HashMap;
@@ -33,6 +35,22 @@ pub enum OwnStatement {
         replicas: Option<u32>,
         /// Regions that the rows never leave; empty for none.
         regions: Option<Vec<String>>,
+    },
+    /// `ALTER TABLE t ADD PRIMARY KEY (a)`, `ALTER TABLE t ADD FOREIGN KEY (a) REFERENCES u (b)`.
+    AddKey {
+        /// The table.
+        table: TableReference,
+        /// What is declared.
+        key: DeclaredKey,
+    },
+    /// `ALTER TABLE t DROP CONSTRAINT k`.
+    DropKey {
+        /// The table.
+        table: TableReference,
+        /// Name of the key.
+        name: String,
+        /// Whether it may be absent.
+        if_exists: bool,
     },
     /// `COMMENT ON TABLE t IS 'text'`, `COMMENT ON COLUMN t.c IS NULL`.
     Comment {
@@ -70,7 +88,9 @@ pub fn parse(sql: &str) -> Result<Option<OwnStatement>> {
             "COMMENT ON TABLE <schema>.<table> IS '<text>', or COMMENT ON COLUMN <schema>.<table>.<column> IS '<text>'; NULL takes it away"
         }
         "USE" => "USE <schema>, USE <catalog>.<schema> or USE CATALOG <catalog>",
-        "ALTER" => "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), or ALTER NODE <node> DRAIN | RESUME",
+        "ALTER" => {
+            "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), ADD [CONSTRAINT <key>] PRIMARY KEY (…) or FOREIGN KEY (…) REFERENCES <table> (…), DROP CONSTRAINT <key>, or ALTER NODE <node> DRAIN | RESUME"
+        }
         _ => return Ok(None),
     };
     let statement = match verb.as_str() {
@@ -191,8 +211,27 @@ fn read_alter(sql: &str) -> Result<OwnStatement, ParserError> {
     }
     let table = table_name(&mut parser)?;
     let set = parser.next_token();
+    if is_word(&set.token, "ADD") {
+        let Some(constraint) = parser.parse_optional_table_constraint()? else {
+            let next = parser.next_token();
+            return parser.expected("PRIMARY KEY or FOREIGN KEY", next);
+        };
+        let key = keys::from_constraint(constraint)?;
+        end(&mut parser)?;
+        return Ok(OwnStatement::AddKey { table, key });
+    }
+    if is_word(&set.token, "DROP") {
+        let constraint = parser.next_token();
+        if !is_word(&constraint.token, "CONSTRAINT") {
+            return parser.expected("CONSTRAINT", constraint);
+        }
+        let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+        let name = name(&mut parser)?;
+        end(&mut parser)?;
+        return Ok(OwnStatement::DropKey { table, name, if_exists });
+    }
     if !is_word(&set.token, "SET") {
-        return parser.expected("SET", set);
+        return parser.expected("SET, ADD or DROP", set);
     }
     parser.expect_token(&Token::LParen)?;
     let (mut replicas, mut regions) = (None, None);

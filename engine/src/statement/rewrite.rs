@@ -1,11 +1,14 @@
-//! From text to a logical plan, with four corrections on the way.
+//! From text to a logical plan, with six corrections on the way.
 //!
 //! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
 //! 3. A decimal beside a double is compared as a double, as in other systems. DataFusion would make a decimal of the double, which has
 //!    no place for NaN, infinities and most of its range.
 //! 4. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
+//! 5. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
+//! 6. Foreign keys are declared, see [`keys`]; the planner refuses them.
 
+use super::keys;
 use crate::operators::subquery_value::subquery_value;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode};
@@ -77,14 +80,32 @@ fn as_double(decimal: Expr) -> Expr {
 
 fn correct(statement: &mut Statement) -> Result<()> {
     match statement {
-        Statement::Statement(statement) => match statement.visit(&mut Corrections) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(error) => Err(error),
-        },
+        Statement::Statement(statement) => {
+            match &mut **statement {
+                ast::Statement::CreateTable(create) => drop(keys::take_foreign_keys(create)),
+                ast::Statement::Set(set) => set_time_zone(set),
+                _ => {}
+            }
+            match statement.visit(&mut Corrections) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(error) => Err(error),
+            }
+        }
         Statement::Explain(explain) => correct(&mut explain.statement),
         _ => Ok(()),
     }
 }
+
+/// `SET TIME ZONE 'x'` as the setting that it means.
+fn set_time_zone(set: &mut ast::Set) {
+    if let ast::Set::SetTimeZone { value, .. } = set {
+        let variable = ["datafusion", "execution", "time_zone"].map(ast::Ident::new).to_vec();
+        *set = ast::Set::SingleAssignment { scope: None, hivevar: false, variable: variable.into(), values: vec![value.clone()] };
+    }
+}
+
+/// Functions that the standard writes without parentheses.
+const WITHOUT_PARENTHESES: [&str; 5] = ["current_catalog", "current_schema", "current_user", "session_user", "user"];
 
 struct Corrections;
 
@@ -110,8 +131,21 @@ impl VisitorMut for Corrections {
                 Err(error) => return ControlFlow::Break(error),
             }
         }
+        if let ast::Expr::Identifier(name) = expr
+            && name.quote_style.is_none()
+            && WITHOUT_PARENTHESES.iter().any(|function| name.value.eq_ignore_ascii_case(function))
+        {
+            match call(&name.value) {
+                Ok(call) => *expr = call,
+                Err(error) => return ControlFlow::Break(error),
+            }
+        }
         ControlFlow::Continue(())
     }
+}
+
+fn call(function: &str) -> Result<ast::Expr> {
+    Ok(Parser::new(&GenericDialect).try_with_sql(&format!("{function}()"))?.parse_expr()?)
 }
 
 /// `CAST('1e300' AS DOUBLE)`.

@@ -105,7 +105,7 @@ impl FlightSql {
     fn cancel(&self, caller: &Caller, info: &FlightInfo) -> bool {
         query_id(info, self).is_some_and(|query_id| {
             let user = &caller.principal.user;
-            let here = self.results.cancel(query_id, user);
+            let here = self.polls.cancel(query_id, user) || self.results.cancel(query_id, user);
             // The engine may still have the query when its stream is gone, and the other way round.
             self.coordinator.cancel(query_id, user).is_ok() || here
         })

@@ -2,6 +2,7 @@
 
 use arrow::datatypes::{DataType, Field, Schema};
 use bowshot_engine::TableInfo;
+use bowshot_engine::sql_types::type_name;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -25,7 +26,7 @@ fn of_column(table: &TableInfo, field: &Field) -> HashMap<String, String> {
         ("TYPE_NAME", type_name(field.data_type())),
         ("IS_AUTO_INCREMENT", "0".to_string()),
         ("IS_CASE_SENSITIVE", "1".to_string()),
-        ("IS_READ_ONLY", "1".to_string()),
+        ("IS_READ_ONLY", if table.stored.as_ref().is_some_and(|stored| stored.managed) { "0" } else { "1" }.to_string()),
         ("IS_SEARCHABLE", "1".to_string()),
     ];
     if let DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) = field.data_type() {
@@ -34,32 +35,4 @@ fn of_column(table: &TableInfo, field: &Field) -> HashMap<String, String> {
     }
     entries.extend(table.details.column_comments.get(field.name()).map(|comment| ("REMARKS", comment.clone())));
     entries.into_iter().map(|(key, value)| (format!("ARROW:FLIGHT:SQL:{key}"), value)).collect()
-}
-
-/// The SQL name of a type; the Arrow name where SQL has none.
-fn type_name(data_type: &DataType) -> String {
-    match data_type {
-        DataType::Boolean => "BOOLEAN",
-        DataType::Int8 => "TINYINT",
-        DataType::Int16 => "SMALLINT",
-        DataType::Int32 => "INTEGER",
-        DataType::Int64 => "BIGINT",
-        DataType::UInt8 => "TINYINT UNSIGNED",
-        DataType::UInt16 => "SMALLINT UNSIGNED",
-        DataType::UInt32 => "INTEGER UNSIGNED",
-        DataType::UInt64 => "BIGINT UNSIGNED",
-        DataType::Float16 | DataType::Float32 => "REAL",
-        DataType::Float64 => "DOUBLE",
-        DataType::Decimal128(..) | DataType::Decimal256(..) => "DECIMAL",
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "VARCHAR",
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => "VARBINARY",
-        DataType::Date32 | DataType::Date64 => "DATE",
-        DataType::Time32(_) | DataType::Time64(_) => "TIME",
-        DataType::Timestamp(_, None) => "TIMESTAMP",
-        DataType::Timestamp(_, Some(_)) => "TIMESTAMP WITH TIME ZONE",
-        DataType::Interval(_) | DataType::Duration(_) => "INTERVAL",
-        DataType::Dictionary(_, values) => return type_name(values),
-        other => return other.to_string(),
-    }
-    .to_string()
 }

@@ -5,9 +5,9 @@ use super::statements;
 use super::status;
 use crate::limits;
 use arrow::array::RecordBatch;
+use arrow_flight::FlightData;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::sql::ActionCreatePreparedStatementResult;
-use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use bowshot_engine::{ParameterRow, Prepared, StatementKind};
 use datafusion::common::ScalarValue;
 use futures::{Stream, StreamExt, TryStreamExt};
@@ -97,11 +97,11 @@ impl FlightSql {
         Ok(())
     }
 
-    /// Runs a statement with the rows bound last and answers how to fetch the result.
-    pub(super) async fn start_prepared(&self, caller: &Caller, handle: &Bytes, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    /// A statement to run, with the rows bound last.
+    pub(super) fn bound(&self, caller: &Caller, handle: &Bytes) -> Result<(Arc<Prepared>, Vec<ParameterRow>), Status> {
         let statement = self.prepared.find(handle, &caller.principal.user)?;
         let rows = rows_to_run(&statement.prepared, statement.rows.lock().clone())?;
-        self.start_for_fetching(caller, Arc::clone(&statement.prepared), rows, descriptor).await
+        Ok((Arc::clone(&statement.prepared), rows))
     }
 
     /// Runs a statement to its end, with the rows sent along or else those bound last.

@@ -1,13 +1,16 @@
 //! Batches to Arrow messages: bounded in size, ended by an error when the query is cancelled.
 
-use super::results::{BatchStream, Fetched, Results};
+use super::results::{BatchStream, Fetched, Results, Waiting};
 use super::status;
 use crate::limits;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::FlightData;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
+use bowshot_engine::ResultCompression;
 use futures::{Stream, StreamExt, TryStreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,12 +24,13 @@ pub type FlightDataStream = Pin<Box<dyn Stream<Item = Result<FlightData, Status>
 /// A whole result that is at hand: a metadata answer.
 pub fn of_batch(batch: RecordBatch) -> FlightDataStream {
     let schema = batch.schema();
-    encode(schema, futures::stream::once(async move { Ok(batch) }))
+    encode(schema, ResultCompression::None, futures::stream::once(async move { Ok(batch) }))
 }
 
 /// The messages of a query's result. The query ends when the stream is dropped or the query is cancelled.
 pub fn of_query(query_id: Uuid, fetched: Fetched, results: Arc<Results>) -> FlightDataStream {
-    let state = Streaming { batches: fetched.batches, cancelled: fetched.cancelled, query_id, results };
+    let Waiting { schema, batches, compression } = fetched.result;
+    let state = Streaming { batches, cancelled: fetched.cancelled, query_id, results };
     let batches = futures::stream::unfold(Some(state), |state| async move {
         let mut state = state?;
         match state.next().await? {
@@ -35,7 +39,7 @@ pub fn of_query(query_id: Uuid, fetched: Fetched, results: Arc<Results>) -> Flig
             Err(error) => Some((Err(FlightError::Tonic(Box::new(error))), None)),
         }
     });
-    encode(fetched.schema, batches)
+    encode(schema, compression, batches)
 }
 
 struct Streaming {
@@ -70,10 +74,24 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
     }
 }
 
-fn encode(schema: SchemaRef, batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static) -> FlightDataStream {
-    // Compression stays off: one of the drivers cannot read it.
+fn encode(
+    schema: SchemaRef,
+    compression: ResultCompression,
+    batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
+) -> FlightDataStream {
+    // Off unless the session asks for it: one of the drivers cannot read it.
+    let compression = match compression {
+        ResultCompression::None => None,
+        ResultCompression::Lz4 => Some(CompressionType::LZ4_FRAME),
+        ResultCompression::Zstd => Some(CompressionType::ZSTD),
+    };
+    let options = match IpcWriteOptions::default().try_with_compression(compression) {
+        Ok(options) => options,
+        Err(error) => return Box::pin(futures::stream::once(std::future::ready(Err(status::from_encoding(error))))),
+    };
     let messages = FlightDataEncoderBuilder::new()
         .with_schema(schema)
+        .with_options(options)
         .with_max_flight_data_size(limits::FLIGHT_DATA_BYTES_MAX)
         .build(batches)
         .map_err(Status::from);

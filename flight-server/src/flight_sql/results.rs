@@ -9,7 +9,7 @@
 use crate::limits;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use bowshot_engine::Error;
+use bowshot_engine::{Error, ResultCompression};
 use futures::Stream;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -21,10 +21,17 @@ use uuid::Uuid;
 /// Batches of a result as the engine yields them.
 pub type BatchStream = Pin<Box<dyn Stream<Item = Result<RecordBatch, Error>> + Send>>;
 
-/// A result handed out to be streamed.
-pub struct Fetched {
+/// A result that can be fetched.
+pub struct Waiting {
     pub schema: SchemaRef,
     pub batches: BatchStream,
+    /// What the session asked for when the statement was started.
+    pub compression: ResultCompression,
+}
+
+/// A result handed out to be streamed.
+pub struct Fetched {
+    pub result: Waiting,
     /// Turns true when somebody cancels the query.
     pub cancelled: watch::Receiver<bool>,
 }
@@ -51,7 +58,7 @@ struct Entry {
 }
 
 enum State {
-    Waiting { schema: SchemaRef, batches: BatchStream },
+    Waiting(Waiting),
     Running,
     Finished,
 }
@@ -66,21 +73,16 @@ impl Results {
     /// Notes a result that waits to be fetched by `user`.
     ///
     /// # Errors
-    /// Gives the stream back when too many results are known already.
-    pub fn insert(&self, query_id: Uuid, user: &str, schema: SchemaRef, batches: BatchStream) -> Result<(), BatchStream> {
+    /// Gives the result back when too many results are known already.
+    pub fn insert(&self, query_id: Uuid, user: &str, result: Waiting) -> Result<(), Waiting> {
         let mut entries = self.entries.lock();
         let expired = take_expired(&mut entries);
         if entries.len() >= limits::RESULTS_MAX {
-            return Err(batches);
+            return Err(result);
         }
         entries.insert(
             query_id,
-            Entry {
-                user: user.to_string(),
-                since: Instant::now(),
-                cancel: watch::Sender::new(false),
-                state: State::Waiting { schema, batches },
-            },
+            Entry { user: user.to_string(), since: Instant::now(), cancel: watch::Sender::new(false), state: State::Waiting(result) },
         );
         // Dropping a query may take a moment; nobody should wait for the lock meanwhile.
         drop(entries);
@@ -99,7 +101,7 @@ impl Results {
             return Err(FetchError::Cancelled);
         }
         match std::mem::replace(&mut entry.state, State::Running) {
-            State::Waiting { schema, batches } => Ok(Fetched { schema, batches, cancelled: entry.cancel.subscribe() }),
+            State::Waiting(result) => Ok(Fetched { result, cancelled: entry.cancel.subscribe() }),
             other => {
                 entry.state = other;
                 Err(FetchError::AlreadyFetched)
@@ -126,7 +128,7 @@ impl Results {
         }
         entry.cancel.send_replace(true);
         let was_waiting = match &entry.state {
-            State::Waiting { .. } => Some(std::mem::replace(&mut entry.state, State::Finished)),
+            State::Waiting(_) => Some(std::mem::replace(&mut entry.state, State::Finished)),
             _ => None,
         };
         drop(entries);
@@ -151,7 +153,7 @@ fn take_expired(entries: &mut HashMap<Uuid, Entry>) -> Vec<Entry> {
     let expired: Vec<Uuid> = entries
         .iter()
         .filter(|(_, entry)| match entry.state {
-            State::Waiting { .. } => entry.since.elapsed() > limits::RESULT_UNCLAIMED,
+            State::Waiting(_) => entry.since.elapsed() > limits::RESULT_UNCLAIMED,
             State::Running => false,
             State::Finished => entry.since.elapsed() > limits::RESULT_SUMMARY_KEPT,
         })
@@ -168,7 +170,8 @@ mod tests {
     fn waiting(results: &Results, user: &str) -> Uuid {
         let query_id = Uuid::now_v7();
         let batches: BatchStream = Box::pin(futures::stream::empty());
-        assert!(results.insert(query_id, user, std::sync::Arc::new(Schema::empty()), batches).is_ok());
+        let schema = std::sync::Arc::new(Schema::empty());
+        assert!(results.insert(query_id, user, Waiting { schema, batches, compression: ResultCompression::None }).is_ok());
         query_id
     }
 

@@ -1,5 +1,6 @@
 //! The service itself: who calls, and which part of it answers.
 
+use super::polls::Polls;
 use super::prepared::PreparedStatements;
 use super::result_stream::{self, FlightDataStream};
 use super::results::Results;
@@ -16,7 +17,7 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
     PutResult, SchemaResult, Ticket,
 };
-use bowshot_engine::{Coordinator, Session};
+use bowshot_engine::{Coordinator, ParameterRow, Prepared, Session};
 use futures::{Stream, StreamExt};
 use prost::Message;
 use prost::bytes::Bytes;
@@ -36,6 +37,7 @@ pub struct FlightSql {
     pub(super) sessions: Sessions,
     pub(super) results: Arc<Results>,
     pub(super) prepared: PreparedStatements,
+    pub(super) polls: Polls,
     pub(super) tickets: TicketSigner,
 }
 
@@ -62,6 +64,7 @@ impl FlightSql {
             authenticator,
             results: Arc::new(Results::default()),
             prepared: PreparedStatements::default(),
+            polls: Polls::default(),
             tickets: TicketSigner::new()?,
         })
     }
@@ -83,6 +86,7 @@ impl FlightSql {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
             self.results.sweep();
+            self.polls.sweep();
         }
     }
 
@@ -101,7 +105,20 @@ impl FlightSql {
     async fn flight_info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
         let caller = self.caller(&request).await?;
         let descriptor = request.into_inner();
-        match command(&descriptor.cmd)? {
+        let command = command(&descriptor.cmd)?;
+        match self.to_run(&caller, &command).await? {
+            Some((prepared, rows)) => self.start_for_fetching(&caller, prepared, rows, descriptor).await,
+            None => {
+                let schema = metadata::schema(&command).ok_or_else(|| not_offered(&command))?;
+                // A metadata answer is small and the same each time: its ticket is the command itself.
+                statements::flight_info(&schema, descriptor.cmd.to_vec(), descriptor.clone())
+            }
+        }
+    }
+
+    /// The statement that a command wants to run, with its rows of parameters; nothing for metadata.
+    async fn to_run(&self, caller: &Caller, command: &Command) -> Result<Option<(Arc<Prepared>, Vec<ParameterRow>)>, Status> {
+        match command {
             Command::CommandStatementQuery(query) => {
                 actions::refuse_transaction(query.transaction_id.as_ref())?;
                 let prepared = statements::prepare(&caller.session, &query.query).await?;
@@ -111,16 +128,23 @@ impl FlightSql {
                         "the statement has {parameters} parameters, but no values are bound; prepare it first"
                     )));
                 }
-                self.start_for_fetching(&caller, Arc::new(prepared), vec![Vec::new()], descriptor).await
+                Ok(Some((Arc::new(prepared), vec![Vec::new()])))
             }
-            Command::CommandPreparedStatementQuery(query) => {
-                self.start_prepared(&caller, &query.prepared_statement_handle, descriptor).await
-            }
-            command => {
-                let schema = metadata::schema(&command).ok_or_else(|| not_offered(&command))?;
-                // A metadata answer is small and the same each time: its ticket is the command itself.
-                statements::flight_info(&schema, descriptor.cmd.to_vec(), descriptor.clone())
-            }
+            Command::CommandPreparedStatementQuery(query) => self.bound(caller, &query.prepared_statement_handle).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    async fn poll(self: &Arc<Self>, request: Request<FlightDescriptor>) -> Result<PollInfo, Status> {
+        let caller = self.caller(&request).await?;
+        let command = command(&request.get_ref().cmd)?;
+        if let Command::TicketStatementQuery(ticket) = &command {
+            return self.poll_again(&caller, &ticket.statement_handle).await;
+        }
+        match self.to_run(&caller, &command).await? {
+            Some((prepared, rows)) => self.start_polled(caller, prepared, rows, request.into_inner()).await,
+            // What is known at once needs no second question.
+            None => Ok(PollInfo { progress: Some(1.0), ..PollInfo::new().with_info(self.flight_info(request).await?) }),
         }
     }
 
@@ -149,12 +173,17 @@ impl FlightSql {
 
     fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
         let user = &caller.principal.user;
-        let query_id = self.tickets.check(&ticket.statement_handle, user, SystemTime::now()).map_err(|error| match error {
-            TicketError::Invalid => Status::permission_denied(error.to_string()),
-            TicketError::Expired => Status::not_found(error.to_string()),
-        })?;
+        let query_id = self.query_of_ticket(&ticket.statement_handle, user)?;
         let fetched = self.results.fetch(query_id, user).map_err(|error| Status::not_found(format!("{error} (query {query_id})")))?;
         Ok(result_stream::of_query(query_id, fetched, Arc::clone(&self.results)))
+    }
+
+    /// The query that a ticket of `user` is for.
+    pub(super) fn query_of_ticket(&self, ticket: &[u8], user: &str) -> Result<Uuid, Status> {
+        self.tickets.check(ticket, user, SystemTime::now()).map_err(|error| match error {
+            TicketError::Invalid => Status::permission_denied(error.to_string()),
+            TicketError::Expired => Status::not_found(error.to_string()),
+        })
     }
 
     async fn put(&self, request: Request<Streaming<FlightData>>) -> Result<PutResult, Status> {
@@ -242,9 +271,7 @@ impl FlightService for FlightEndpointService {
     }
 
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        // A result can be fetched from the start, so the first answer is the last.
-        let info = self.0.flight_info(request).await?;
-        Ok(Response::new(PollInfo::new().with_info(info)))
+        self.0.poll(request).await.map(Response::new)
     }
 
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {

@@ -1,6 +1,6 @@
 //! Running statements: started when their FlightInfo is asked for, streamed when the ticket comes back.
 
-use super::results::BatchStream;
+use super::results::{BatchStream, Waiting};
 use super::service::{Caller, FlightSql};
 use super::status;
 use crate::limits;
@@ -19,10 +19,21 @@ use tonic::Status;
 use uuid::Uuid;
 
 /// A statement that runs, or ran to its end already.
-struct Started {
-    query_id: Uuid,
-    schema: SchemaRef,
-    batches: BatchStream,
+pub struct Started {
+    pub query_id: Uuid,
+    pub schema: SchemaRef,
+    pub batches: BatchStream,
+}
+
+/// Starts a statement, once for each row of parameters; a command is over then.
+///
+/// # Errors
+/// The status of what is wrong with it.
+pub async fn begin(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>) -> Result<Started, Status> {
+    match prepared.kind() {
+        StatementKind::Command => run_command(session, &prepared, rows).await,
+        StatementKind::Query => start_query(session, prepared, rows).await,
+    }
 }
 
 /// Parses and plans a statement as clients write it.
@@ -49,13 +60,16 @@ impl FlightSql {
         rows: Vec<ParameterRow>,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let started = match prepared.kind() {
-            StatementKind::Command => run_command(&caller.session, &prepared, rows).await?,
-            StatementKind::Query => start_query(&caller.session, prepared, rows).await?,
-        };
+        let started = begin(&caller.session, prepared, rows).await?;
+        self.offer(caller, started, descriptor)
+    }
+
+    /// Notes a result for its user to fetch, and answers how.
+    pub(super) fn offer(&self, caller: &Caller, started: Started, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         let (query_id, schema) = (started.query_id, Arc::clone(&started.schema));
         let user = &caller.principal.user;
-        self.results.insert(query_id, user, started.schema, started.batches).map_err(|_| {
+        let waiting = Waiting { schema: started.schema, batches: started.batches, compression: caller.session.result_compression() };
+        self.results.insert(query_id, user, waiting).map_err(|_| {
             Status::resource_exhausted(format!(
                 "{} results are waiting or running already; fetch or cancel some first",
                 limits::RESULTS_MAX
