@@ -83,11 +83,12 @@ pub async fn run(arguments: FlightArguments) -> Outcome<ExitCode> {
     for (name, value) in environment::describe() {
         println!("- {name}: {value}");
     }
+    // First, as long as the server has no freed memory of large results.
+    connections(&arguments, &engine).await?;
     streams(&arguments, &mut bare_client, &mut client).await?;
     drop(bare);
     table(&arguments, &mut client).await?;
     latencies(&arguments, &mut client).await?;
-    connections(&arguments, &engine).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -127,7 +128,10 @@ async fn read<E: std::error::Error + Send + Sync + 'static>(
             read.first = started.elapsed();
         }
         read.rows += batch.num_rows();
-        read.bytes += batch.columns().iter().map(|column| column.get_buffer_memory_size()).sum::<usize>();
+        // Of the rows alone: the columns of a message share one buffer.
+        for column in batch.columns() {
+            read.bytes += column.to_data().get_slice_memory_size()?;
+        }
     }
     read.elapsed = started.elapsed();
     Ok(read)
@@ -267,7 +271,7 @@ async fn connections(arguments: &FlightArguments, engine: &BowshotEngine) -> Out
     tokio::time::sleep(Duration::from_secs(5)).await;
     let after = cpu::resident_bytes(server).ok_or("the server's memory is not known")?;
     println!(
-        "\n{CONNECTIONS} idle connections, each after a statement: {:.1} MB more than before ({:.1} MB).",
+        "- {CONNECTIONS} idle connections, each after a statement: {:.1} MB more than before ({:.1} MB).",
         after.saturating_sub(before) as f64 / 1e6,
         before as f64 / 1e6
     );

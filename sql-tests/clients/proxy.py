@@ -8,6 +8,7 @@ All proxies of a process share one thread. Use them like this:
         way.blackhole()    # bytes are lost; connections that lost some are reset when the way is healed
         way.cut()          # connections are reset, new ones too
         way.heal()
+        way.bytes          # bytes that went through so far, by direction
 """
 
 import asyncio
@@ -57,6 +58,7 @@ class Way:
     def __init__(self, loop, port, behind):
         self._loop, self.port, self._behind = loop, port, behind
         self._state, self._direction = "open", "both"
+        self.bytes = {"in": 0, "out": 0}
         self._changed = asyncio.Event()
         self._connections = set()
         self._tasks = set()
@@ -150,6 +152,7 @@ class Way:
             if not data:
                 connection.reset()
                 return
+            self.bytes[direction] += len(data)
             writer.write(data)
             await writer.drain()
 

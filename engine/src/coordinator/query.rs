@@ -21,7 +21,7 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_at_work, los
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
-use crate::operators::{join_sides, replay};
+use crate::operators::{join_sides, replay, yielding};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
 use arrow::array::RecordBatch;
@@ -340,6 +340,7 @@ async fn run_once(
             Some(taken)
         }
     };
+    let plan = yielding::over_joins_of_head(plan)?;
     let mut held = HeldRows::new(query.options().result_buffer, &state);
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {

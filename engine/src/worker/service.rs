@@ -53,7 +53,7 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
             ))
         }
     };
-    let files = FlightServiceServer::new(FileService::new(node.clone()));
+    let files = FlightServiceServer::new(FileService::new(node.clone())).max_decoding_message_size(limits::DATA_MESSAGE_BYTES_MAX);
     let files = tonic::service::interceptor::InterceptedService::new(files, check_token.clone());
     let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
     let result = Server::builder()

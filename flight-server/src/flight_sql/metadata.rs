@@ -81,7 +81,11 @@ impl FlightSql {
         caller.session.tables().await.map_err(status::from_engine)
     }
 
-    async fn tables(&self, caller: &Caller, command: CommandGetTables) -> Result<RecordBatch, Status> {
+    async fn tables(&self, caller: &Caller, mut command: CommandGetTables) -> Result<RecordBatch, Status> {
+        // Some clients ask for the name that `information_schema` has for the same thing.
+        if command.table_types.iter().any(|kind| kind == "BASE TABLE") {
+            command.table_types.push("TABLE".to_string());
+        }
         let mut builder = command.into_builder();
         for table in self.listed(caller).await? {
             let columns = column_metadata::describe(&table);

@@ -3,7 +3,7 @@
 use super::polls::Polls;
 use super::prepared::PreparedStatements;
 use super::result_stream::{self, FlightDataStream};
-use super::results::Results;
+use super::results::{FetchError, Results};
 use super::sessions::Sessions;
 use super::statements;
 use super::ticket::{TicketError, TicketSigner};
@@ -24,7 +24,7 @@ use prost::bytes::Bytes;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 /// How often results that nobody wants are looked for.
@@ -174,7 +174,10 @@ impl FlightSql {
     fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
         let user = &caller.principal.user;
         let query_id = self.query_of_ticket(&ticket.statement_handle, user)?;
-        let fetched = self.results.fetch(query_id, user).map_err(|error| Status::not_found(format!("{error} (query {query_id})")))?;
+        let fetched = self.results.fetch(query_id, user).map_err(|error| {
+            let code = if error == FetchError::Cancelled { Code::Cancelled } else { Code::NotFound };
+            Status::new(code, format!("{error} (query {query_id})"))
+        })?;
         Ok(result_stream::of_query(query_id, fetched, Arc::clone(&self.results)))
     }
 
@@ -221,9 +224,11 @@ impl FlightSql {
 }
 
 fn command(message: &[u8]) -> Result<Command, Status> {
-    Any::decode(message)
-        .map_err(|error| status::malformed("command", error))
-        .and_then(|any| Command::try_from(any).map_err(|error| status::malformed("command", error)))
+    let any = Any::decode(message).map_err(|error| status::malformed("command", error))?;
+    if any.type_url.is_empty() {
+        return Err(Status::invalid_argument("the request holds no command of Flight SQL: this server has no other flights"));
+    }
+    Command::try_from(any).map_err(|error| status::malformed("command", error))
 }
 
 fn not_offered(command: &Command) -> Status {
