@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, OwnStatement};
-use crate::statement::{cache_table, change_table, diagnosis, guard, keys, rewrite, show};
+use crate::statement::{cache_table, change_table, diagnosis, guard, keys, rewrite, show, substrait};
 use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -27,6 +27,7 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{CreateView, DdlStatement, DmlStatement, LogicalPlan, WriteOp};
 use datafusion::prelude::SessionConfig;
+use datafusion::sql::unparser::plan_to_sql;
 use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -46,6 +47,8 @@ pub enum StatementKind {
 #[derive(Clone)]
 pub struct Prepared {
     sql: String,
+    /// What it was planned from, if that is no SQL.
+    substrait: Option<Arc<[u8]>>,
     kind: StatementKind,
     plan: Arc<LogicalPlan>,
     state: SessionState,
@@ -133,7 +136,18 @@ impl Session {
                 _ => (StatementKind::Command, Arc::new(Schema::empty())),
             };
             let (plan, parameters) = (Arc::new(LogicalPlan::default()), Schema::empty());
-            return Ok(Prepared { sql: sql.into(), kind, plan, state, snapshot, changes, schema, parameters, own: Some(own) });
+            return Ok(Prepared {
+                sql: sql.into(),
+                substrait: None,
+                kind,
+                plan,
+                state,
+                snapshot,
+                changes,
+                schema,
+                parameters,
+                own: Some(own),
+            });
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
         let plan = rewrite::plan_statement(&state, shown.as_deref().unwrap_or(sql))
@@ -154,7 +168,47 @@ impl Session {
             plan => plain_schema(plan.schema().as_arrow()),
         };
         let kind = if command { StatementKind::Command } else { StatementKind::Query };
-        Ok(Prepared { sql: sql.into(), kind, plan: Arc::new(plan), state, snapshot, changes, schema, parameters, own: None })
+        Ok(Prepared {
+            sql: sql.into(),
+            substrait: None,
+            kind,
+            plan: Arc::new(plan),
+            state,
+            snapshot,
+            changes,
+            schema,
+            parameters,
+            own: None,
+        })
+    }
+
+    /// Plans a query from a serialized Substrait plan.
+    ///
+    /// # Errors
+    /// Those of [`substrait::plan`].
+    pub async fn prepare_substrait(&self, bytes: &[u8]) -> Result<Prepared> {
+        let snapshot = self.inner.coordinator.inner.snapshot();
+        let changes = self.inner.changes.load(Ordering::Acquire);
+        let state = self.state(snapshot.clone()).await?;
+        let plan = substrait::plan(&state, bytes).await?;
+        let schema = plain_schema(plan.schema().as_arrow());
+        let parameters = parameters::parameter_schema(&plan)?;
+        Ok(Prepared {
+            // Whoever looks at the queries sees what it does.
+            sql: format!(
+                "/* Substrait */ {}",
+                plan_to_sql(&plan).map_or_else(|_| plan.display_indent().to_string(), |sql| sql.to_string())
+            ),
+            substrait: Some(bytes.into()),
+            kind: StatementKind::Query,
+            plan: Arc::new(plan),
+            state,
+            snapshot,
+            changes,
+            schema,
+            parameters,
+            own: None,
+        })
     }
 
     /// Runs a prepared command once for each row of parameters. The rows of an INSERT are stored together: all of them, or none.
@@ -241,7 +295,10 @@ impl Session {
         if !reads || same {
             return Ok(None);
         }
-        let fresh = Box::pin(self.prepare(&prepared.sql)).await?;
+        let fresh = match &prepared.substrait {
+            Some(bytes) => self.prepare_substrait(bytes).await?,
+            None => Box::pin(self.prepare(&prepared.sql)).await?,
+        };
         if (&fresh.schema, &fresh.parameters) != (&prepared.schema, &prepared.parameters) {
             return Err(Error::retry("a table of this prepared statement has changed its columns since: prepare it again"));
         }

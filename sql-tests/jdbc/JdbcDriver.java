@@ -44,6 +44,7 @@ public final class JdbcDriver {
             case "batch" -> batch(Integer.parseInt(rest[0]));
             case "cancel" -> cancel(rest[0]);
             case "many" -> many(rest[0]);
+            case "browse" -> browse(rest[0], rest[1]);
             default -> throw new IllegalArgumentException(command);
         }
     }
@@ -257,5 +258,80 @@ public final class JdbcDriver {
             }
             tell("rows", rows, "sum", sum, "bytes", most);
         }
+    }
+
+    /** One question of a database browser. */
+    private interface Question {
+        Object ask() throws SQLException;
+    }
+
+    private static void step(String name, Question question) {
+        try {
+            tell("step", name, question.ask());
+        } catch (SQLException | RuntimeException error) {
+            tell("failed", name, error.getMessage());
+        }
+    }
+
+    /** What DBeaver asks through its generic driver: when it connects, when a table is opened, when its data are shown. */
+    private void browse(String schema, String table) throws Exception {
+        DatabaseMetaData metadata = connection.getMetaData();
+        step("valid", () -> connection.isValid(5));
+        step("autocommit", connection::getAutoCommit);
+        step("read only", connection::isReadOnly);
+        step("isolation", connection::getTransactionIsolation);
+        step("catalog", connection::getCatalog);
+        step("schema", connection::getSchema);
+        step("product", () -> metadata.getDatabaseProductName() + " " + metadata.getDatabaseProductVersion());
+        step("driver", () -> metadata.getDriverName() + " " + metadata.getDriverVersion());
+        step("terms", () -> metadata.getCatalogTerm() + " " + metadata.getSchemaTerm() + " " + metadata.getProcedureTerm());
+        step("transactions", metadata::supportsTransactions);
+        step("batches", metadata::supportsBatchUpdates);
+        step("quote", metadata::getIdentifierQuoteString);
+        step("keywords", () -> metadata.getSQLKeywords().length() > 0);
+        step("functions", () -> metadata.getNumericFunctions().contains("ABS") && metadata.getStringFunctions().contains("UPPER")
+            && metadata.getTimeDateFunctions().contains("NOW") && metadata.getSystemFunctions() != null);
+        step("escape", metadata::getSearchStringEscape);
+        step("separator", () -> metadata.getCatalogSeparator() + metadata.isCatalogAtStart());
+        step("cases", () -> metadata.storesLowerCaseIdentifiers() + " " + metadata.supportsMixedCaseQuotedIdentifiers());
+        step("schemas in statements", () -> metadata.supportsSchemasInDataManipulation() && metadata.supportsSchemasInTableDefinitions());
+        step("types", () -> names(metadata.getTypeInfo(), "TYPE_NAME"));
+        step("table types", () -> names(metadata.getTableTypes(), "TABLE_TYPE"));
+        step("catalogs", () -> names(metadata.getCatalogs(), "TABLE_CAT"));
+        step("schemas", () -> names(metadata.getSchemas("bowshot", null), "TABLE_SCHEM"));
+        step("tables", () -> names(metadata.getTables("bowshot", schema, "%", null), "TABLE_NAME"));
+        step("columns", () -> names(metadata.getColumns("bowshot", schema, table, "%"), "COLUMN_NAME"));
+        step("column types", () -> names(metadata.getColumns("bowshot", schema, table, "%"), "TYPE_NAME"));
+        step("primary key", () -> names(metadata.getPrimaryKeys("bowshot", schema, table), "COLUMN_NAME"));
+        step("imported keys", () -> names(metadata.getImportedKeys("bowshot", schema, table), "PKTABLE_NAME"));
+        step("exported keys", () -> names(metadata.getExportedKeys("bowshot", schema, table), "FKTABLE_NAME"));
+        step("indexes", () -> names(metadata.getIndexInfo("bowshot", schema, table, false, true), "INDEX_NAME"));
+        step("procedures", () -> names(metadata.getProcedures("bowshot", schema, "%"), "PROCEDURE_NAME"));
+        try (Statement statement = connection.createStatement()) {
+            step("fetch size", () -> { statement.setFetchSize(200); return statement.getFetchSize() >= 0; });
+            step("most rows", () -> { statement.setMaxRows(200); return statement.getMaxRows(); });
+            step("execute", () -> statement.execute("SELECT * FROM \"" + schema + "\".\"" + table + "\""));
+            try (ResultSet found = statement.getResultSet()) {
+                ResultSetMetaData columns = found.getMetaData();
+                StringJoiner described = new StringJoiner(", ");
+                for (int column = 1; column <= columns.getColumnCount(); column++) {
+                    described.add(columns.getColumnLabel(column) + " " + columns.getColumnType(column) + " " + columns.isNullable(column));
+                }
+                tell("step", "result", described);
+                tell("step", "rows", count(found));
+            }
+            step("more results", () -> statement.getMoreResults() || statement.getUpdateCount() > 0);
+            step("warnings", statement::getWarnings);
+        }
+    }
+
+    private static String names(ResultSet found, String column) throws SQLException {
+        StringJoiner names = new StringJoiner(",");
+        try (found) {
+            while (found.next()) {
+                names.add(found.getString(column));
+            }
+        }
+        return names.toString();
     }
 }

@@ -10,3 +10,4 @@ pub mod keys;
 pub mod own;
 pub mod rewrite;
 pub mod show;
+pub mod substrait;

@@ -30,6 +30,11 @@ pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPl
     let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
     correct(&mut statement)?;
     let plan = state.statement_to_plan(statement).await?;
+    correct_plan(plan)
+}
+
+/// The corrections to what is planned.
+pub fn correct_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     let corrected = plan.transform_down_with_subqueries(|node| {
         let (names, schema) = (NamePreserver::new(&node), merge_schema(&node.inputs()));
         node.map_expressions(|expr| {

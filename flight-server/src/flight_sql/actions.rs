@@ -5,10 +5,10 @@ use super::session_options::{
     CloseSessionResult, CloseStatus, GetSessionOptionsResult, OptionErrorValue, SessionOptionValue, SetSessionOptionError,
     SetSessionOptionsRequest, SetSessionOptionsResult,
 };
-use super::status;
+use super::{statements, status};
 use arrow_flight::sql::{
-    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest, Any,
-    Command, ProstMessageExt,
+    ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    ActionCreatePreparedSubstraitPlanRequest, Any, Command, ProstMessageExt,
 };
 use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
 use bowshot_engine::ErrorClass;
@@ -25,6 +25,7 @@ pub const QUERY_PROGRESS: &str = "bowshot.query_progress";
 pub const CANCEL_OWN_QUERY: &str = "bowshot.cancel_query";
 
 const CREATE_PREPARED_STATEMENT: &str = "CreatePreparedStatement";
+const CREATE_PREPARED_SUBSTRAIT_PLAN: &str = "CreatePreparedSubstraitPlan";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
 const CANCEL_QUERY: &str = "CancelQuery";
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
@@ -39,6 +40,7 @@ const CANCEL_RESULT: [i32; 2] = [1, 3];
 pub fn offered() -> Vec<ActionType> {
     [
         (CREATE_PREPARED_STATEMENT, "Plans a statement and answers a handle for it."),
+        (CREATE_PREPARED_SUBSTRAIT_PLAN, "Plans a Substrait plan and answers a handle for it."),
         (CLOSE_PREPARED_STATEMENT, "Forgets a prepared statement."),
         (CANCEL_QUERY, "Cancels a query by its FlightInfo (Flight SQL)."),
         (CANCEL_FLIGHT_INFO, "Cancels a query by its FlightInfo."),
@@ -61,7 +63,15 @@ impl FlightSql {
             CREATE_PREPARED_STATEMENT => {
                 let request: ActionCreatePreparedStatementRequest = unpack(&action)?;
                 refuse_transaction(request.transaction_id.as_ref())?;
-                let created = self.create_prepared(caller, &request.query).await?;
+                let prepared = statements::prepare(&caller.session, &request.query).await?;
+                let created = self.keep_prepared(caller, prepared)?;
+                Ok(Some(created.as_any().encode_to_vec().into()))
+            }
+            CREATE_PREPARED_SUBSTRAIT_PLAN => {
+                let request: ActionCreatePreparedSubstraitPlanRequest = unpack(&action)?;
+                refuse_transaction(request.transaction_id.as_ref())?;
+                let prepared = statements::prepare_substrait(&caller.session, request.plan.as_ref()).await?;
+                let created = self.keep_prepared(caller, prepared)?;
                 Ok(Some(created.as_any().encode_to_vec().into()))
             }
             CLOSE_PREPARED_STATEMENT => {

@@ -47,9 +47,8 @@ impl PreparedStatements {
 }
 
 impl FlightSql {
-    /// Plans a statement and keeps it under a handle.
-    pub(super) async fn create_prepared(&self, caller: &Caller, sql: &str) -> Result<ActionCreatePreparedStatementResult, Status> {
-        let prepared = statements::prepare(&caller.session, sql).await?;
+    /// Keeps a planned statement under a handle.
+    pub(super) fn keep_prepared(&self, caller: &Caller, prepared: Prepared) -> Result<ActionCreatePreparedStatementResult, Status> {
         let schema = prepared.schema();
         // An empty dataset schema tells clients that this is an update; only commands may have it.
         let dataset_schema = match prepared.kind() {

@@ -122,13 +122,12 @@ impl FlightSql {
             Command::CommandStatementQuery(query) => {
                 actions::refuse_transaction(query.transaction_id.as_ref())?;
                 let prepared = statements::prepare(&caller.session, &query.query).await?;
-                let parameters = prepared.parameter_schema().fields().len();
-                if parameters > 0 {
-                    return Err(Status::invalid_argument(format!(
-                        "the statement has {parameters} parameters, but no values are bound; prepare it first"
-                    )));
-                }
-                Ok(Some((Arc::new(prepared), vec![Vec::new()])))
+                statements::without_parameters(prepared).map(Some)
+            }
+            Command::CommandStatementSubstraitPlan(query) => {
+                actions::refuse_transaction(query.transaction_id.as_ref())?;
+                let prepared = statements::prepare_substrait(&caller.session, query.plan.as_ref()).await?;
+                statements::without_parameters(prepared).map(Some)
             }
             Command::CommandPreparedStatementQuery(query) => self.bound(caller, &query.prepared_statement_handle).map(Some),
             _ => Ok(None),
@@ -152,6 +151,9 @@ impl FlightSql {
         let caller = self.caller(&request).await?;
         let schema = match command(&request.get_ref().cmd)? {
             Command::CommandStatementQuery(query) => statements::prepare(&caller.session, &query.query).await?.schema(),
+            Command::CommandStatementSubstraitPlan(query) => {
+                statements::prepare_substrait(&caller.session, query.plan.as_ref()).await?.schema()
+            }
             Command::CommandPreparedStatementQuery(query) => self.prepared_plan(&caller, &query.prepared_statement_handle)?.schema(),
             command => metadata::schema(&command).ok_or_else(|| not_offered(&command))?,
         };

@@ -15,6 +15,9 @@ const NO_TRANSACTIONS: i32 = 0;
 /// Version of the Arrow library; the one pinned in the workspace.
 const ARROW_VERSION: &str = "59.3";
 
+/// The oldest release of Substrait whose plans are tested: that of DataFusion 48.
+const SUBSTRAIT_MIN: &str = "0.62.0";
+
 const NUMERIC_FUNCTIONS: [&str; 22] = [
     "ABS", "ACOS", "ASIN", "ATAN", "ATAN2", "CEIL", "COS", "COT", "DEGREES", "EXP", "FLOOR", "LN", "LOG", "LOG10", "PI", "POWER",
     "RADIANS", "RANDOM", "ROUND", "SIN", "SQRT", "TAN",
@@ -72,9 +75,11 @@ fn server(facts: &mut SqlInfoDataBuilder) {
     facts.append(Id::FlightSqlServerArrowVersion, ARROW_VERSION);
     facts.append(Id::FlightSqlServerReadOnly, false);
     facts.append(Id::FlightSqlServerSql, true);
-    facts.append(Id::FlightSqlServerSubstrait, false);
-    facts.append(Id::FlightSqlServerSubstraitMinVersion, "");
-    facts.append(Id::FlightSqlServerSubstraitMaxVersion, "");
+    let (major, minor, patch) = bowshot_engine::statement::substrait::VERSION;
+    let substrait = format!("{major}.{minor}.{patch}");
+    facts.append(Id::FlightSqlServerSubstrait, true);
+    facts.append(Id::FlightSqlServerSubstraitMinVersion, SUBSTRAIT_MIN);
+    facts.append(Id::FlightSqlServerSubstraitMaxVersion, substrait.as_str());
     facts.append(Id::FlightSqlServerTransaction, NO_TRANSACTIONS);
     facts.append(Id::FlightSqlServerCancel, true);
     facts.append(Id::FlightSqlServerBulkIngestion, true);

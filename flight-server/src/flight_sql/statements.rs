@@ -8,7 +8,7 @@ use crate::sql_text;
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::sql::{ProstMessageExt, SubstraitPlan, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
 use bowshot_engine::{ParameterRow, Prepared, Session, StatementKind};
 use futures::{StreamExt, TryStreamExt};
@@ -49,6 +49,28 @@ pub async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
         )));
     }
     session.prepare(&sql_text::number_parameters(sql)).await.map_err(status::from_engine)
+}
+
+/// Plans a query from a Substrait plan.
+///
+/// # Errors
+/// The status of what is wrong with it.
+pub async fn prepare_substrait(session: &Session, plan: Option<&SubstraitPlan>) -> Result<Prepared, Status> {
+    let plan = plan.ok_or_else(|| Status::invalid_argument("the command has no Substrait plan"))?;
+    session.prepare_substrait(&plan.plan).await.map_err(status::from_engine)
+}
+
+/// A statement to run at once, which has no parameters then.
+///
+/// # Errors
+/// When it has some.
+pub fn without_parameters(prepared: Prepared) -> Result<(Arc<Prepared>, Vec<ParameterRow>), Status> {
+    match prepared.parameter_schema().fields().len() {
+        0 => Ok((Arc::new(prepared), vec![Vec::new()])),
+        parameters => {
+            Err(Status::invalid_argument(format!("the statement has {parameters} parameters, but no values are bound; prepare it first")))
+        }
+    }
 }
 
 impl FlightSql {
