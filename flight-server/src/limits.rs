@@ -34,8 +34,9 @@ pub const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(4);
 pub const REFUSAL_HALF_LIFE: Duration = Duration::from_secs(300);
 /// User names and addresses, of each, whose refusals are counted; some hundred bytes each.
 pub const REFUSALS_COUNTED_MAX: u64 = 50_000;
-/// An address with as many refusals has its passwords checked in turns: guessing beside each other gains nothing.
-pub const TURNS_AFTER_REFUSALS: f64 = 3.0;
+/// An address with as many refusals (three, of which a little has faded) has its passwords checked in turns: guessing beside each other
+/// gains nothing.
+pub const TURNS_AFTER_REFUSALS: f64 = 2.5;
 /// Passwords of such an address that are checked, or refused and waiting for their answer, at once.
 pub const TURNS_PER_ADDRESS: usize = 2;
 /// Logins of such an address that wait for their turn; one more is sent away without a look at its password.
