@@ -9,6 +9,7 @@ import time
 import adbc_driver_manager
 import auth_server
 import cluster
+import pyarrow.flight
 import pytest
 from auth_server import REFUSED, adbc, answer, ask, flight, refusals, refused_with, server, user_of
 from authority import SERVER, Authority
@@ -48,7 +49,7 @@ def taken(running, token):
     with flight(running) as client:
         try:
             return ask(client, f"Bearer {token}") > 0
-        except auth_server.pyarrow.flight.FlightUnauthenticatedError as error:
+        except pyarrow.flight.FlightUnauthenticatedError as error:
             assert REFUSED in str(error)
             return False
 
@@ -122,7 +123,7 @@ def test_a_login_ends_with_the_token_that_bought_it(provider, running):
         assert ask(client, login) > 0
 
 
-class Bearer(auth_server.pyarrow.flight.ClientAuthHandler):
+class Bearer(pyarrow.flight.ClientAuthHandler):
     """A handshake in which nothing is said beside the headers."""
 
     def authenticate(self, outgoing, incoming):

@@ -5,6 +5,7 @@ use super::{ClientCertificate, ClientPeer, ClientStream, Connection, ConnectionI
 use crate::limits;
 use crate::tls::ClientTls;
 use parking_lot::Mutex;
+use rustls::{AlertDescription, CertificateError};
 use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -99,7 +100,7 @@ async fn handshake(stream: TcpStream, address: SocketAddr, tls: &ClientTls) -> R
         Ok(_) => {}
         Err(error) => return Err(error.to_string()),
     }
-    let stream = TlsAcceptor::from(tls.server_config()).accept(stream).await.map_err(|error| error.to_string())?;
+    let stream = TlsAcceptor::from(tls.server_config()).accept(stream).await.map_err(|error| why(&error))?;
     let holder = match stream.get_ref().1.peer_certificates() {
         Some([leaf, ..]) => match tls.holder(leaf) {
             Ok(holder) => Some(holder),
@@ -112,6 +113,27 @@ async fn handshake(stream: TcpStream, address: SocketAddr, tls: &ClientTls) -> R
         _ => None,
     };
     Ok((ClientStream::Tls(Box::new(stream)), holder))
+}
+
+/// Why a handshake failed, in words that say what to mend.
+fn why(error: &io::Error) -> String {
+    let Some(rustls) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) else { return error.to_string() };
+    match rustls {
+        rustls::Error::NoCertificatesPresented => "it showed no certificate, which tls.client_auth requires".into(),
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            "its certificate is not signed by an authority in tls.client_ca".into()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            "its certificate has expired".into()
+        }
+        rustls::Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. }) => {
+            "its certificate is not for clients: an extended key usage must hold client authentication".into()
+        }
+        rustls::Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::CertificateUnknown | AlertDescription::BadCertificate) => {
+            "it does not trust tls.certificate: give it the authority that signed it".into()
+        }
+        other => other.to_string(),
+    }
 }
 
 /// Handshakes under way by the address they come from: one machine must not take all of them.
