@@ -125,7 +125,9 @@ impl Authenticator {
                 return Err(Error::config(format!("auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters")));
             }
             if let Some(other) = fixed_tokens.insert(digest(token), user.clone()) {
-                return Err(Error::config(format!("auth.tokens.{user} and auth.tokens.{other} are the same: give each user a token of its own")));
+                return Err(Error::config(format!(
+                    "auth.tokens.{user} and auth.tokens.{other} are the same: give each user a token of its own"
+                )));
             }
         }
         Ok(Self {

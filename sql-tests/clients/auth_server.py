@@ -1,6 +1,7 @@
 """A server alone, without workers, for tests of who gets in: its settings as TOML, and ways to ask it who one is."""
 
 import contextlib
+import functools
 import subprocess
 
 import adbc_driver_flightsql.dbapi as flight_sql
@@ -14,6 +15,7 @@ REFUSED = "the credentials were not accepted"
 WHO = "SELECT user_name FROM system.queries WHERE state = 'running' AND sql LIKE '%who-asks%' -- who-asks"
 
 
+@functools.cache
 def password_hash(password):
     return subprocess.run([cluster.BINARY, "hash-password"], input=password, capture_output=True, text=True, check=True, timeout=60).stdout.strip()
 

@@ -22,14 +22,11 @@ def basic(user, password):
     return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def settings(more="", hashes={}):
-    """Hashing takes a while, and once is enough."""
-    if not hashes:
-        hashes["ana"] = auth_server.password_hash(PASSWORD)
+def settings(more=""):
     return f"""
 [auth]
 mode = "required"
-users = {{ ana = "{hashes["ana"]}" }}
+users = {{ ana = "{auth_server.password_hash(PASSWORD)}" }}
 tokens = {{ robot = "{FIXED_TOKEN}" }}
 {more}
 """
@@ -258,8 +255,8 @@ def test_doctor_and_config_show_know_the_settings_and_tell_no_secret(tmp_path):
     jwt = f'jwt = {{ issuer = "https://login.example", audience = ["a", "b"], jwks_file = "{keys}" }}'
     (tmp_path / "server.toml").write_text(settings(f'token_key_file = "token.key"\n{jwt}'))
     shown = command(tmp_path, "--config", "server.toml", "config", "show").stdout
-    for line in ["auth.mode = \"required\"", "auth.users.ana = (hidden)", "auth.tokens.robot = (hidden)", "auth.jwt.issuer = \"https://login.example\"",
-                 "auth.token_key_file = \"token.key\"", "tls.client_auth = (unset)"]:  # fmt: skip
+    for line in ['auth.mode = "required"', 'auth.users.ana = (hidden)', 'auth.tokens.robot = (hidden)', 'auth.jwt.issuer = "https://login.example"',
+                 'auth.token_key_file = "token.key"', 'tls.client_auth = (unset)']:  # fmt: skip
         assert line in shown, shown
     doctor = command(tmp_path, "--config", "server.toml", "doctor")
     assert re.search(

@@ -4,6 +4,10 @@ import base64
 import hashlib
 import hmac
 import json
+import os
+import pathlib
+import subprocess
+import sys
 import time
 
 import adbc_driver_manager
@@ -232,6 +236,28 @@ def test_adbc_fetches_a_token_with_client_credentials(encrypted):
                 answer(connection, "SELECT 1")
 
 
+# Run by a process of its own: the driver's library reads this variable once.
+OVER_TLS = """
+import sys, types, auth_server
+port, issuer, ca, secret = sys.argv[1:]
+options = {"oauth_flow": "client_credentials", "oauth_client_id": "service", "oauth_client_secret": secret, "oauth_token_uri": f"{issuer}/token"}
+with auth_server.adbc(types.SimpleNamespace(port=port), "grpc+tls", "localhost", tls_root_certs=open(ca).read(), **options) as connection:
+    print(auth_server.user_of(connection))
+"""
+
+
+def test_adbc_fetches_a_token_over_tls(encrypted, tmp_path):
+    provider, running, ca = encrypted
+    (tmp_path / "ca.pem").write_text(ca)
+    environment = {**os.environ, "SSL_CERT_FILE": str(tmp_path / "ca.pem")}
+    ended = subprocess.run(
+        [sys.executable, "-c", OVER_TLS, str(running.port), provider.issuer, str(tmp_path / "ca.pem"), CLIENT_SECRET],
+        cwd=pathlib.Path(__file__).parent, env=environment, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (ended.stdout.strip(), ended.returncode) == (CLIENT_ID, 0), ended.stderr
+    assert "/realm/token" in provider.asked
+
+
 def test_adbc_exchanges_a_token(encrypted):
     provider, *_ = encrypted
     with plain_token_endpoint(provider) as token_uri:
@@ -247,8 +273,8 @@ def test_adbc_sends_a_token_of_its_own_over_tls(encrypted):
 
 
 def plain_token_endpoint(provider):
-    """The driver's library has no option for the authorities of a token endpoint, so it is asked on loopback without TLS; the tokens are
-    those of the provider with TLS, where the server finds their keys."""
+    """The driver has no option for the authorities of a token endpoint, so in this process it is asked on loopback without TLS; the tokens
+    are those of the provider with TLS, where the server finds their keys."""
     return _PlainTokenEndpoint(provider)
 
 

@@ -55,7 +55,8 @@ mod tests {
             metadata.insert("authorization", header.parse().unwrap());
             assert!(expected(Credentials::of(&metadata)), "{header}");
         };
-        let ana = |found: Credentials<'_>| matches!(found, Credentials::Password { user, password } if user == "ana" && password == "sec:ret");
+        let ana =
+            |found: Credentials<'_>| matches!(found, Credentials::Password { user, password } if user == "ana" && password == "sec:ret");
         for header in ["Basic YW5hOnNlYzpyZXQ=", "basic YW5hOnNlYzpyZXQ", "BASIC  YW5hOnNlYzpyZXQ= "] {
             read(header, &ana);
         }

@@ -58,7 +58,10 @@ impl JwtVerifier {
             return missing("issuer", "set it to the 'iss' of the provider's tokens");
         }
         if config.audience.is_empty() || config.audience.iter().any(String::is_empty) {
-            return missing("audience", "set it to the 'aud' of tokens for this server; without one, tokens for other services would be taken too");
+            return missing(
+                "audience",
+                "set it to the 'aud' of tokens for this server; without one, tokens for other services would be taken too",
+            );
         }
         if config.user_claim.is_empty() {
             return missing("user_claim", "set it to the claim that names the user, such as sub, email or preferred_username");
@@ -76,7 +79,9 @@ impl JwtVerifier {
         };
         let source = KeySource::new(config)?;
         let first = match &source {
-            KeySource::File(path) => KeySource::keys_of_file(path).map_err(|problem| Error::config(format!("auth.jwt.jwks_file: {problem}")))?,
+            KeySource::File(path) => {
+                KeySource::keys_of_file(path).map_err(|problem| Error::config(format!("auth.jwt.jwks_file: {problem}")))?
+            }
             KeySource::Provider { .. } => KeySet::default(),
         };
         signature::install();
@@ -113,7 +118,8 @@ impl JwtVerifier {
         let refused = |user: Option<String>, reason: String| Refusal::new(WAY, user, reason);
         let header = decode_header(token).map_err(|error| refused(None, format!("its header cannot be read: {error}")))?;
         // Nothing of this is proven yet: it is for the log, and to send strangers away early.
-        let claimed = dangerous::insecure_decode::<Claims>(token).map_err(|error| refused(None, format!("it cannot be read: {error}")))?.claims;
+        let claimed =
+            dangerous::insecure_decode::<Claims>(token).map_err(|error| refused(None, format!("it cannot be read: {error}")))?.claims;
         let user = text(&claimed, &self.user_claim).map(ToString::to_string);
         let refused = |reason: String| Refusal::new(WAY, user.clone(), reason);
         if text(&claimed, "iss") != Some(&self.issuer) {
@@ -131,7 +137,11 @@ impl JwtVerifier {
         let mut reason = format!("no key of the issuer fits: kid '{}', {:?}", header.kid.as_deref().unwrap_or_default(), header.alg);
         for key in self.keys.fitting(header.kid.as_deref(), header.alg).await {
             match decode::<Claims>(token, &key, &validation) {
-                Ok(decoded) => return self.identified(&decoded.claims).ok_or_else(|| refused(format!("its claim '{}' names no user", self.user_claim))),
+                Ok(decoded) => {
+                    return self
+                        .identified(&decoded.claims)
+                        .ok_or_else(|| refused(format!("its claim '{}' names no user", self.user_claim)));
+                }
                 Err(error) => reason = why(&error),
             }
         }

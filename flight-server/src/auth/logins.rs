@@ -180,7 +180,10 @@ impl Closed {
             *counts.entry(user.clone()).or_default() += 1;
         }
         if let Some(busiest) = counts.into_iter().max_by_key(|(_, count)| *count).map(|(user, _)| user) {
-            tracing::warn!(user = super::user_name::shown(&busiest), "a user closed too many logins to remember each: all of its logins so far are ended");
+            tracing::warn!(
+                user = super::user_name::shown(&busiest),
+                "a user closed too many logins to remember each: all of its logins so far are ended"
+            );
             self.logins.retain(|_, (user, _)| *user != busiest);
             self.users.insert(busiest, (now_ms, forgotten_ms));
         }

@@ -62,7 +62,9 @@ async fn a_password_buys_a_token_that_names_the_user_until_it_is_closed() {
 #[tokio::test]
 async fn every_wrong_credential_gets_the_same_answer() {
     let authenticator = authenticator();
-    for wrong in ["Basic YW5hOndyb25n", "Basic Ym9iOnNlY3JldA==", "Bearer nothing", "Bearer a.b.c", "Bearer bowshot_AAAA", "Basic %%", "Negotiate x"] {
+    for wrong in
+        ["Basic YW5hOndyb25n", "Basic Ym9iOnNlY3JldA==", "Bearer nothing", "Bearer a.b.c", "Bearer bowshot_AAAA", "Basic %%", "Negotiate x"]
+    {
         let status = authenticator.authenticate(&header(wrong), Some(&elsewhere())).await.unwrap_err();
         assert_eq!((status.code(), status.message()), (tonic::Code::Unauthenticated, failures::REFUSED), "{wrong}");
     }

@@ -204,8 +204,14 @@ async fn serve_flight(
         .map_err(|source| Error::Transport { source })
 }
 
-/// Who listens to the network would have passwords and tokens with every login.
+/// Who listens to the network would have passwords and tokens with every login; and who set some means them to be asked for.
 fn warn_of_open_credentials(config: &Config) {
+    let auth = &config.auth;
+    if auth.mode == AuthMode::Off && !(auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none()) {
+        tracing::warn!(
+            "auth.mode is 'off': users, tokens and JWTs of the settings are not asked for; set auth.mode = \"required\" for that"
+        );
+    }
     if config.auth.mode == AuthMode::Required && config.tls.certificate.is_none() && !config.server.listen.ip().is_loopback() {
         tracing::warn!(
             listen = %config.server.listen,

@@ -37,14 +37,7 @@ pub struct AuthConfig {
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self {
-            mode: AuthMode::Off,
-            users: BTreeMap::new(),
-            tokens: BTreeMap::new(),
-            token_ttl_s: 43_200,
-            token_key_file: None,
-            jwt: None,
-        }
+        Self { mode: AuthMode::Off, users: BTreeMap::new(), tokens: BTreeMap::new(), token_ttl_s: 43_200, token_key_file: None, jwt: None }
     }
 }
 

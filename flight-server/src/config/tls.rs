@@ -59,9 +59,9 @@ impl TlsConfig {
             (Some(ClientAuth::Off), Some(_)) => Err(Error::config(
                 "tls.client_auth is 'off', so nobody would look at tls.client_ca: set it to optional or required, or leave client_ca out",
             )),
-            (Some(_), None) => {
-                Err(Error::config("tls.client_auth asks for certificates, but tls.client_ca does not say whose: set it to a file of authorities"))
-            }
+            (Some(_), None) => Err(Error::config(
+                "tls.client_auth asks for certificates, but tls.client_ca does not say whose: set it to a file of authorities",
+            )),
             (Some(asked), Some(_)) => Ok(asked),
         }
     }

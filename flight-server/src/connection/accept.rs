@@ -129,9 +129,9 @@ fn why(error: &io::Error) -> String {
         rustls::Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. }) => {
             "its certificate is not for clients: an extended key usage must hold client authentication".into()
         }
-        rustls::Error::AlertReceived(AlertDescription::UnknownCA | AlertDescription::CertificateUnknown | AlertDescription::BadCertificate) => {
-            "it does not trust tls.certificate: give it the authority that signed it".into()
-        }
+        rustls::Error::AlertReceived(
+            AlertDescription::UnknownCA | AlertDescription::CertificateUnknown | AlertDescription::BadCertificate,
+        ) => "it does not trust tls.certificate: give it the authority that signed it".into(),
         other => other.to_string(),
     }
 }

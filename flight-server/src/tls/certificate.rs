@@ -80,7 +80,9 @@ impl Contents {
         let date = |seconds: i64| bowshot_engine::cluster_tls::date(u64::try_from(seconds).unwrap_or_default());
         match now {
             now if now > self.valid_until => Err(format!("expired on {}", date(self.valid_until))),
-            now if now < self.valid_from => Err(format!("is not valid before {}: compare with this machine's clock", date(self.valid_from))),
+            now if now < self.valid_from => {
+                Err(format!("is not valid before {}: compare with this machine's clock", date(self.valid_from)))
+            }
             _ => Ok(()),
         }
     }
@@ -94,11 +96,13 @@ fn to_be_signed(fields: &mut BERReaderSeq<'_, '_>) -> ASN1Result<Contents> {
         fields.next().read_der()?;
     }
     (contents.valid_from, contents.valid_until) = fields.next().read_sequence(|times| Ok((time(times.next())?, time(times.next())?)))?;
-    contents.common_names = fields.next().collect_sequence_of(|part| part.collect_set_of(attribute))?.into_iter().flatten().flatten().collect();
+    contents.common_names =
+        fields.next().collect_sequence_of(|part| part.collect_set_of(attribute))?.into_iter().flatten().flatten().collect();
     // The public key; unique identifiers that nobody uses.
     fields.next().read_der()?;
     for tag in [1, 2] {
-        fields.read_optional(|identifier| identifier.read_tagged_implicit(Tag::context(tag), |identifier| identifier.read_bitvec_bytes()))?;
+        fields
+            .read_optional(|identifier| identifier.read_tagged_implicit(Tag::context(tag), |identifier| identifier.read_bitvec_bytes()))?;
     }
     let extensions = fields.read_optional(|all| all.read_tagged(Tag::context(3), |all| all.collect_sequence_of(extension)))?;
     contents.alternative_names = extensions.into_iter().flatten().flatten().flatten().collect();

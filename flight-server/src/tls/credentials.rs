@@ -88,7 +88,9 @@ impl Credentials {
             .map_err(|_| self::wrong("key", &files.key, "holds no private key in PEM form that is not encrypted"))?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let unusable = |error: rustls::Error| match error {
-            rustls::Error::InconsistentKeys(_) => wrong(format!("is not of the key {}: the two must be issued together", files.key.display())),
+            rustls::Error::InconsistentKeys(_) => {
+                wrong(format!("is not of the key {}: the two must be issued together", files.key.display()))
+            }
             other => wrong(format!("cannot be used with the key {}: {other}", files.key.display())),
         };
         let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(unusable)?;

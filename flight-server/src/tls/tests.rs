@@ -65,7 +65,10 @@ fn files_that_do_not_fit_are_refused_by_the_name_of_the_setting() {
     assert_refused(&TlsConfig { key: None, ..config.clone() }, &["tls.certificate and tls.key must be set together"]);
     assert_refused(&TlsConfig { certificate: None, key: None, ..config.clone() }, &["tls.client_ca needs"]);
     assert_refused(&TlsConfig { client_auth: Some(ClientAuth::Off), ..config.clone() }, &["tls.client_auth is 'off'", "client_ca"]);
-    assert_refused(&TlsConfig { client_auth: Some(ClientAuth::Required), client_ca: None, ..config.clone() }, &["tls.client_ca does not say"]);
+    assert_refused(
+        &TlsConfig { client_auth: Some(ClientAuth::Required), client_ca: None, ..config.clone() },
+        &["tls.client_ca does not say"],
+    );
     assert_refused(&TlsConfig { client_ca: Some("nowhere.pem".into()), ..config.clone() }, &["tls.client_ca: nowhere.pem cannot be read"]);
     assert_refused(&TlsConfig { client_ca: config.key.clone(), ..config.clone() }, &["tls.client_ca", "no authority in PEM form"]);
 

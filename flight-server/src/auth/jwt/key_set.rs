@@ -8,8 +8,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 /// What an RSA key may be used for unless it says so itself.
-const RSA: [Algorithm; 6] =
-    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+const RSA: [Algorithm; 6] = [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 /// The keys of an issuer.
 #[derive(Default)]

@@ -49,9 +49,12 @@ impl KeySource {
             .user_agent(concat!("bowshot/", env!("CARGO_PKG_VERSION")));
         if let Some(path) = &config.ca {
             let authorities = authorities(path).map_err(|problem| Error::config(format!("auth.jwt.ca: {} {problem}", path.display())))?;
-            client = authorities.into_iter().fold(client.tls_built_in_root_certs(false), |client, authority| client.add_root_certificate(authority));
+            client = authorities
+                .into_iter()
+                .fold(client.tls_built_in_root_certs(false), |client, authority| client.add_root_certificate(authority));
         }
-        let client = client.build().map_err(|error| Error::config(format!("auth.jwt: no client for the identity provider: {}", chain(&error))))?;
+        let client =
+            client.build().map_err(|error| Error::config(format!("auth.jwt: no client for the identity provider: {}", chain(&error))))?;
         Ok(Self::Provider { issuer: config.issuer.clone(), client })
     }
 
@@ -87,11 +90,16 @@ impl std::fmt::Display for KeySource {
 async fn keys_of_provider(issuer: &str, client: &Client) -> Result<KeySet, String> {
     let description = format!("{}/{DESCRIPTION}", issuer.trim_end_matches('/'));
     let answer = get(client, &description).await?;
-    let described: Description = serde_json::from_slice(&answer).map_err(|error| format!("{description} is no description of a provider: {error}"))?;
+    let described: Description =
+        serde_json::from_slice(&answer).map_err(|error| format!("{description} is no description of a provider: {error}"))?;
     if described.issuer != issuer {
-        return Err(format!("{description} is about the issuer '{}', and auth.jwt.issuer is '{issuer}': the two must be equal", described.issuer));
+        return Err(format!(
+            "{description} is about the issuer '{}', and auth.jwt.issuer is '{issuer}': the two must be equal",
+            described.issuer
+        ));
     }
-    trusted(&described.jwks_uri).map_err(|problem| format!("the keys' place '{}', which {description} names, {problem}", described.jwks_uri))?;
+    trusted(&described.jwks_uri)
+        .map_err(|problem| format!("the keys' place '{}', which {description} names, {problem}", described.jwks_uri))?;
     let keys = get(client, &described.jwks_uri).await?;
     KeySet::parse(&keys).map_err(|problem| format!("{} {problem}", described.jwks_uri))
 }

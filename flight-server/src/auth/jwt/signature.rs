@@ -83,7 +83,9 @@ impl Verifier<Vec<u8>> for KeyVerifier {
             (Method::Rsa(parameters), DecodingKeyKind::RsaModulusExponent { n, e }) => {
                 RsaPublicKeyComponents { n, e }.verify(parameters, message, signed)
             }
-            (Method::Other(algorithm), DecodingKeyKind::SecretOrDer(point)) => UnparsedPublicKey::new(algorithm, point).verify(message, signed),
+            (Method::Other(algorithm), DecodingKeyKind::SecretOrDer(point)) => {
+                UnparsedPublicKey::new(algorithm, point).verify(message, signed)
+            }
             _ => return Err(signature::Error::new()),
         };
         outcome.map_err(|_| signature::Error::new())
