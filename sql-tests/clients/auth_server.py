@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import os
 import subprocess
 
 import adbc_driver_flightsql.dbapi as flight_sql
@@ -24,6 +25,12 @@ def password_hash(password):
 def server(folder, settings):
     with cluster.Cluster(folder, [], settings=settings) as running:
         yield running
+
+
+def command(folder, *arguments, **variables):
+    """A command of the binary in a folder, with variables: the finished process."""
+    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
+    return subprocess.run([cluster.BINARY, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 def refusals(running):

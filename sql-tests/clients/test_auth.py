@@ -3,7 +3,6 @@
 import base64
 import os
 import re
-import subprocess
 import threading
 import time
 
@@ -12,7 +11,7 @@ import auth_server
 import cluster
 import pyarrow.flight
 import pytest
-from auth_server import REFUSED, adbc, answer, ask, flight, refusals, refused_with, server, user_of
+from auth_server import REFUSED, adbc, answer, ask, command, flight, refusals, refused_with, server, user_of
 
 PASSWORD = "ana's secret?"
 FIXED_TOKEN = "a fixed token of the robot"
@@ -213,11 +212,6 @@ def test_guessing_beside_each_other_gains_nothing(tmp_path):
         assert len(texts) == guesses and all(REFUSED in text for text in texts)
         # The first few were checked before anything was known of them; then two at a time, four seconds each. At once, all would take four.
         assert time.monotonic() - began >= 12
-
-
-def command(folder, *arguments, **variables):
-    environment = {**os.environ, **{name: str(value) for name, value in variables.items()}}
-    return subprocess.run([cluster.BINARY, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 
 @pytest.mark.parametrize(

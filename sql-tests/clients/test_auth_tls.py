@@ -8,7 +8,7 @@ import adbc_driver_manager
 import cluster
 import pyarrow.flight
 import pytest
-from auth_server import REFUSED, adbc, answer, ask, flight, server, user_of
+from auth_server import REFUSED, adbc, answer, ask, command, flight, server, user_of
 from authority import CLIENT, SERVER, Authority
 
 # Two looks at the files, and the time between them.
@@ -216,8 +216,6 @@ def test_silent_callers_hold_nobody_up(running, authority):
 
 
 def test_doctor_says_how_long_the_certificate_is_valid(authority, tmp_path):
-    from test_auth import command
-
     (tmp_path / "server.toml").write_text(settings(authority, more=f'client_ca = "{authority.ca}"'))
     said = command(tmp_path, "--config", "server.toml", "doctor").stdout
     assert "certificate  for clients, valid until 20" in said and "client certificates, which everyone must have" in said, said

@@ -4,9 +4,9 @@
 
 use jsonwebtoken::crypto::{CryptoProvider, JwkUtils, JwtVerifier};
 use jsonwebtoken::errors::{Error, ErrorKind, new_error};
+use jsonwebtoken::signature::{Error as WrongSignature, Verifier};
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, DecodingKeyKind};
-use ring::signature::{self as curves, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
-use signature::Verifier;
+use ring::signature::{self as primitives, RsaParameters, RsaPublicKeyComponents, UnparsedPublicKey, VerificationAlgorithm};
 
 /// Every algorithm that is taken here: those with a public and a private key, and no others.
 pub const ALGORITHMS: [Algorithm; 9] = [
@@ -50,15 +50,15 @@ enum Method {
 fn method(algorithm: Algorithm) -> Option<(AlgorithmFamily, Method)> {
     // ring takes RSA keys of 2048 to 8192 bits with these.
     let method = match algorithm {
-        Algorithm::RS256 => Method::Rsa(&curves::RSA_PKCS1_2048_8192_SHA256),
-        Algorithm::RS384 => Method::Rsa(&curves::RSA_PKCS1_2048_8192_SHA384),
-        Algorithm::RS512 => Method::Rsa(&curves::RSA_PKCS1_2048_8192_SHA512),
-        Algorithm::PS256 => Method::Rsa(&curves::RSA_PSS_2048_8192_SHA256),
-        Algorithm::PS384 => Method::Rsa(&curves::RSA_PSS_2048_8192_SHA384),
-        Algorithm::PS512 => Method::Rsa(&curves::RSA_PSS_2048_8192_SHA512),
-        Algorithm::ES256 => Method::Other(&curves::ECDSA_P256_SHA256_FIXED),
-        Algorithm::ES384 => Method::Other(&curves::ECDSA_P384_SHA384_FIXED),
-        Algorithm::EdDSA => Method::Other(&curves::ED25519),
+        Algorithm::RS256 => Method::Rsa(&primitives::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Method::Rsa(&primitives::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Method::Rsa(&primitives::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Method::Rsa(&primitives::RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Method::Rsa(&primitives::RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Method::Rsa(&primitives::RSA_PSS_2048_8192_SHA512),
+        Algorithm::ES256 => Method::Other(&primitives::ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => Method::Other(&primitives::ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => Method::Other(&primitives::ED25519),
         Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return None,
     };
     let family = match algorithm {
@@ -78,7 +78,7 @@ fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerif
 }
 
 impl Verifier<Vec<u8>> for KeyVerifier {
-    fn verify(&self, message: &[u8], signed: &Vec<u8>) -> Result<(), signature::Error> {
+    fn verify(&self, message: &[u8], signed: &Vec<u8>) -> Result<(), WrongSignature> {
         let outcome = match (self.method, self.key.kind()) {
             (Method::Rsa(parameters), DecodingKeyKind::RsaModulusExponent { n, e }) => {
                 RsaPublicKeyComponents { n, e }.verify(parameters, message, signed)
@@ -86,9 +86,9 @@ impl Verifier<Vec<u8>> for KeyVerifier {
             (Method::Other(algorithm), DecodingKeyKind::SecretOrDer(point)) => {
                 UnparsedPublicKey::new(algorithm, point).verify(message, signed)
             }
-            _ => return Err(signature::Error::new()),
+            _ => return Err(WrongSignature::new()),
         };
-        outcome.map_err(|_| signature::Error::new())
+        outcome.map_err(|_| WrongSignature::new())
     }
 }
 
