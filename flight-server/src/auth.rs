@@ -1,251 +1,320 @@
-//! Who is calling: password to token at login, token on every call after it.
+//! Who is calling.
 //!
-//! A refused login says the same whichever part was wrong, and always takes the same least time.
+//! # Life of a caller's credentials
+//! 1. [`credentials`] reads what a call shows: a user and password, a bearer token, or nothing. Who shows nothing may have shown a
+//!    certificate of its own when it connected ([`crate::connection::ClientPeer`]).
+//! 2. A password is checked against its hash ([`password`]). A bearer token is a fixed one of the settings, that of a login ([`logins`]), or
+//!    one of an identity provider ([`jwt`]).
+//! 3. With Handshake any of these is exchanged for the token of a login, which is quicker to check than a password, and names a session.
+//! 4. What is not good is refused with one text, whichever part was wrong, and later the more often it happens ([`failures`]).
 
-use crate::config::{AuthConfig, AuthMode};
+mod credentials;
+mod failures;
+mod jwt;
+mod logins;
+mod password;
+mod user_name;
+
+pub use logins::LoginId;
+pub use password::hash_password;
+pub use user_name::is_user_name;
+
+use crate::config::{AuthMode, ClientAuth, Config, JwtConfig};
+use crate::connection::ClientPeer;
 use crate::error::{Error, Result};
 use crate::limits;
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use base64::Engine as _;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, URL_SAFE_NO_PAD};
-use moka::sync::Cache;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
+use credentials::Credentials;
+use failures::{Failures, Refusal, Turn};
+use jwt::JwtVerifier;
+use logins::{Login, Logins, Standing};
+use password::Passwords;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
-use tokio::sync::Semaphore;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, SystemTime};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
-/// The one text of every refused login.
-const REFUSED: &str = "the credentials were not accepted";
 /// The user of everyone while authentication is off.
 pub const ANONYMOUS: &str = "anonymous";
 /// Shortest fixed token: 16 characters of a random text are beyond guessing.
 const FIXED_TOKEN_LENGTH_MIN: usize = 16;
-
-/// Some clients leave the padding of Basic credentials out.
-const BASE64_LENIENT: GeneralPurpose =
-    GeneralPurpose::new(&base64::alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent));
+/// Stands for the address of a call that came in without a connection; only tests do.
+const NO_ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 /// A caller whose identity was checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     pub user: String,
-    /// Set when the caller used a token of a login: the session belongs to that token then.
-    pub login: Option<TokenDigest>,
+    /// Set when the caller used a token of a login: the session belongs to that login then.
+    pub login: Option<LoginId>,
+    /// What proved it.
+    proof: Proof,
 }
 
-/// What is kept of a token: enough to recognise it, not to use it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct TokenDigest([u8; 32]);
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Proof {
+    way: Way,
+    /// When it ends, if it does.
+    until: Option<SystemTime>,
+    login: Option<Login>,
+}
 
-impl TokenDigest {
-    fn of(token: &str) -> Self {
-        Self(Sha256::digest(token.as_bytes()).into())
+/// How a caller, or the login that it uses, was proven. The numbers are in tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Way {
+    Password = 1,
+    FixedToken = 2,
+    Jwt = 3,
+    Certificate = 4,
+    /// Authentication is off.
+    Anonymous = 5,
+}
+
+impl Way {
+    fn of(number: u8) -> Option<Self> {
+        [Self::Password, Self::FixedToken, Self::Jwt, Self::Certificate, Self::Anonymous].into_iter().find(|way| *way as u8 == number)
     }
 }
 
 /// Checks credentials and hands out tokens.
 pub struct Authenticator {
     mode: AuthMode,
-    users: BTreeMap<String, String>,
-    fixed_tokens: BTreeMap<TokenDigestKey, String>,
-    logins: Cache<TokenDigest, Arc<str>>,
-    /// Verified when the user is unknown, so that an unknown user takes as long as a wrong password.
-    decoy_hash: String,
-    password_checks: Arc<Semaphore>,
+    passwords: Passwords,
+    /// By the digest of the token: looking one up tells nothing of how much of it was right.
+    fixed_tokens: BTreeMap<[u8; 32], String>,
+    logins: Logins,
+    jwt: Option<JwtVerifier>,
+    client_auth: ClientAuth,
+    failures: Failures,
+    summary: String,
 }
-
-type TokenDigestKey = [u8; 32];
 
 impl Authenticator {
     /// Builds the authenticator and checks its settings.
     ///
     /// # Errors
-    /// [`Error::Config`] when `auth = off` would leave the server open to other machines, when no user or token is
-    /// set, or when a hash or token is not usable.
-    pub fn new(config: &AuthConfig, listen: SocketAddr) -> Result<Self> {
-        if config.mode == AuthMode::Off && !listen.ip().is_loopback() {
+    /// [`Error::Config`] when `auth = off` would leave the server open to other machines, when nobody could get in, or when a hash, a
+    /// token or a file is not usable.
+    pub fn new(config: &Config) -> Result<Self> {
+        let (auth, listen) = (&config.auth, config.server.listen);
+        let client_auth = config.tls.client_auth()?;
+        if auth.mode == AuthMode::Off && !listen.ip().is_loopback() {
             return Err(Error::config(format!(
-                "auth.mode is 'off', but server.listen is {listen}, which other machines may reach. Set auth.mode = \"password\" with [auth.users], or listen on 127.0.0.1"
+                "auth.mode is 'off', but server.listen is {listen}, which other machines may reach. Set auth.mode = \"required\" with [auth.users], or listen on 127.0.0.1"
             )));
         }
-        if config.mode == AuthMode::Password && config.users.is_empty() && config.tokens.is_empty() {
+        let nobody = auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none() && client_auth == ClientAuth::Off;
+        if auth.mode == AuthMode::Required && nobody {
             return Err(Error::config(
-                "auth.mode is 'password', but neither auth.users nor auth.tokens names anyone. Make a hash with 'bowshot hash-password'",
+                "auth.mode is 'required', but nobody could get in: set auth.users (make a hash with 'bowshot hash-password'), auth.tokens, auth.jwt or tls.client_ca",
             ));
         }
-        for (user, hash) in &config.users {
-            PasswordHash::new(hash).map_err(|error| {
-                Error::config(format!("auth.users.{user} is not a password hash ({error}). Make one with 'bowshot hash-password'"))
-            })?;
+        let life = Duration::from_secs(auth.token_ttl_s);
+        if life.is_zero() || life > limits::TOKEN_TTL_MAX {
+            return Err(Error::config(format!(
+                "auth.token_ttl_s is {}: set it to 1 to {} seconds",
+                auth.token_ttl_s,
+                limits::TOKEN_TTL_MAX.as_secs()
+            )));
         }
         let mut fixed_tokens = BTreeMap::new();
-        for (user, token) in &config.tokens {
+        for (user, token) in &auth.tokens {
             if token.len() < FIXED_TOKEN_LENGTH_MIN {
                 return Err(Error::config(format!("auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters")));
             }
-            fixed_tokens.insert(TokenDigest::of(token).0, user.clone());
+            if let Some(other) = fixed_tokens.insert(digest(token), user.clone()) {
+                return Err(Error::config(format!(
+                    "auth.tokens.{user} and auth.tokens.{other} are the same: give each user a token of its own"
+                )));
+            }
         }
         Ok(Self {
-            mode: config.mode,
-            users: config.users.clone(),
+            mode: auth.mode,
+            passwords: Passwords::new(&auth.users)?,
             fixed_tokens,
-            logins: Cache::builder().max_capacity(limits::TOKENS_MAX).time_to_live(Duration::from_secs(config.token_ttl_s)).build(),
-            decoy_hash: hash_password("a password of nobody")?,
-            password_checks: Arc::new(Semaphore::new(limits::PASSWORD_CHECKS_MAX)),
+            logins: Logins::new(auth.token_key_file.as_deref(), life)?,
+            jwt: auth.jwt.as_ref().map(JwtVerifier::new).transpose()?,
+            client_auth,
+            failures: Failures::default(),
+            summary: summary(config, client_auth),
         })
     }
 
-    /// The caller of a request, from its `authorization` header.
-    ///
-    /// # Errors
-    /// `UNAUTHENTICATED`, after a delay when credentials were given and wrong.
-    pub async fn authenticate(&self, metadata: &MetadataMap) -> Result<Principal, Status> {
-        let header = authorization(metadata);
-        if self.mode == AuthMode::Off {
-            // A login happens here too (one driver logs in even when it has a token), and its token names the session.
-            let login =
-                header.and_then(|header| scheme(header, "bearer")).map(TokenDigest::of).filter(|digest| self.logins.contains_key(digest));
-            return Ok(Principal { user: ANONYMOUS.to_string(), login });
-        }
-        let Some(header) = header else {
-            return Err(Status::unauthenticated("this server asks for a user and password, or a token"));
-        };
-        if let Some(token) = scheme(header, "bearer") {
-            let digest = TokenDigest::of(token);
-            if let Some(user) = self.logins.get(&digest) {
-                return Ok(Principal { user: user.to_string(), login: Some(digest) });
-            }
-            if let Some(user) = self.fixed_tokens.get(&digest.0) {
-                return Ok(Principal { user: user.clone(), login: None });
-            }
-        } else if let Some(encoded) = scheme(header, "basic")
-            && let Some(user) = self.check_password(encoded).await
-        {
-            return Ok(Principal { user, login: None });
-        }
-        tokio::time::sleep(limits::LOGIN_FAILURE_DELAY).await;
-        Err(Status::unauthenticated(REFUSED))
+    /// Who may connect, in a line for people; no secrets.
+    pub fn summary(&self) -> &str {
+        &self.summary
     }
 
-    /// Exchanges the credentials of a request for a new token.
+    /// Keeps the keys of an identity provider fresh. Needs a runtime.
+    pub fn follow_keys(&self) {
+        if let Some(jwt) = &self.jwt {
+            jwt.follow_keys();
+        }
+    }
+
+    /// The caller of a request, from its `authorization` header or the certificate of its connection.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED`, after a delay when credentials were given and wrong; `RESOURCE_EXHAUSTED` when too many of one address wait.
+    pub async fn authenticate(&self, metadata: &MetadataMap, peer: Option<&ClientPeer>) -> Result<Principal, Status> {
+        let credentials = Credentials::of(metadata);
+        if self.mode == AuthMode::Off {
+            // A login happens here too (one driver logs in even when it has a token), and its token names the session.
+            let login = match credentials {
+                Credentials::Bearer(token) => self.login(token).ok(),
+                _ => None,
+            };
+            return Ok(login.unwrap_or_else(|| Principal::new(ANONYMOUS, Way::Anonymous, None)));
+        }
+        let address = peer.map_or(NO_ADDRESS, |peer| peer.address);
+        let (refusal, turn) = match credentials {
+            Credentials::None => {
+                return match peer.and_then(|peer| peer.certificate.as_deref()) {
+                    Some(holder) => Ok(Principal::new(&holder.user, Way::Certificate, Some(holder.valid_until))),
+                    None => Err(Status::unauthenticated("this server asks for a user and password, or a token")),
+                };
+            }
+            Credentials::Password { user, password } => match self.by_password(user, password, address).await? {
+                Ok(principal) => return Ok(principal),
+                Err(refused) => refused,
+            },
+            Credentials::Bearer(token) => match self.by_token(token).await {
+                Ok(principal) => return Ok(principal),
+                Err(refusal) => (refusal, None),
+            },
+            Credentials::Unreadable => (Refusal::new("unreadable", None, "the authorization header cannot be read"), None),
+        };
+        Err(self.failures.refuse(refusal, address, turn).await)
+    }
+
+    /// Exchanges the credentials of a request for the token of a login. A login cannot prolong itself: its own token gets it that token.
     ///
     /// # Errors
     /// As [`Self::authenticate`].
-    pub async fn log_in(&self, metadata: &MetadataMap) -> Result<String, Status> {
-        let principal = self.authenticate(metadata).await?;
-        let mut random = [0_u8; 32];
-        OsRng.try_fill_bytes(&mut random).map_err(|error| Status::unavailable(format!("no random numbers for a token: {error}")))?;
-        let token = URL_SAFE_NO_PAD.encode(random);
-        self.logins.insert(TokenDigest::of(&token), Arc::from(principal.user.as_str()));
-        Ok(token)
+    pub async fn log_in(&self, metadata: &MetadataMap, peer: Option<&ClientPeer>) -> Result<String, Status> {
+        let principal = self.authenticate(metadata, peer).await?;
+        if let (Some(_), Credentials::Bearer(token)) = (principal.login, Credentials::of(metadata)) {
+            return Ok(token.to_string());
+        }
+        let Proof { way, until, .. } = principal.proof;
+        let standing = self.standing(way, &principal.user).ok_or_else(|| Status::unauthenticated(failures::REFUSED))?;
+        let token = self.logins.issue(&principal.user, way, standing, until, SystemTime::now());
+        token.map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    /// Forgets the token of a login.
-    pub fn log_out(&self, login: &TokenDigest) {
-        self.logins.invalidate(login);
-    }
-
-    async fn check_password(&self, encoded: &str) -> Option<String> {
-        let decoded = BASE64_LENIENT.decode(encoded.trim()).ok()?;
-        let credentials = String::from_utf8(decoded).ok()?;
-        let (user, password) = credentials.split_once(':')?;
-        let known = self.users.get(user);
-        let hash = known.unwrap_or(&self.decoy_hash).clone();
-        let password = password.to_string();
-        let _turn = self.password_checks.acquire().await.ok()?;
-        let matches = tokio::task::spawn_blocking(move || verify_password(&password, &hash)).await.unwrap_or(false);
-        (matches && known.is_some()).then(|| user.to_string())
-    }
-}
-
-fn authorization(metadata: &MetadataMap) -> Option<&str> {
-    metadata.get("authorization")?.to_str().ok()
-}
-
-/// The rest of a header after its scheme, whose case does not matter.
-fn scheme<'a>(header: &'a str, name: &str) -> Option<&'a str> {
-    let (scheme, rest) = header.trim().split_once(' ')?;
-    scheme.eq_ignore_ascii_case(name).then(|| rest.trim())
-}
-
-fn verify_password(password: &str, hash: &str) -> bool {
-    PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
-}
-
-/// The hash of a password with a random salt, as it belongs into `auth.users`.
-///
-/// # Errors
-/// When the machine has no random numbers.
-pub fn hash_password(password: &str) -> Result<String> {
-    Argon2::default()
-        .hash_password(password.as_bytes())
-        .map(|hash| hash.to_string())
-        .map_err(|error| Error::config(format!("the password cannot be hashed: {error}")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
-
-    fn with_password() -> Authenticator {
-        let config = AuthConfig {
-            mode: AuthMode::Password,
-            users: BTreeMap::from([("ana".to_string(), hash_password("secret").unwrap())]),
-            tokens: BTreeMap::from([("robot".to_string(), "0123456789abcdef".to_string())]),
-            ..AuthConfig::default()
-        };
-        Authenticator::new(&config, LOOPBACK).unwrap()
-    }
-
-    fn header(value: &str) -> MetadataMap {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("authorization", value.parse().unwrap());
-        metadata
-    }
-
-    #[tokio::test]
-    async fn a_password_buys_a_token_that_names_the_user() {
-        let authenticator = with_password();
-        // "ana:secret" in Base64, without its padding.
-        let token = authenticator.log_in(&header("Basic YW5hOnNlY3JldA")).await.unwrap();
-        let principal = authenticator.authenticate(&header(&format!("bearer {token}"))).await.unwrap();
-        assert_eq!(principal.user, "ana");
-        let login = principal.login.unwrap();
-        authenticator.log_out(&login);
-        assert!(authenticator.authenticate(&header(&format!("Bearer {token}"))).await.is_err());
-    }
-
-    #[tokio::test]
-    async fn every_wrong_credential_gets_the_same_answer() {
-        let authenticator = with_password();
-        for wrong in ["Basic YW5hOndyb25n", "Basic Ym9iOnNlY3JldA==", "Bearer nothing", "Basic %%"] {
-            let status = authenticator.authenticate(&header(wrong)).await.unwrap_err();
-            assert_eq!((status.code(), status.message()), (tonic::Code::Unauthenticated, REFUSED));
+    /// Ends the login of a caller, if it used one: its token is refused from now on.
+    pub fn log_out(&self, principal: &Principal) {
+        if let Some(login) = &principal.proof.login {
+            self.logins.close(login, SystemTime::now());
         }
     }
 
-    #[tokio::test]
-    async fn a_fixed_token_is_a_user() {
-        let principal = with_password().authenticate(&header("Bearer 0123456789abcdef")).await.unwrap();
-        assert_eq!((principal.user.as_str(), principal.login), ("robot", None));
+    /// The outer error is for callers whose password was not looked at.
+    async fn by_password(
+        &self,
+        user: String,
+        password: String,
+        address: SocketAddr,
+    ) -> Result<Result<Principal, (Refusal, Option<Turn>)>, Status> {
+        let ending = || Status::unavailable("the server is about to end");
+        let mut turn = None;
+        let permit = loop {
+            let permit = self.passwords.permit().await.ok_or_else(ending)?;
+            // Asked again with the permit in hand: of many that came at once, the first ones may have been wrong meanwhile.
+            if turn.is_some() || !self.failures.takes_turns(address) {
+                break permit;
+            }
+            drop(permit);
+            turn = Some(self.failures.turn(address).await?);
+        };
+        if self.passwords.check(&user, password, permit).await {
+            return Ok(Ok(Principal::new(&user, Way::Password, None)));
+        }
+        let reason = if self.passwords.hash(&user).is_some() { "wrong password" } else { "unknown user" };
+        Ok(Err((Refusal::new("password", Some(user), reason), turn)))
     }
 
-    #[test]
-    fn no_authentication_only_on_loopback() {
-        let config = AuthConfig::default();
-        assert!(Authenticator::new(&config, LOOPBACK).is_ok());
-        let open = Authenticator::new(&config, SocketAddr::from(([0, 0, 0, 0], 47470)));
-        assert!(open.err().unwrap().to_string().contains("auth.mode is 'off'"));
+    async fn by_token(&self, token: &str) -> Result<Principal, Refusal> {
+        if token.len() > limits::BEARER_BYTES_MAX {
+            return Err(Refusal::new("token", None, format!("longer than {} bytes", limits::BEARER_BYTES_MAX)));
+        }
+        if let Some(user) = self.fixed_tokens.get(&digest(token)) {
+            return Ok(Principal::new(user, Way::FixedToken, None));
+        }
+        if Logins::is_token(token) {
+            return self.login(token);
+        }
+        match &self.jwt {
+            Some(jwt) if JwtVerifier::is_token(token) => {
+                jwt.verify(token).await.map(|identified| Principal::new(&identified.user, Way::Jwt, Some(identified.until)))
+            }
+            _ => Err(Refusal::new("token", None, "unknown token")),
+        }
+    }
+
+    fn login(&self, token: &str) -> Result<Principal, Refusal> {
+        let login = self.logins.check(token, SystemTime::now()).map_err(|(error, user)| Refusal::new("login", user, error.to_string()))?;
+        if self.standing(login.way, &login.user) != Some(login.standing) {
+            return Err(Refusal::new("login", Some(login.user), "what the login was bought with is not valid any more"));
+        }
+        let (user, id, way) = (login.user.clone(), login.id, login.way);
+        Ok(Principal { user, login: Some(id), proof: Proof { way, until: None, login: Some(login) } })
+    }
+
+    /// What proves a user in this way at present: when it changes or goes, in the settings of a server that starts again with the same
+    /// key, logins that were bought with it end.
+    fn standing(&self, way: Way, user: &str) -> Option<Standing> {
+        let proof = match way {
+            Way::Password => digest(self.passwords.hash(user)?),
+            Way::FixedToken => *self.fixed_tokens.iter().find(|(_, owner)| *owner == user)?.0,
+            Way::Jwt => digest(self.jwt.as_ref()?.issuer()),
+            Way::Certificate if self.client_auth != ClientAuth::Off => digest(""),
+            Way::Anonymous if self.mode == AuthMode::Off => digest(""),
+            Way::Certificate | Way::Anonymous => return None,
+        };
+        proof.first_chunk().copied()
     }
 }
+
+impl Principal {
+    fn new(user: &str, way: Way, until: Option<SystemTime>) -> Self {
+        Self { user: user.to_string(), login: None, proof: Proof { way, until, login: None } }
+    }
+}
+
+fn digest(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+fn summary(config: &Config, client_auth: ClientAuth) -> String {
+    let auth = &config.auth;
+    if auth.mode == AuthMode::Off {
+        return format!("everyone on this machine, as the user {ANONYMOUS} (auth.mode is off)");
+    }
+    let counted = |count: usize, one: &str, many: &str| (count > 0).then(|| format!("{count} {}", if count == 1 { one } else { many }));
+    let keys = |jwt: &JwtConfig| match &jwt.jwks_file {
+        Some(path) => format!("keys in {}", path.display()),
+        None => "keys by discovery".to_string(),
+    };
+    let ways = [
+        counted(auth.users.len(), "user with a password", "users with passwords"),
+        counted(auth.tokens.len(), "fixed token", "fixed tokens"),
+        auth.jwt.as_ref().map(|jwt| format!("JWTs of {} ({})", jwt.issuer, keys(jwt))),
+        match client_auth {
+            ClientAuth::Off => None,
+            ClientAuth::Optional => Some("client certificates".to_string()),
+            ClientAuth::Required => Some("client certificates, which everyone must have".to_string()),
+        },
+    ];
+    let key = match &auth.token_key_file {
+        Some(path) => format!("signed with the key in {}", path.display()),
+        None => "until this process ends".to_string(),
+    };
+    let ways: Vec<_> = ways.into_iter().flatten().collect();
+    format!("{}; logins last {} s, {key}", ways.join(", "), auth.token_ttl_s)
+}
+
+#[cfg(test)]
+mod tests;

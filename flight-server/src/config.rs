@@ -1,10 +1,14 @@
 //! Settings: one TOML file, then `BOWSHOT__SECTION__KEY` variables, then flags; the later wins.
 
+mod auth;
 mod environment;
 mod origin;
+mod tls;
 
+pub use auth::{AuthConfig, AuthMode, JwtConfig};
 pub use environment::Environment;
 pub use origin::Setting;
+pub use tls::{CertificateName, ClientAuth, TlsConfig};
 
 use crate::error::{Error, Result};
 use bowshot_engine::{CoordinatorConfig, WorkerConfig};
@@ -12,7 +16,6 @@ use figment::providers::{Format, Serialized, Toml};
 use figment::value::Dict;
 use figment::{Figment, Metadata, Profile, Provider};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -52,48 +55,6 @@ impl Default for ServerConfig {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 47470)), http_listen: SocketAddr::from(([127, 0, 0, 1], 47471)) }
     }
-}
-
-/// How callers prove who they are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum AuthMode {
-    /// Everyone is the user `anonymous`; only while listening on loopback.
-    Off,
-    /// User and password, or a token.
-    Password,
-}
-
-/// Who may use the server.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct AuthConfig {
-    /// `off` or `password`. Default off.
-    pub mode: AuthMode,
-    /// Password hash of each user, as `bowshot hash-password` prints it.
-    pub users: BTreeMap<String, String>,
-    /// A fixed token of a user, for programs; at least 16 characters.
-    pub tokens: BTreeMap<String, String>,
-    /// Life of a token handed out at login, in seconds. Default 43200 (12 hours).
-    pub token_ttl_s: u64,
-}
-
-impl Default for AuthConfig {
-    fn default() -> Self {
-        Self { mode: AuthMode::Off, users: BTreeMap::new(), tokens: BTreeMap::new(), token_ttl_s: 43_200 }
-    }
-}
-
-/// Certificate and key in PEM form; both or neither.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TlsConfig {
-    /// File of the certificate chain.
-    pub certificate: Option<PathBuf>,
-    /// File of the private key.
-    pub key: Option<PathBuf>,
-    /// File of the authorities whose client certificates are required; none by default.
-    pub client_ca: Option<PathBuf>,
 }
 
 /// Settings given as flags, the strongest layer.

@@ -26,12 +26,65 @@ pub const BOUND_ROWS_MAX: usize = 100_000;
 pub const SESSIONS_MAX: u64 = 10_000;
 /// A session without a call for this long ends.
 pub const SESSION_IDLE: Duration = Duration::from_secs(4 * 3600);
-/// Bearer tokens handed out and still valid, at once.
-pub const TOKENS_MAX: u64 = 100_000;
-/// Every refused login takes at least this long, which makes guessing slow and hides which part was wrong.
-pub const LOGIN_FAILURE_DELAY: Duration = Duration::from_millis(500);
 /// Passwords are checked two at a time: each check takes 19 MiB and a core for some milliseconds.
 pub const PASSWORD_CHECKS_MAX: usize = 2;
+/// Delay of the first refusal of a user name or address; each further one of either takes twice the last.
+pub const REFUSAL_DELAY_FIRST: Duration = Duration::from_millis(250);
+/// Longest delay of a refusal: most drivers wait longer than that for an answer.
+pub const REFUSAL_DELAY_MAX: Duration = Duration::from_secs(4);
+/// In this time a refusal counts half of what it did: who mistyped often is as new again after a break.
+pub const REFUSAL_HALF_LIFE: Duration = Duration::from_secs(300);
+/// User names and addresses, of each, whose refusals are counted; some hundred bytes each.
+pub const REFUSALS_COUNTED_MAX: u64 = 50_000;
+/// An address with as many refusals (three, of which a little has faded) has its passwords checked in turns: guessing beside each other
+/// gains nothing.
+pub const TURNS_AFTER_REFUSALS: f64 = 2.5;
+/// Passwords of such an address that are checked, or refused and waiting for their answer, at once.
+pub const TURNS_PER_ADDRESS: usize = 2;
+/// Logins of such an address that wait for their turn; one more is sent away without a look at its password.
+pub const TURNS_WAITING_MAX: usize = 64;
+/// Refusals that are held back at once, over all callers; what is more is answered without a delay rather than kept in memory.
+pub const REFUSALS_DELAYED_MAX: usize = 10_000;
+/// Letters of a user name that a caller gave, in a line of the log.
+pub const LOGGED_NAME_LETTERS_MAX: usize = 80;
+/// Longest user name that a token or certificate may give.
+pub const USER_NAME_BYTES_MAX: usize = 256;
+/// Longest bearer token that is looked at; what HTTP/2 servers take for headers by default.
+pub const BEARER_BYTES_MAX: usize = 16 << 10;
+/// Longest life of a login's token: closed logins are remembered for as long.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Closed logins that are remembered, some hundred bytes each: at the default life of a token, four closed a second.
+pub const LOGINS_CLOSED_MAX: usize = 200_000;
+/// Fewest bytes of a configured key for tokens: what SHA-256 makes of it has as many.
+pub const TOKEN_KEY_BYTES_MIN: u64 = 32;
+/// Most bytes of it.
+pub const TOKEN_KEY_BYTES_MAX: u64 = 4096;
+/// Largest difference between clocks that may be set for JWTs.
+pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Public keys taken from one set.
+pub const JWT_KEYS_MAX: usize = 100;
+/// Keys that are tried for a token that does not name its own; each costs a core some ten microseconds.
+pub const JWT_KEYS_TRIED_MAX: usize = 8;
+/// Largest answer of an identity provider, and largest file of keys.
+pub const JWT_KEYS_BYTES_MAX: u64 = 1 << 20;
+/// Each of the two answers of an identity provider must be there within this time.
+pub const JWT_PROVIDER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Tokens that name an unknown key make the keys be read again, at most this often: anyone can write such tokens.
+pub const JWT_KEYS_UNKNOWN_INTERVAL: Duration = Duration::from_secs(5);
+/// Keys are read again this often in any case: a key that its issuer has withdrawn is taken no longer than that.
+pub const JWT_KEYS_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// TLS handshake of a client: some round trips and signatures, however slow the way.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes that run at once; more wait in the system's queue. Each takes some ten kilobytes.
+pub const HANDSHAKES_MAX: usize = 256;
+/// Those of one address; more are closed at once, so that no machine can take them all.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
+/// Accepted connections that wait for the service to take them; it takes them at once.
+pub const CONNECTIONS_READY_MAX: usize = 64;
+/// Wait after a connection that could not be accepted: most often too many files are open, and asking again at once burns a core.
+pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Refused connections are told of at most this often: who may connect at all could fill the disk otherwise.
+pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that running calls get to finish after a signal to stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Rows that the interactive shell prints of one result.
@@ -44,4 +97,6 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub const HISTORY_LINES_MAX: usize = 10_000;
 
 const _: () = assert!(FLIGHT_DATA_BYTES_MAX < 4 << 20);
+const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
+const _: () = assert!(REFUSAL_DELAY_FIRST.as_millis() < REFUSAL_DELAY_MAX.as_millis());
 const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX);

@@ -1,7 +1,9 @@
 //! `bowshot doctor`: what this machine brings to a worker, and what holds it back.
 
+use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::shell;
+use crate::tls::ClientTls;
 use bowshot_engine::cluster_tls::{self, ClusterTls};
 use bowshot_engine::config::machine_memory_bytes;
 use bowshot_engine::{AdapterReport, adapters, machine};
@@ -38,6 +40,7 @@ pub fn run(config: &Config) {
             yes(adapter.has_timestamps)
         );
     }
+    print_access(config);
     let worker_certificate = config.worker.as_ref().map(ClusterTls::of_worker);
     for (role, tls) in [("coordinator", Some(ClusterTls::of_coordinator(&config.coordinator))), ("worker", worker_certificate)] {
         match tls {
@@ -45,6 +48,19 @@ pub fn run(config: &Config) {
             Some(Err(error)) => println!("certificate  {error}"),
             Some(Ok(None)) | None => {}
         }
+    }
+}
+
+/// Who could connect to a server with these settings, and how its connections would be encrypted.
+fn print_access(config: &Config) {
+    match Authenticator::new(config) {
+        Ok(authenticator) => println!("clients      {}", authenticator.summary()),
+        Err(error) => println!("clients      {error}"),
+    }
+    match ClientTls::load(&config.tls) {
+        Ok(Some(tls)) => println!("certificate  for clients, valid until {}", tls.valid_until()),
+        Ok(None) => {}
+        Err(error) => println!("certificate  {error}"),
     }
 }
 

@@ -10,7 +10,7 @@ use crate::flight_sql::FlightSql;
 use crate::freed_memory;
 use crate::limits;
 use crate::status::{self, Readiness};
-use crate::tls;
+use crate::tls::ClientTls;
 use bowshot_engine::{Coordinator, WorkerConfig};
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -21,7 +21,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tonic::transport::{Server, ServerTlsConfig};
+use tonic::transport::Server;
 
 /// Dead clients are noticed after the interval and the timeout together.
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
@@ -83,8 +83,9 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
     if arguments.with_worker {
         config.worker.get_or_insert_default();
     }
-    let authenticator = Authenticator::new(&config.auth, config.server.listen)?;
-    let tls = tls::server_tls(&config.tls)?;
+    let authenticator = Authenticator::new(&config)?;
+    let tls = ClientTls::load(&config.tls)?;
+    warn_of_open_credentials(&config);
     let flight_listener = listen::bind(config.server.listen, FLIGHT_SQL).await?;
     let http_listener = listen::bind(config.server.http_listen, HTTP).await?;
     listen::check_free(config.coordinator.listen, CONTROL).await?;
@@ -104,6 +105,10 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
     let readiness = Readiness::default();
     let http = tokio::spawn(status::serve(http_listener, readiness.clone(), metrics, told_to_stop(stopped.clone())));
 
+    authenticator.follow_keys();
+    if let Some(tls) = &tls {
+        tls.follow_files();
+    }
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
     let service = FlightSql::new(coordinator.clone(), authenticator)
         .map_err(|source| Error::file("read", std::path::Path::new("random numbers"), source))?;
@@ -184,22 +189,35 @@ async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
 async fn serve_flight(
     service: Arc<FlightSql>,
     listener: TcpListener,
-    tls: Option<ServerTlsConfig>,
+    tls: Option<Arc<ClientTls>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE_INTERVAL)).http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
-    if let Some(tls) = tls {
-        server = server.tls_config(tls).map_err(|source| Error::Transport { source })?;
-    }
     let on_close: connection::OnClose = {
         let service = Arc::clone(&service);
         Arc::new(move |connection| service.connection_closed(connection))
     };
     server
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(connection::incoming(listener, on_close), shutdown)
+        .serve_with_incoming_shutdown(connection::incoming(listener, tls, on_close), shutdown)
         .await
         .map_err(|source| Error::Transport { source })
+}
+
+/// Who listens to the network would have passwords and tokens with every login; and who set some means them to be asked for.
+fn warn_of_open_credentials(config: &Config) {
+    let auth = &config.auth;
+    if auth.mode == AuthMode::Off && !(auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none()) {
+        tracing::warn!(
+            "auth.mode is 'off': users, tokens and JWTs of the settings are not asked for; set auth.mode = \"required\" for that"
+        );
+    }
+    if config.auth.mode == AuthMode::Required && config.tls.certificate.is_none() && !config.server.listen.ip().is_loopback() {
+        tracing::warn!(
+            listen = %config.server.listen,
+            "passwords and tokens of clients travel unencrypted: set tls.certificate and tls.key, or see to it that something in front encrypts"
+        );
+    }
 }
 
 /// Without a token only the worker in this process can join: it gets a random one.
@@ -241,7 +259,7 @@ fn announce(config: &Config, listener: &TcpListener, encrypted: bool) {
         flight_sql = %format!("{scheme}://{address}"),
         http = %format!("http://{}", config.server.http_listen),
         control = %config.coordinator.listen,
-        authentication = config.auth.mode == AuthMode::Password,
+        authentication = config.auth.mode == AuthMode::Required,
         "bowshot server is ready"
     );
 }

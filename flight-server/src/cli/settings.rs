@@ -4,7 +4,7 @@ use crate::auth::{self, Authenticator};
 use crate::config::Layers;
 use crate::error::{Error, Result};
 use crate::shell::StandardOutput;
-use crate::tls;
+use crate::tls::ClientTls;
 use bowshot_engine::cluster_tls::ClusterTls;
 use std::io::{self, BufRead, IsTerminal, Write};
 
@@ -29,8 +29,8 @@ pub fn show(layers: &Layers) -> Result<()> {
 /// The first thing that is wrong.
 pub fn check(layers: &Layers) -> Result<()> {
     let config = layers.config()?;
-    Authenticator::new(&config.auth, config.server.listen)?;
-    tls::server_tls(&config.tls)?;
+    Authenticator::new(&config)?;
+    ClientTls::load(&config.tls)?;
     ClusterTls::of_coordinator(&config.coordinator)?;
     if let Some(worker) = &config.worker {
         ClusterTls::of_worker(worker)?;

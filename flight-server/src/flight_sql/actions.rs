@@ -100,9 +100,7 @@ impl FlightSql {
             GET_SESSION_OPTIONS => Ok(Some(get_options(caller).encode_to_vec().into())),
             CLOSE_SESSION => {
                 self.sessions.close(&caller.principal, caller.connection);
-                if let Some(login) = &caller.principal.login {
-                    self.authenticator.log_out(login);
-                }
+                self.authenticator.log_out(&caller.principal);
                 let answer = CloseSessionResult { status: CloseStatus::Closed as i32 };
                 Ok(Some(answer.encode_to_vec().into()))
             }

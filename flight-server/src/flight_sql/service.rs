@@ -9,7 +9,7 @@ use super::statements;
 use super::ticket::{TicketError, TicketSigner};
 use super::{actions, metadata, status};
 use crate::auth::{Authenticator, Principal};
-use crate::connection::ConnectionId;
+use crate::connection::{ClientPeer, ConnectionId};
 use crate::limits;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery};
@@ -96,8 +96,9 @@ impl FlightSql {
     }
 
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
-        let principal = self.authenticator.authenticate(request.metadata()).await?;
-        let connection = ConnectionId::of(request.extensions());
+        let peer = ClientPeer::of(request.extensions());
+        let principal = self.authenticator.authenticate(request.metadata(), peer).await?;
+        let connection = peer.map(|peer| peer.id);
         let session = self.sessions.of(&principal, connection);
         Ok(Caller { principal, connection, session })
     }
@@ -259,7 +260,7 @@ impl FlightService for FlightEndpointService {
     type DoExchangeStream = ResponseStream<FlightData>;
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        let token = self.0.authenticator.log_in(request.metadata()).await?;
+        let token = self.0.authenticator.log_in(request.metadata(), ClientPeer::of(request.extensions())).await?;
         let bearer = format!("Bearer {token}").parse().map_err(|error| status::malformed("token", error))?;
         let payload = Bytes::from(token.into_bytes());
         let mut response = Response::new(one(HandshakeResponse { protocol_version: 0, payload }));

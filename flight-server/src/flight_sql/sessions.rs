@@ -1,6 +1,6 @@
 //! Which session of the engine a call belongs to: that of its login, else that of its connection.
 
-use crate::auth::{Principal, TokenDigest};
+use crate::auth::{LoginId, Principal};
 use crate::connection::ConnectionId;
 use crate::limits;
 use bowshot_engine::{Coordinator, Session};
@@ -15,7 +15,7 @@ struct Owner {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Client {
-    Login(TokenDigest),
+    Login(LoginId),
     Connection(ConnectionId),
 }
 
