@@ -1,0 +1,108 @@
+"""Ibis expressions as SQL of the engine: Ibis' compiler for DataFusion, without what only the DataFusion inside Ibis' own backend has.
+
+That one registers a dozen functions written in Python (`ibis.backends.datafusion.udfs`). A server runs no Python, so each operation that
+uses one is either compiled to what the engine has, or undefined: `has_operation` says so, and compiling it names the operation.
+"""
+
+import ibis.common.exceptions as exceptions
+import ibis.expr.datatypes as dt
+import ibis.expr.operations as ops
+import sqlglot as sg
+import sqlglot.expressions as sge
+from ibis.backends.sql.compilers.base import NULL
+from ibis.backends.sql.compilers.datafusion import DataFusionCompiler
+from ibis.expr.operations.udf import InputType
+
+from bowshot.ibis_types import arrow_name
+
+# date_part counts milliseconds and microseconds from the start of the minute, Ibis from the start of the second.
+_MILLISECONDS, _MICROSECONDS = 1_000, 1_000_000
+
+
+class BowshotCompiler(DataFusionCompiler):
+    """SQL of the engine."""
+
+    __slots__ = ()
+
+    # Those of the class above are methods by now, and would take the place of ours.
+    SIMPLE_OPS = {}
+
+    UNSUPPORTED_OPS = (
+        # Functions in Python of the embedded DataFusion.
+        ops.ExtractAuthority,
+        ops.ExtractFile,
+        ops.ExtractFragment,
+        ops.ExtractHost,
+        ops.ExtractPath,
+        ops.ExtractProtocol,
+        ops.ExtractQuery,
+        ops.ExtractUserInfo,
+        ops.RegexSplit,
+        ops.ElementWiseVectorizedUDF,
+        # Those that DataFusion's compiler refuses too.
+        *DataFusionCompiler.UNSUPPORTED_OPS,
+    )
+
+    def visit_ScalarUDF(self, op, **arguments):
+        if op.__input_type__ != InputType.BUILTIN:
+            kind = op.__input_type__.name.lower()
+            raise exceptions.UnsupportedOperationError(
+                f"the server runs no Python, so it cannot run {op.__func_name__}, a function of kind {kind}: declare a function that"
+                " the engine has with ibis.udf.scalar.builtin, or apply yours to the result"
+            )
+        return self.f.anon[op.__func_name__](*arguments.values())
+
+    def visit_Cast(self, op, *, arg, to):
+        if to.is_interval() or to.is_timestamp():
+            return super().visit_Cast(op, arg=arg, to=to)
+        return self.exactly(arg, to)
+
+    def exactly(self, value, to):
+        """`value` as exactly the type `to`."""
+        return self.f.arrow_cast(value, arrow_name(to))
+
+    def visit_Date(self, op, *, arg):
+        return self.cast(arg, dt.date)
+
+    def visit_Sign(self, op, *, arg):
+        return self.exactly(self.f.signum(arg), op.dtype)
+
+    def visit_ExtractEpochSeconds(self, op, *, arg):
+        # Down to the whole second, before 1970 too.
+        return self.exactly(self.f.floor(self.f.date_part("epoch", arg)), op.dtype)
+
+    def visit_ExtractHour(self, op, *, arg):
+        return self.f.date_part("hour", arg)
+
+    def visit_ExtractMinute(self, op, *, arg):
+        return self.f.date_part("minute", arg)
+
+    def visit_ExtractSecond(self, op, *, arg):
+        return self.exactly(self.f.floor(self.f.date_part("second", arg)), op.dtype)
+
+    def visit_ExtractMillisecond(self, op, *, arg):
+        return sge.paren(self.f.date_part("millisecond", arg)) % _MILLISECONDS
+
+    def visit_ExtractMicrosecond(self, op, *, arg):
+        return sge.paren(self.f.date_part("microsecond", arg)) % _MICROSECONDS
+
+    def visit_IntervalFromInteger(self, op, *, arg, unit):
+        return sg.cast(self.f.concat(self.cast(arg, dt.string), f" {unit.name.lower()}"), "interval")
+
+    def visit_DayOfWeekName(self, op, *, arg):
+        return super().visit_DayOfWeekName(op, arg=arg)
+
+    def visit_ApproxQuantile(self, op, *, arg, quantile, where):
+        # Ibis looks for the DataFusion beside it to choose the syntax; the one that counts is the server's.
+        expression = sge.WithinGroup(
+            this=self.f.approx_percentile_cont(quantile), expression=sge.Order(expressions=[sge.Ordered(this=arg)])
+        )
+        return expression if where is None else sge.Filter(this=expression, expression=sge.Where(this=where))
+
+    def no_rows(self, schema):
+        """A query of no rows, with exactly these columns."""
+        columns = [self.exactly(NULL, dtype).as_(name, quoted=self.quoted) for name, dtype in schema.items()]
+        return sg.select(*columns).where(sge.false())
+
+
+compiler = BowshotCompiler()
