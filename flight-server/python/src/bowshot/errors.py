@@ -3,7 +3,7 @@
 import re
 
 # `INVALID_ARGUMENT: [FlightSQL] …text… (InvalidArgument; Prepare). Vendor code: 3`
-_BEFORE = re.compile(r"^[A-Z_]+: (\[Flight ?SQL(?: Statement)?\] )?")
+_BEFORE = re.compile(r"^(?:[A-Z_]+: )?(?:\[Flight ?SQL(?: Statement)?\] )+|^[A-Z_]+: ")
 _AFTER = re.compile(r" \([A-Za-z]+; [^()]*(?:\([^()]*\))?[^()]*\)(?:\. Vendor code: \d+)?$")
 
 

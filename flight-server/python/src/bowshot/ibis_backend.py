@@ -20,6 +20,7 @@ from ibis.formats.pyarrow import PyArrowSchema
 
 import bowshot
 from bowshot.ibis_compiler import compiler
+from bowshot.ibis_types import column_definition
 
 # Rows of a batch that `to_pyarrow_batches` gives at most, unless it is told otherwise: Ibis' own default.
 BATCH_ROWS_MAX = 1_000_000
@@ -202,12 +203,14 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
                 return self.table(name, database=(catalog, db))
             # The driver sends nothing for an ingest without rows.
             obj, schema = None, schema or obj.schema()
-        query = self.compiler.no_rows(schema) if obj is None else self._selected(obj, schema)
         table = self._table(name, catalog, db)
-        if obj is None and any(not dtype.nullable for dtype in schema.types):
-            # What may not be NULL is said by columns alone.
-            query, table = None, sge.Schema(this=table, expressions=schema.to_sqlglot_column_defs(self.dialect))
-        self._run(sge.Create(kind="TABLE", this=table, expression=query, replace=overwrite))
+        if obj is None and not all(dtype.nullable for dtype in schema.types):
+            # What may not be NULL is said by columns alone, a query cannot.
+            columns = ", ".join(column_definition(column, dtype) for column, dtype in schema.items())
+            self._run(f"CREATE {'OR REPLACE ' if overwrite else ''}TABLE {table.sql(self.dialect)} ({columns})")
+        else:
+            query = self.compiler.no_rows(schema) if obj is None else self._selected(obj, schema)
+            self._run(sge.Create(kind="TABLE", this=table, expression=query, replace=overwrite))
         return self.table(name, database=(catalog, db))
 
     def insert(self, name, /, obj, *, database=None, overwrite=False):
@@ -292,10 +295,14 @@ def _drop(kind, thing, force):
 
 
 def _result_schema(expected, sent):
-    """The columns that Ibis expects, but for decimals, which stay as the server computed them: Ibis gives a product the digits of its factors,
-    and would round it."""
-    both = zip(expected, sent, strict=True)
-    return pyarrow.schema([field.with_type(found.type) if pyarrow.types.is_decimal(found.type) and pyarrow.types.is_decimal(field.type) else field for field, found in both])
+    """The columns that Ibis expects. Decimals and durations stay as the server computed them: Ibis gives a product the digits of its factors, and
+    a difference of timestamps whole seconds, and would round both."""
+
+    def exact(field, found):
+        kept = any(is_kind(field) and is_kind(found) for is_kind in (pyarrow.types.is_decimal, pyarrow.types.is_duration))
+        return found if kept else field
+
+    return pyarrow.schema([field.with_type(exact(field.type, found.type)) for field, found in zip(expected, sent, strict=True)])
 
 
 def _batches(cursor, reader, schema, rows_max):

@@ -26,6 +26,24 @@ _PLAIN = {
     "Time": "Time64(Nanosecond)",
     "Null": "Null",
 }
+# What CREATE TABLE calls those that it has a word for.
+_SQL = {
+    "Boolean": "BOOLEAN",
+    "Int8": "TINYINT",
+    "Int16": "SMALLINT",
+    "Int32": "INT",
+    "Int64": "BIGINT",
+    "UInt8": "TINYINT UNSIGNED",
+    "UInt16": "SMALLINT UNSIGNED",
+    "UInt32": "INT UNSIGNED",
+    "UInt64": "BIGINT UNSIGNED",
+    "Float32": "REAL",
+    "Float64": "DOUBLE",
+    "String": "VARCHAR",
+    "Binary": "BYTEA",
+    "Date": "DATE",
+    "Time": "TIME",
+}
 _UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
 # Digits of a decimal whose type does not say: as many as 128 bits hold, nine of them behind the point, as Ibis' own DataFusion backend has it.
 _DECIMAL_DIGITS, _DECIMAL_SCALE = 38, 9
@@ -53,6 +71,24 @@ def arrow_name(dtype):
         entries = f'Struct("key": non-null {arrow_name(dtype.key_type)}, "value": {_member(dtype.value_type)})'
         return f'Map("entries": non-null {entries}, unsorted)'
     raise exceptions.UnsupportedBackendType(f"Bowshot has no type {dtype}")
+
+
+def column_definition(name, dtype):
+    """A column of CREATE TABLE. Raises `UnsupportedBackendType` for a type that has no word in SQL."""
+    if dtype.is_decimal():
+        word = f"DECIMAL({dtype.precision or _DECIMAL_DIGITS}, {dtype.scale if dtype.scale is not None else _DECIMAL_SCALE})"
+    elif dtype.is_timestamp() and dtype.timezone is None:
+        word = f"TIMESTAMP({6 if dtype.scale is None else dtype.scale})"
+    elif type(dtype).__name__ in _SQL:
+        word = _SQL[type(dtype).__name__]
+    else:
+        raise exceptions.UnsupportedBackendType(f"SQL has no word for {dtype} of column {name}: in a table with columns that may not be NULL it needs one")
+    return f"{quoted(name)} {word}{'' if dtype.nullable else ' NOT NULL'}"
+
+
+def quoted(name):
+    """A name as SQL takes it, whatever it holds."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _member(dtype):
