@@ -11,6 +11,7 @@ import ibis.expr.operations as ops
 import ibis.expr.schema as sch
 import ibis.expr.types as ir
 import pyarrow
+import pyarrow.dataset
 import sqlglot as sg
 import sqlglot.expressions as sge
 from ibis import util
@@ -194,6 +195,9 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
             raise ValueError("Either `obj` or `schema` must be specified")
         schema = ibis.schema(schema) if schema is not None else None
         catalog, db = self._place(database)
+        if (rows := _stream(obj, schema)) is not None:
+            self._ingest(name, rows, "replace" if overwrite else "create", catalog, db)
+            return self.table(name, database=(catalog, db))
         if obj is not None and not isinstance(obj, ir.Expr):
             obj = ibis.memtable(obj)
         if obj is not None and isinstance(obj.op(), ops.InMemoryTable):
@@ -216,6 +220,9 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
     def insert(self, name, /, obj, *, database=None, overwrite=False):
         """Adds rows of an expression, or of a table in memory, to a table; `overwrite`: in place of those that are there, in one step."""
         catalog, db = self._place(database)
+        if not overwrite and (rows := _stream(obj)) is not None:
+            self._ingest(name, rows, "append", catalog, db)
+            return
         if not isinstance(obj, ir.Table):
             obj = ibis.memtable(obj)
         if isinstance(obj.op(), ops.InMemoryTable) and not overwrite:
@@ -292,6 +299,15 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
 def _drop(kind, thing, force):
     """As text: the generator's form of DROP differs between releases that Ibis allows."""
     return f"DROP {kind} {'IF EXISTS ' if force else ''}{thing.sql(compiler.dialect)}"
+
+
+def _stream(rows, schema=None):
+    """Batches of what need not be in memory as a whole; `None` for anything else."""
+    if isinstance(rows, pyarrow.dataset.Dataset):
+        rows = rows.scanner().to_reader()
+    if not isinstance(rows, pyarrow.RecordBatchReader):
+        return None
+    return rows if schema is None else rows.cast(schema.to_pyarrow())
 
 
 def _result_schema(expected, sent):

@@ -4,6 +4,8 @@ That one registers a dozen functions written in Python (`ibis.backends.datafusio
 uses one is either compiled to what the engine has, or undefined: `has_operation` says so, and compiling it names the operation.
 """
 
+import math
+
 import ibis.common.exceptions as exceptions
 import ibis.expr.datatypes as dt
 import ibis.expr.operations as ops
@@ -44,6 +46,12 @@ class BowshotCompiler(DataFusionCompiler):
         # Ibis wants an interval, the engine gives days: DateDelta is what tells them.
         ops.DateDiff,
     )
+
+    def visit_NonNullLiteral(self, op, *, value, dtype):
+        if dtype.is_floating() and math.isfinite(value):
+            # A number with a point is a decimal to the engine: beside a double it must not be.
+            return self.exactly(sge.Literal.number(repr(float(value))), dtype)
+        return super().visit_NonNullLiteral(op, value=value, dtype=dtype)
 
     def visit_ScalarUDF(self, op, **arguments):
         if op.__input_type__ != InputType.BUILTIN:
