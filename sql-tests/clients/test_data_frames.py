@@ -166,7 +166,7 @@ def test_pandas_there_and_back(connection, name):
 
 SQL_TYPES = """CREATE TABLE of_sql (a BOOLEAN, b TINYINT, c SMALLINT, d INT, e BIGINT, f TINYINT UNSIGNED, g SMALLINT UNSIGNED, h INT UNSIGNED,
 i BIGINT UNSIGNED, j REAL, k DOUBLE, l DECIMAL(38, 10), m VARCHAR, n BYTEA, o DATE, p TIME, q TIMESTAMP, r TIMESTAMP(3), s TIMESTAMP WITH TIME ZONE,
-t BIGINT ARRAY)"""
+t BIGINT[])"""
 SQL_ROWS = """INSERT INTO of_sql VALUES
 (true, -128, -32768, -2147483648, -9223372036854775808, 255, 65535, 4294967295, 18446744073709551615, 1.5, -0.1, 9999999999999999999999999999.9999999999,
  '', X'', DATE '0001-01-01', TIME '23:59:59.999999999', TIMESTAMP '2262-04-11 23:47:16.854775807', TIMESTAMP '1969-12-31 23:59:59.999',
@@ -184,9 +184,9 @@ def test_types_of_sql_as_every_library_reads_them(connection):
     kinds = [
         pyarrow.bool_(), pyarrow.int8(), pyarrow.int16(), pyarrow.int32(), pyarrow.int64(), pyarrow.uint8(), pyarrow.uint16(), pyarrow.uint32(),
         pyarrow.uint64(), pyarrow.float32(), pyarrow.float64(), pyarrow.decimal128(38, 10), pyarrow.string(), pyarrow.binary(), pyarrow.date32(),
-        pyarrow.time64("ns"), pyarrow.timestamp("ns"), pyarrow.timestamp("ms"), pyarrow.timestamp("ns", "+00:00"), pyarrow.list_(pyarrow.int64()),
+        pyarrow.time64("ns"), pyarrow.timestamp("ns"), pyarrow.timestamp("ms"), pyarrow.list_(pyarrow.int64()),
     ]  # fmt: skip
-    assert found.schema.types == kinds
+    assert found.drop_columns("s").schema.types == kinds
     nanoseconds = [found[name].cast(pyarrow.int64())[0].as_py() for name in ("p", "q", "r", "s")]
     assert nanoseconds == [86_399_999_999_999, 2**63 - 1, -1, 1_711_848_600_000_000_000]
     values = list(found.drop_columns(["p", "q", "r", "s"]).to_pylist()[0].values())
@@ -203,6 +203,12 @@ def test_types_of_sql_as_every_library_reads_them(connection):
         assert cursor.adbc_ingest("of_sql", found, mode="append") == 2
     assert rows(connection, "SELECT count(*), count(DISTINCT i), max(p) = min(p), count(t) FROM of_sql") == [(4, 1, True, 2)]
     rows(connection, "DROP TABLE of_sql")
+
+
+@pytest.mark.xfail(strict=True, reason="the engine has no time zone of its own, and takes TIMESTAMP WITH TIME ZONE for one without")
+def test_a_timestamp_with_a_time_zone_has_one(connection):
+    with connection.cursor() as cursor:
+        assert cursor.adbc_execute_schema("SELECT CAST('2024-03-31 02:30:00+01:00' AS TIMESTAMP WITH TIME ZONE) AS at").field("at").type.tz is not None
 
 
 @pytest.mark.parametrize(
