@@ -103,7 +103,7 @@ def test_tables_are_reflected_and_queried(running, engine, duckdb_tpch):
     statement = (
         sa.select(customer.c.c_mktsegment, sa.func.count().label("n"), sa.func.max(orders.c.o_orderdate).label("last"))
         .select_from(orders.join(customer, orders.c.o_custkey == customer.c.c_custkey))
-        .where(orders.c.o_orderdate >= sa.cast("1995-01-01", sa.Date), orders.c.o_orderpriority.in_(["1-URGENT", "2-HIGH"]), customer.c.c_name.like("%0%"))
+        .where(orders.c.o_orderdate >= sa.literal_column("DATE '1995-01-01'"), orders.c.o_orderpriority.in_(["1-URGENT", "2-HIGH"]), customer.c.c_name.like("%0%"))
         .group_by(customer.c.c_mktsegment)
         .having(sa.func.count() > 10)
         .order_by(sa.desc("n"), customer.c.c_mktsegment)
