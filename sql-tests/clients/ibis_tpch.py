@@ -286,10 +286,10 @@ def q18(customer, orders, lineitem):
 
 def q19(lineitem, part):
     def wanted(brand, containers, quantity, size):
-        boxes = [f"{containers} {kind}" for kind in (("BAG", "BOX", "PKG", "PACK") if containers == "MED" else ("CASE", "BOX", "PACK", "PKG"))]
-        return (
-            (_.p_brand == brand) & _.p_container.isin(boxes) & _.l_quantity.between(quantity, quantity + 10) & _.p_size.between(1, size)
-        )
+        boxes = [
+            f"{containers} {kind}" for kind in (("BAG", "BOX", "PKG", "PACK") if containers == "MED" else ("CASE", "BOX", "PACK", "PKG"))
+        ]
+        return (_.p_brand == brand) & _.p_container.isin(boxes) & _.l_quantity.between(quantity, quantity + 10) & _.p_size.between(1, size)
 
     return (
         lineitem.join(part, lineitem.l_partkey == part.p_partkey)

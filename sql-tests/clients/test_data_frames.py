@@ -1,4 +1,5 @@
-"""Polars, pandas and bare ADBC over three workers: every type there and back with its extremes, every way of writing, metadata, partitions."""
+"""Polars, pandas and bare ADBC over three workers: every type there and back with its extremes, every way of writing, metadata,
+partitions."""
 
 import datetime
 import decimal
@@ -52,33 +53,53 @@ VALUES = {
     "decimal of 38": decimals(pyarrow.decimal128(38, 0), "9" * 38, "-" + "9" * 38, "0"),
     "decimal of 76": decimals(pyarrow.decimal256(76, 0), "9" * 60, "-" + "9" * 60, "0"),
     "date": pyarrow.array([datetime.date(1, 1, 1), datetime.date(9999, 12, 31), datetime.date(1970, 1, 1), None]),
-    "date in milliseconds": pyarrow.array([datetime.date(1970, 1, 1), datetime.date(2024, 2, 29), datetime.date(1900, 1, 1), None], pyarrow.date64()),
+    "date in milliseconds": pyarrow.array(
+        [datetime.date(1970, 1, 1), datetime.date(2024, 2, 29), datetime.date(1900, 1, 1), None], pyarrow.date64()
+    ),
     **{f"timestamp in {unit}": times(pyarrow.timestamp(unit)) for unit in ("s", "ms", "us", "ns")},
-    "timestamp far away": times(pyarrow.timestamp("us"), datetime.datetime(1, 1, 1), datetime.datetime(9999, 12, 31, 23, 59, 59, 999999), datetime.datetime(1970, 1, 1)),
-    "timestamp of a zone": times(pyarrow.timestamp("us", "Europe/Berlin"), *(datetime.datetime(year, 3, 31, 1, tzinfo=UTC) for year in (2024, 1969, 2000))),
+    "timestamp far away": times(
+        pyarrow.timestamp("us"),
+        datetime.datetime(1, 1, 1),
+        datetime.datetime(9999, 12, 31, 23, 59, 59, 999999),
+        datetime.datetime(1970, 1, 1),
+    ),
+    "timestamp of a zone": times(
+        pyarrow.timestamp("us", "Europe/Berlin"), *(datetime.datetime(year, 3, 31, 1, tzinfo=UTC) for year in (2024, 1969, 2000))
+    ),
     "time in s": times(pyarrow.time32("s"), datetime.time(0), datetime.time(23, 59, 59), datetime.time(1)),
     "time in ms": times(pyarrow.time32("ms"), datetime.time(0), datetime.time(23, 59, 59, 999_000), datetime.time(1)),
     "time in us": times(pyarrow.time64("us"), datetime.time(0), datetime.time(23, 59, 59, 999_999), datetime.time(1)),
     "time in ns": times(pyarrow.time64("ns"), datetime.time(0), datetime.time(23, 59, 59, 999_999), datetime.time(1)),
-    "duration": pyarrow.array([datetime.timedelta(0), datetime.timedelta(days=-1), datetime.timedelta(microseconds=1), None], pyarrow.duration("us")),
+    "duration": pyarrow.array(
+        [datetime.timedelta(0), datetime.timedelta(days=-1), datetime.timedelta(microseconds=1), None], pyarrow.duration("us")
+    ),
     "list": pyarrow.array([[], [1, None], [2**62], None], pyarrow.list_(pyarrow.int64())),
     "large list": pyarrow.array([[], [None], ["é"], None], pyarrow.large_list(pyarrow.string())),
     "list of two": pyarrow.array([[1, 2], [3, None], [5, 6], None], pyarrow.list_(pyarrow.int32(), 2)),
     "struct": pyarrow.array([{"a": 1, "b": ""}, {"a": None, "b": None}, {"a": 3, "b": "é"}, None]),
     "map": pyarrow.array([[("a", 1)], [], [("b", None)], None], pyarrow.map_(pyarrow.string(), pyarrow.int64())),
-    "deep": pyarrow.array([[{"x": [{"y": 1}]}], [], [None], None], pyarrow.list_(pyarrow.struct([("x", pyarrow.list_(pyarrow.struct([("y", pyarrow.int64())])))]))),
+    "deep": pyarrow.array(
+        [[{"x": [{"y": 1}]}], [], [None], None],
+        pyarrow.list_(pyarrow.struct([("x", pyarrow.list_(pyarrow.struct([("y", pyarrow.int64())])))])),
+    ),
     "dictionary": pyarrow.array(["a", "b", "a", None]).dictionary_encode(),
     "view": pyarrow.array(["a", "b" * 20, "", None], pyarrow.string_view()),
     "view of bytes": pyarrow.array([b"a", b"b" * 20, b"", None], pyarrow.binary_view()),
     "runs": pyarrow.RunEndEncodedArray.from_arrays([3, 4], [1, None]),
     "view of lists": pyarrow.array([[1], [], [2], None], pyarrow.list_view(pyarrow.int64())),
     "nothing": pyarrow.nulls(4),
-}  # fmt: skip
+}
 # What is stored in a plainer type, as the README of the package and the engine's `result_types` say.
 PLAINER = {
-    "large text": pyarrow.string(), "large bytes": pyarrow.binary(), "dictionary": pyarrow.string(), "view": pyarrow.string(),
-    "view of bytes": pyarrow.binary(), "runs": pyarrow.int64(), "view of lists": pyarrow.list_(pyarrow.int64()), "nothing": pyarrow.string(),
-}  # fmt: skip
+    "large text": pyarrow.string(),
+    "large bytes": pyarrow.binary(),
+    "dictionary": pyarrow.string(),
+    "view": pyarrow.string(),
+    "view of bytes": pyarrow.binary(),
+    "runs": pyarrow.int64(),
+    "view of lists": pyarrow.list_(pyarrow.int64()),
+    "nothing": pyarrow.string(),
+}
 # Types that the libraries themselves do not take, or do not give to a driver.
 NOT_OF_POLARS = {"decimal of 76", "runs", "view of lists", "nothing"}
 NOT_OF_PANDAS = {"view", "view of bytes", "runs", "view of lists"}
@@ -158,17 +179,22 @@ def test_pandas_there_and_back(connection, name):
     assert frame.to_sql("typed", connection, if_exists="replace", index=False) == 4
     found = pandas.read_sql(READ, connection, dtype_backend="pyarrow")
     plain = PLAINER.get(name, table.schema.field("value").type)
-    pandas.testing.assert_frame_equal(found, table.cast(pyarrow.schema([("id", pyarrow.int64()), ("value", plain)])).to_pandas(types_mapper=pandas.ArrowDtype))
+    pandas.testing.assert_frame_equal(
+        found, table.cast(pyarrow.schema([("id", pyarrow.int64()), ("value", plain)])).to_pandas(types_mapper=pandas.ArrowDtype)
+    )
     with connection.cursor() as cursor:
         cursor.execute(READ)
-        pandas.testing.assert_frame_equal(cursor.fetch_df(), table.cast(pyarrow.schema([("id", pyarrow.int64()), ("value", plain)])).to_pandas())
+        pandas.testing.assert_frame_equal(
+            cursor.fetch_df(), table.cast(pyarrow.schema([("id", pyarrow.int64()), ("value", plain)])).to_pandas()
+        )
 
 
-SQL_TYPES = """CREATE TABLE of_sql (a BOOLEAN, b TINYINT, c SMALLINT, d INT, e BIGINT, f TINYINT UNSIGNED, g SMALLINT UNSIGNED, h INT UNSIGNED,
-i BIGINT UNSIGNED, j REAL, k DOUBLE, l DECIMAL(38, 10), m VARCHAR, n BYTEA, o DATE, p TIME, q TIMESTAMP, r TIMESTAMP(3), s TIMESTAMP WITH TIME ZONE,
-t BIGINT[])"""
+SQL_TYPES = """CREATE TABLE of_sql (a BOOLEAN, b TINYINT, c SMALLINT, d INT, e BIGINT, f TINYINT UNSIGNED, g SMALLINT UNSIGNED,
+h INT UNSIGNED, i BIGINT UNSIGNED, j REAL, k DOUBLE, l DECIMAL(38, 10), m VARCHAR, n BYTEA, o DATE, p TIME, q TIMESTAMP, r TIMESTAMP(3),
+s TIMESTAMP WITH TIME ZONE, t BIGINT[])"""
 SQL_ROWS = """INSERT INTO of_sql VALUES
-(true, -128, -32768, -2147483648, -9223372036854775808, 255, 65535, 4294967295, 18446744073709551615, 1.5, -0.1, 9999999999999999999999999999.9999999999,
+(true, -128, -32768, -2147483648, -9223372036854775808, 255, 65535, 4294967295, 18446744073709551615, 1.5, -0.1,
+ 9999999999999999999999999999.9999999999,
  '', X'', DATE '0001-01-01', TIME '23:59:59.999999999', TIMESTAMP '2262-04-11 23:47:16.854775807', TIMESTAMP '1969-12-31 23:59:59.999',
  TIMESTAMP '2024-03-31 02:30:00+01:00', [1, NULL]),
 (NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"""
@@ -182,18 +208,48 @@ def test_types_of_sql_as_every_library_reads_them(connection):
         cursor.execute(read)
         found = cursor.fetch_arrow_table()
     kinds = [
-        pyarrow.bool_(), pyarrow.int8(), pyarrow.int16(), pyarrow.int32(), pyarrow.int64(), pyarrow.uint8(), pyarrow.uint16(), pyarrow.uint32(),
-        pyarrow.uint64(), pyarrow.float32(), pyarrow.float64(), pyarrow.decimal128(38, 10), pyarrow.string(), pyarrow.binary(), pyarrow.date32(),
-        pyarrow.time64("ns"), pyarrow.timestamp("ns"), pyarrow.timestamp("ms"), pyarrow.list_(pyarrow.int64()),
-    ]  # fmt: skip
+        pyarrow.bool_(),
+        pyarrow.int8(),
+        pyarrow.int16(),
+        pyarrow.int32(),
+        pyarrow.int64(),
+        pyarrow.uint8(),
+        pyarrow.uint16(),
+        pyarrow.uint32(),
+        pyarrow.uint64(),
+        pyarrow.float32(),
+        pyarrow.float64(),
+        pyarrow.decimal128(38, 10),
+        pyarrow.string(),
+        pyarrow.binary(),
+        pyarrow.date32(),
+        pyarrow.time64("ns"),
+        pyarrow.timestamp("ns"),
+        pyarrow.timestamp("ms"),
+        pyarrow.list_(pyarrow.int64()),
+    ]
     assert found.drop_columns("s").schema.types == kinds
     nanoseconds = [found[name].cast(pyarrow.int64())[0].as_py() for name in ("p", "q", "r", "s")]
     assert nanoseconds == [86_399_999_999_999, 2**63 - 1, -1, 1_711_848_600_000_000_000]
     values = list(found.drop_columns(["p", "q", "r", "s"]).to_pylist()[0].values())
     assert values == [
-        True, -128, -32768, -(2**31), -(2**63), 255, 65535, 2**32 - 1, 2**64 - 1, 1.5, -0.1, decimal.Decimal("9" * 28 + "." + "9" * 10), "", b"",
-        datetime.date(1, 1, 1), [1, None],
-    ]  # fmt: skip
+        True,
+        -128,
+        -32768,
+        -(2**31),
+        -(2**63),
+        255,
+        65535,
+        2**32 - 1,
+        2**64 - 1,
+        1.5,
+        -0.1,
+        decimal.Decimal("9" * 28 + "." + "9" * 10),
+        "",
+        b"",
+        datetime.date(1, 1, 1),
+        [1, None],
+    ]
     assert set(found.to_pylist()[1].values()) == {None}
     assert polars.read_database(read, connection).equals(polars.from_arrow(found))
     arrow_frame = pandas.read_sql(read, connection, dtype_backend="pyarrow")
@@ -208,15 +264,24 @@ def test_types_of_sql_as_every_library_reads_them(connection):
 @pytest.mark.xfail(strict=True, reason="the engine has no time zone of its own, and takes TIMESTAMP WITH TIME ZONE for one without")
 def test_a_timestamp_with_a_time_zone_has_one(connection):
     with connection.cursor() as cursor:
-        assert cursor.adbc_execute_schema("SELECT CAST('2024-03-31 02:30:00+01:00' AS TIMESTAMP WITH TIME ZONE) AS at").field("at").type.tz is not None
+        assert (
+            cursor.adbc_execute_schema("SELECT CAST('2024-03-31 02:30:00+01:00' AS TIMESTAMP WITH TIME ZONE) AS at").field("at").type.tz
+            is not None
+        )
 
 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        (pyarrow.array([pyarrow.MonthDayNano([1, 2, 3])]), r"column value of table public.refused is Interval\(MonthDayNano\), which Parquet files cannot hold: CAST it"),
+        (
+            pyarrow.array([pyarrow.MonthDayNano([1, 2, 3])]),
+            r"column value of table public.refused is Interval\(MonthDayNano\), which Parquet files cannot hold: CAST it",
+        ),
         (pyarrow.array([{}], pyarrow.struct([])), r"column value of table public.refused is Struct\(\), which Parquet files cannot hold"),
-        (pyarrow.UnionArray.from_sparse(pyarrow.array([0], pyarrow.int8()), [pyarrow.array([1])]), "column value of table public.refused is Union"),
+        (
+            pyarrow.UnionArray.from_sparse(pyarrow.array([0], pyarrow.int8()), [pyarrow.array([1])]),
+            "column value of table public.refused is Union",
+        ),
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_its_column_and_type(connection, values, said):
@@ -227,7 +292,11 @@ def test_what_cannot_be_stored_is_refused_with_its_column_and_type(connection, v
 
 def test_values_that_do_not_fit_their_column_store_nothing(connection):
     rows(connection, "CREATE TABLE narrow (tiny TINYINT, money DECIMAL(4, 2), day DATE)")
-    for column, values in [("tiny", [1, 300]), ("money", [decimal.Decimal("1.00"), decimal.Decimal("1000.00")]), ("day", ["2024-02-29", "no day"])]:
+    for column, values in [
+        ("tiny", [1, 300]),
+        ("money", [decimal.Decimal("1.00"), decimal.Decimal("1000.00")]),
+        ("day", ["2024-02-29", "no day"]),
+    ]:
         with connection.cursor() as cursor, pytest.raises(adbc_driver_manager.Error, match=f"column {column} is "):
             cursor.adbc_ingest("narrow", pyarrow.table({column: values}), mode="append")
     assert rows(connection, "SELECT count(*) FROM narrow") == [(0,)]
@@ -298,7 +367,9 @@ def objects(connection, **arguments):
             found[catalog["catalog_name"], schema["db_schema_name"]] = None
             for table in schema["db_schema_tables"] or []:
                 columns = table["table_columns"]
-                found[catalog["catalog_name"], schema["db_schema_name"], table["table_name"]] = columns and [column["column_name"] for column in columns]
+                found[catalog["catalog_name"], schema["db_schema_name"], table["table_name"]] = columns and [
+                    column["column_name"] for column in columns
+                ]
     return found
 
 
@@ -353,8 +424,10 @@ def test_columns_are_described(connection, known):
 def test_schemas_of_tables_and_queries(connection, known):
     kept = connection.adbc_get_table_schema("a_b", db_schema_filter="known")
     assert [(field.name, field.type, field.nullable) for field in kept] == [
-        ("id", pyarrow.int64(), False), ("a_c", pyarrow.int32(), True), ("abc", pyarrow.int32(), True)
-    ]  # fmt: skip
+        ("id", pyarrow.int64(), False),
+        ("a_c", pyarrow.int32(), True),
+        ("abc", pyarrow.int32(), True),
+    ]
     # A name, not a pattern.
     with pytest.raises(adbc_driver_manager.Error, match="NOT_FOUND"):
         connection.adbc_get_table_schema("a__", db_schema_filter="known")
@@ -362,7 +435,11 @@ def test_schemas_of_tables_and_queries(connection, known):
         connection.adbc_get_table_schema("a_b", db_schema_filter="public")
     with connection.cursor() as cursor:
         schema = cursor.adbc_execute_schema("SELECT id, count(*) AS n, ? AS given FROM known.a_b WHERE id > ? GROUP BY id")
-        assert [(field.name, field.type) for field in schema] == [("id", pyarrow.int64()), ("n", pyarrow.int64()), ("given", pyarrow.string())]
+        assert [(field.name, field.type) for field in schema] == [
+            ("id", pyarrow.int64()),
+            ("n", pyarrow.int64()),
+            ("given", pyarrow.string()),
+        ]
         for statement in ("INSERT INTO known.a_b VALUES (1, 1, 1)", "DROP TABLE known.a_b"):
             with pytest.raises(adbc_driver_manager.NotSupportedError, match="did not provide schema"):
                 cursor.adbc_execute_schema(statement)
@@ -373,7 +450,9 @@ def test_many_rows_of_parameters(connection):
     rows(connection, "CREATE TABLE many (n BIGINT, text VARCHAR, price DECIMAL(10, 2), at TIMESTAMP, bytes BYTEA, flag BOOLEAN)")
     with connection.cursor() as cursor:
         at = datetime.datetime(2024, 2, 29, 1, 2, 3, 456789)
-        cursor.executemany("INSERT INTO many VALUES (?, ?, ?, ?, ?, ?)", [(1, "é", decimal.Decimal("1.25"), at, b"\x00", True), (None,) * 6])
+        cursor.executemany(
+            "INSERT INTO many VALUES (?, ?, ?, ?, ?, ?)", [(1, "é", decimal.Decimal("1.25"), at, b"\x00", True), (None,) * 6]
+        )
         assert cursor.rowcount == 2
         cursor.executemany("INSERT INTO many (n) VALUES (?)", pyarrow.record_batch({"n": pyarrow.array(range(1_000), pyarrow.int16())}))
         assert cursor.rowcount == 1_000

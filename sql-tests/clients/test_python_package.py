@@ -3,6 +3,7 @@
 import datetime
 import decimal
 import re
+import signal
 import subprocess
 import sys
 import textwrap
@@ -23,8 +24,11 @@ import pyarrow
 import pytest
 from bowshot import display, limits, sql_parameters
 from ibis import _
+from ibis_expressions import AGGREGATES, EXPRESSIONS, ROWS
 from IPython.core.interactiveshell import InteractiveShell
 
+# Keeps three workers busy for hours.
+PAIRS = "numbers AS a CROSS JOIN numbers AS b WHERE a.n * b.n <> 7"
 QUERIES = dict(answers.tpch_queries(cluster.REPOSITORY / "datasets" / "queries" / "tpch"))
 
 
@@ -36,7 +40,9 @@ def secured(tmp_path_factory):
     files = cluster.Certificates(folder / "certificates", [client])
     # The coordinator's certificate is made anew for the address as well.
     files.issue([], "--coordinator-host", "127.0.0.1", "--renew")
-    hashed = subprocess.run([cluster.BINARY, "hash-password"], input="ana's password", capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    hashed = subprocess.run(
+        [cluster.BINARY, "hash-password"], input="ana's password", capture_output=True, text=True, check=True, timeout=60
+    ).stdout.strip()
     settings = f"""
     [tls]
     certificate = "{files.path("coordinator.pem")}"
@@ -58,6 +64,8 @@ def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("package")
     nodes = [cluster.Node(name, {"data": folder / name}, kernel_device="off") for name in ("node-1", "node-2", "node-3")]
     with cluster.Cluster(folder / "cluster", nodes) as started:
+        with bowshot.connect(started.uri) as connection, connection.cursor() as cursor:
+            cursor.adbc_ingest("numbers", pyarrow.table({"n": range(300_000)}), mode="create")
         yield started
 
 
@@ -108,10 +116,14 @@ def test_what_stands_in_the_way_of_a_connection_is_told_at_once(secured, running
         (address, {**files, "user": "ana", "password": "wrong"}, "cannot connect to grpc.tls://127.0.0.1:\\d+: "),
         (address, {**files, "token": "wrong"}, "cannot connect to grpc.tls://127.0.0.1:\\d+: "),
         (address, {**files, **user, "schema": "nowhere"}, "there is no schema 'nowhere'"),
-        (address, {**user, "ca": files["ca"]}, "certificate"),
+        (address, {**user, "ca": files["ca"]}, "name yours with certificate= and key="),
         (f"grpc://{address}", user, r"write grpc\+tls://"),
         (f"grpc+tls://{plain}", {}, "not encrypted: write grpc://"),
-        ("grpc+tls://" + address, {**user, "certificate": files["certificate"], "key": files["key"]}, "name the file of its authority with ca="),
+        (
+            "grpc+tls://" + address,
+            {**user, "certificate": files["certificate"], "key": files["key"]},
+            "name the file of its authority with ca=",
+        ),
         ("grpc://127.0.0.1:1", {}, "cannot connect to grpc://127.0.0.1:1: .*connection refused"),
         ("no-such-host.invalid", {}, "cannot connect to grpc://no-such-host.invalid:47470: no such host"),
     ]:
@@ -149,7 +161,7 @@ def test_settings_of_a_connection(running):
         warnings.simplefilter("error")
         with bowshot.connect(running.uri, schema="system", timeout=1) as connection, connection.cursor() as cursor:
             assert connection.adbc_current_db_schema == "system"
-            endless = "SELECT count(*) FROM generate_series(1, 10000000) AS a(x) CROSS JOIN generate_series(1, 1000000) AS b(y) WHERE x % 7 = y % 11"
+            endless = f"SELECT count(*) FROM public.{PAIRS.replace('JOIN ', 'JOIN public.')}"
             with pytest.raises(adbc_driver_manager.Error, match="TIMEOUT|deadline"):
                 cursor.execute(endless)
                 cursor.fetchall()
@@ -169,76 +181,8 @@ def test_tpch_as_ibis_expressions_is_duckdbs_answer(tpch_cluster, duckdb_tpch, n
         table = con.to_pyarrow(ibis_tpch.expression(name, con.table))
     finally:
         con.disconnect()
-    rows = list(zip(*(column.to_pylist() for column in table.columns)))
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     assert answers.difference_in_order(rows, answers.expected_in_order(duckdb_tpch, QUERIES[name])) is None
-
-
-ROWS = pyarrow.table({
-    "k": pyarrow.array(range(5), pyarrow.int64()),
-    "i": pyarrow.array([1, -7, 0, None, 42], pyarrow.int64()),
-    "tiny": pyarrow.array([1, -7, 0, None, 100], pyarrow.int8()),
-    "f": pyarrow.array([1.5, -2.5, 0.0, None, 1e10]),
-    "odd": pyarrow.array([1.0, float("nan"), float("inf"), None, -float("inf")]),
-    "s": pyarrow.array(["Hello World", "", "é😀x", None, "a,b,c"]),
-    "b": pyarrow.array([True, False, True, None, False]),
-    "money": pyarrow.array([decimal.Decimal(text) if text else None for text in ("1.25", "-3.75", "0.00", None, "99999.99")], pyarrow.decimal128(12, 2)),
-    "day": pyarrow.array([datetime.date(2024, 2, 29), datetime.date(1969, 12, 31), datetime.date(2000, 1, 1), None, datetime.date(2024, 12, 30)]),
-    "at": pyarrow.array(
-        [datetime.datetime(2024, 2, 29, 13, 14, 15, 678901), datetime.datetime(1969, 12, 31, 23, 59, 59, 999999), datetime.datetime(2000, 1, 1), None,
-         datetime.datetime(1999, 12, 31, 12, 0, 0, 5000)], pyarrow.timestamp("us")),
-    "clock": pyarrow.array([datetime.time(1, 2, 3, 456789), datetime.time(0), datetime.time(23, 59, 59, 999999), None, datetime.time(12)], pyarrow.time64("us")),
-    "list": pyarrow.array([[1, 2, 3], [], [5], None, [7]], pyarrow.list_(pyarrow.int64())),
-    "pair": pyarrow.array([{"a": 1, "b": "x"}, {"a": None, "b": "y"}, {"a": 3, "b": None}, None, {"a": 5, "b": "z"}]),
-})  # fmt: skip
-
-# What only the DataFusion inside Ibis has as functions in Python, or what its compiler says in words that the engine does not have.
-EXPRESSIONS = {
-    "sign of an integer": lambda t: t.i.sign(),
-    "sign of a double": lambda t: t.f.sign(),
-    "epoch of a timestamp": lambda t: t.at.truncate("s").epoch_seconds(),
-    "epoch of a date": lambda t: t.day.epoch_seconds(),
-    **{f"{part} of a timestamp": lambda t, part=part: getattr(t.at, part)() for part in ("hour", "minute", "second", "millisecond", "microsecond")},
-    **{f"{part} of a time": lambda t, part=part: getattr(t.clock, part)() for part in ("hour", "minute", "second", "millisecond")},
-    **{f"{part} of a date": lambda t, part=part: getattr(t.day, part)() for part in ("year", "month", "day", "quarter", "day_of_year", "week_of_year", "iso_year")},
-    "name of a weekday": lambda t: t.day.day_of_week.full_name(),
-    "date of a timestamp": lambda t: t.at.date(),
-    "truncated": lambda t: t.at.truncate("M"),
-    "formatted": lambda t: t.at.strftime("%Y-%m-%d"),
-    "days between": lambda t: t.day.delta(ibis.date(2000, 1, 1), unit="day"),
-    "a month later": lambda t: t.day + ibis.interval(months=1),
-    "xor": lambda t: t.i ^ 3,
-    "not": lambda t: ~t.i,
-    "cast that fails": lambda t: t.s.try_cast("int64"),
-    "cast to eight bits": lambda t: t.k.cast("int8"),
-    "digest": lambda t: t.s.hexdigest("md5"),
-    "map": lambda t: ibis.map(ibis.array(["a", "b"]), ibis.array([t.k, t.k + 1]))["b"],
-    "place in an array": lambda t: t.list.index(2),
-    "element of an array": lambda t: t.list[0],
-    "field of a struct": lambda t: t.pair.b,
-    "upper case": lambda t: t.s.upper(),
-    "part of a text": lambda t: t.s.substr(1, 3),
-    "padded": lambda t: t.s.lpad(12, "*"),
-    "pattern": lambda t: t.s.re_search("[A-Z]"),
-    "replaced by pattern": lambda t: t.s.re_replace("[aeo]", "-"),
-    "clipped": lambda t: t.i.clip(0, 10),
-    "case": lambda t: ibis.cases((t.i > 0, "p"), (t.i < 0, "n"), else_="z"),
-    "NaN": lambda t: t.odd.fill_null(0.0).isnan(),
-    "rank": lambda t: ibis.dense_rank().over(order_by=t.b),
-    "running sum": lambda t: t.i.cumsum(order_by=t.k),
-    "before": lambda t: t.i.lag(1).over(order_by=t.k),
-    "window": lambda t: t.i.sum().over(ibis.window(preceding=1, following=1, order_by=t.k)),
-}  # fmt: skip
-AGGREGATES = {
-    "joined in order": lambda t: t.s.group_concat("|", order_by=t.k.desc()),
-    "collected": lambda t: t.i.collect(order_by=t.k),
-    "variance": lambda t: t.f.var(),
-    "median": lambda t: t.i.median(),
-    "distinct": lambda t: t.b.nunique(),
-    "where": lambda t: t.i.sum(where=t.b),
-    "of decimals": lambda t: t.money.sum(),
-    "first": lambda t: t.i.first(order_by=t.k),
-    "bits": lambda t: t.k.bit_xor(),
-}
 
 
 @pytest.fixture(scope="module")
@@ -260,14 +204,18 @@ def same(ours, theirs):
 def same_rows(ours, theirs):
     """Whether two tables are equal; a time of Ibis has nanoseconds."""
     kinds = [pyarrow.time64("us") if pyarrow.types.is_time(field.type) else field.type for field in ours.schema]
-    return ours.column_names == theirs.column_names and kinds == theirs.schema.types and same(
-        [list(row.values()) for row in ours.to_pylist()], [list(row.values()) for row in theirs.to_pylist()]
+    return (
+        ours.column_names == theirs.column_names
+        and kinds == theirs.schema.types
+        and same([list(row.values()) for row in ours.to_pylist()], [list(row.values()) for row in theirs.to_pylist()])
     )
 
 
 @pytest.mark.parametrize("name", EXPRESSIONS)
 def test_values_are_those_of_ibis_over_duckdb(twins, name):
-    ours, theirs = ([list(row.values()) for row in t.select("k", value=EXPRESSIONS[name](t)).order_by("k").to_pyarrow().to_pylist()] for t in twins)
+    ours, theirs = (
+        [list(row.values()) for row in t.select("k", value=EXPRESSIONS[name](t)).order_by("k").to_pyarrow().to_pylist()] for t in twins
+    )
     assert same(ours, theirs), (ours, theirs)
 
 
@@ -318,9 +266,18 @@ def test_results_in_every_form_are_exact(twins):
     assert ours.count().to_pyarrow() == pyarrow.scalar(5, pyarrow.int64())
     # Ibis would give the product two digits behind the point.
     product = (ours.money * ours.money).sum()
-    assert product.to_pyarrow().as_py() == product.execute() == product.to_polars() == decimal.Decimal("9999998000.0001") + decimal.Decimal("15.6250")
+    assert (
+        product.to_pyarrow().as_py()
+        == product.execute()
+        == product.to_polars()
+        == decimal.Decimal("9999998000.0001") + decimal.Decimal("15.6250")
+    )
     frame = ours.order_by("k").to_pandas()
-    assert isinstance(frame, pandas.DataFrame) and frame["s"].iloc[2] == "é😀x" and frame["tiny"].isna().tolist() == [False] * 3 + [True, False]
+    assert (
+        isinstance(frame, pandas.DataFrame)
+        and frame["s"].iloc[2] == "é😀x"
+        and frame["tiny"].isna().tolist() == [False] * 3 + [True, False]
+    )
     assert ours.order_by("k").drop("clock").to_polars().equals(polars.from_arrow(ROWS.drop_columns("clock")))
     assert ours.order_by("k").s.to_polars().to_list() == ROWS["s"].to_pylist()
     with ours.order_by("k").to_pyarrow_batches(chunk_size=2) as batches:
@@ -331,11 +288,11 @@ def test_results_in_every_form_are_exact(twins):
 
 
 def test_batches_left_unread_end_their_query(con, running):
-    sql = "SELECT a.name AS endless FROM system.settings AS a, system.settings AS b, system.settings AS c, system.settings AS d, system.settings AS e"
+    sql = f"SELECT a.n AS unread FROM {PAIRS}"
     batches = con.to_pyarrow_batches(con.sql(sql))
     assert batches.read_next_batch().num_rows > 0
     del batches
-    running_still = "SELECT 1 FROM system.queries WHERE state = 'running' AND sql LIKE '%endless%' AND sql NOT LIKE '%system.queries%'"
+    running_still = "SELECT 1 FROM system.queries WHERE state = 'running' AND sql LIKE '%unread%' AND sql NOT LIKE '%system.queries%'"
     cluster.wait_until("the query has ended", 20, lambda: not running.rows(running_still))
 
 
@@ -383,9 +340,20 @@ def test_tables_are_made_of_whatever_python_has(con, source):
 
 
 TYPES = {
-    "a": "int8", "b": "uint16", "c": "uint64", "d": "float32", "e": "timestamp(3)", "f": "timestamp('Europe/Berlin', 9)", "g": "decimal(38, 10)",
-    "h": "array<struct<x: int8, y: array<string>>>", "i": "map<string, int64>", "j": "binary", "k": "time", "l": "date", "m": "boolean",
-}  # fmt: skip
+    "a": "int8",
+    "b": "uint16",
+    "c": "uint64",
+    "d": "float32",
+    "e": "timestamp(3)",
+    "f": "timestamp('Europe/Berlin', 9)",
+    "g": "decimal(38, 10)",
+    "h": "array<struct<x: int8, y: array<string>>>",
+    "i": "map<string, int64>",
+    "j": "binary",
+    "k": "time",
+    "l": "date",
+    "m": "boolean",
+}
 
 
 def test_tables_and_views_come_change_and_go(con, running):
@@ -434,6 +402,9 @@ def test_tables_and_views_come_change_and_go(con, running):
     assert con.sql("SELECT k FROM source WHERE k > 3").to_pyarrow().to_pydict() == {"k": [4]}
     with con.raw_sql("SELECT count(*) FROM source") as cursor:
         assert cursor.fetchall() == [(5,)]
+    product = con.create_table("product", source.select(_.k, exact=_.money * _.money))
+    assert product.filter(_.k == 4).exact.to_pyarrow().to_pylist() == [decimal.Decimal("9999998000.0001")]
+    con.drop_table("product")
     con.drop_table("copy")
     con.drop_table("copy", force=True)
     con.drop_table("source")
@@ -452,10 +423,46 @@ def test_tables_in_memory_are_gone_after_their_connection(running):
     con.disconnect()
     assert running.rows(sent) == [(0,)]
     # Nor does a program leave any that ends without a word.
-    program = f"import ibis; con = ibis.bowshot.connect('{running.uri}'); print(con.execute(ibis.memtable({{'k': [1]}}).count()), con.list_tables(like='^ibis_'))"
+    program = f"""if True:
+        import ibis
+        con = ibis.bowshot.connect('{running.uri}')
+        print(con.execute(ibis.memtable({{'k': [1]}}).count()), con.list_tables(like='^ibis_'))
+    """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.stdout.startswith("1 ['ibis_") and done.returncode == 0, done.stdout + done.stderr
     assert running.rows(sent) == [(0,)]
+
+
+INTERRUPTED = """
+import signal, sys
+from IPython.core.interactiveshell import InteractiveShell
+signal.signal(signal.SIGINT, signal.default_int_handler)
+shell = InteractiveShell()
+for cell in sys.argv[1:]:
+    print(repr(shell.run_cell(cell).error_in_exec), flush=True)
+"""
+
+
+@pytest.mark.parametrize("way", ["magic", "ibis"])
+def test_an_interrupt_ends_the_query_and_leaves_the_connection(running, way):
+    sql = f"SELECT count(*) AS endless_{way} FROM {PAIRS}"
+    cells = {
+        "magic": ["%load_ext bowshot", f"%sql {running.uri}", f"%sql {sql}", "%sql SELECT 1 AS n"],
+        "ibis": [
+            "import ibis",
+            f"con = ibis.bowshot.connect('{running.uri}')",
+            f"con.sql('{sql}').execute()",
+            "con.sql('SELECT 1 AS n').execute()",
+        ],
+    }
+    command = [sys.executable, "-c", INTERRUPTED, *cells[way]]
+    program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    state = f"SELECT state FROM system.queries WHERE sql LIKE '%endless_{way}%' AND sql NOT LIKE '%system.queries%'"
+    cluster.wait_until("the query runs", 60, lambda: running.rows(state) == [("running",)])
+    program.send_signal(signal.SIGINT)
+    said = program.communicate(timeout=60)[0].splitlines()
+    assert "KeyboardInterrupt()" in said and said.count("None") == 3, said
+    cluster.wait_until("the query is cancelled", 20, lambda: running.rows(state) == [("cancelled",)])
 
 
 # Notebooks.
@@ -488,9 +495,10 @@ def test_a_result_is_an_arrow_table(shell):
 
 
 def test_parameters_are_bound_and_never_written_into_the_text(shell, capsys, running):
-    run(shell, "import datetime\nname = \"it's; DROP TABLE x\"\nday = datetime.date(2024, 2, 29)")
+    run(shell, 'import datetime\nname = "it\'s; DROP TABLE x"\nday = datetime.date(2024, 2, 29)')
     assert run(shell, "%sql --param name SELECT $name AS name").to_pylist() == [{"name": "it's; DROP TABLE x"}]
-    cell = "%%sql --param day --param n=[1, 2][1] --param text='two words'\nSELECT $day AS day, $n + $n AS n, $text AS t, '$day {name}' AS literal -- $nothing"
+    cell = "%%sql --param day --param n=[1, 2][1] --param text='two words'\n"
+    cell += "SELECT $day AS day, $n + $n AS n, $text AS t, '$day {name}' AS literal -- $nothing"
     assert run(shell, cell).to_pylist() == [{"day": datetime.date(2024, 2, 29), "n": 4, "t": "two words", "literal": "$day {name}"}]
     assert run(shell, "%sql SELECT '$name {name}' AS text").to_pylist() == [{"text": "$name {name}"}]
     assert not running.rows("SELECT sql FROM system.queries WHERE sql LIKE '%it''s; DROP%' AND sql NOT LIKE '%system.queries%'")
@@ -560,5 +568,9 @@ def test_a_notebook_shows_results(running):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     nbclient.NotebookClient(notebook, timeout=100, allow_errors=True).execute()
     shown, failed = notebook.cells[2].outputs[0]["data"], notebook.cells[3].outputs
-    assert "<td class=\"number\">42</td><td>&lt;i&gt;</td>" in shown["text/html"] and "answer" in shown["text/plain"] and "1 row" in shown["text/plain"]
+    assert (
+        '<td class="number">42</td><td>&lt;i&gt;</td>' in shown["text/html"]
+        and "answer" in shown["text/plain"]
+        and "1 row" in shown["text/plain"]
+    )
     assert "No field named nothing" in str(failed) and "Traceback" not in str(failed)

@@ -1,7 +1,8 @@
-"""SQLAlchemy over Flight SQL, as Superset uses it: reflection, and the statements that it sends when a dataset is added and a chart is drawn.
+"""SQLAlchemy over Flight SQL, as Superset uses it: reflection, and the statements that it sends when a dataset is added
+and a chart is drawn.
 
-The dialect is `datafusion+flightsql` of the package flightsql-dbapi, which Superset's users install; Superset and the dialect want SQLAlchemy 1.4.
-Superset writes every value into the text, and runs the text with a cursor of the driver: so do these tests.
+The dialect is `datafusion+flightsql` of the package flightsql-dbapi, which Superset's users install; it and
+Superset want SQLAlchemy 1.4. Superset writes every value into the text, and runs the text with a cursor of the driver: so do these tests.
 """
 
 import contextlib
@@ -38,8 +39,8 @@ def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sqlalchemy")
     settings = f'[auth]\nmode = "password"\ntokens = {{ ana = "{TOKEN}" }}\n'
     with cluster.Cluster(folder / "cluster", [cluster.Node("node-1", {"data": folder / "node-1"})], settings, token=TOKEN) as started:
-        columns = """a BOOLEAN, b SMALLINT, c INT NOT NULL, d BIGINT NOT NULL, e REAL, f DOUBLE, g DECIMAL(12, 2), h VARCHAR, i BYTEA, j DATE, k TIME,
-        l TIMESTAMP, m BIGINT UNSIGNED"""
+        columns = """a BOOLEAN, b SMALLINT, c INT NOT NULL, d BIGINT NOT NULL, e REAL, f DOUBLE, g DECIMAL(12, 2), h VARCHAR, i BYTEA,
+        j DATE, k TIME, l TIMESTAMP, m BIGINT UNSIGNED"""
         started.rows(f"CREATE TABLE typed ({columns}, PRIMARY KEY (d, c))")
         started.rows("""INSERT INTO typed VALUES (true, 1, 2, 3, 1.5, 2.5, 3.25, 'é', X'00ff', DATE '2024-02-29', TIME '01:02:03',
             TIMESTAMP '2024-02-29 01:02:03', 18446744073709551615)""")
@@ -81,9 +82,20 @@ def test_columns_have_types_and_say_what_may_be_null(running):
     found = {column["name"]: (column["type"], column["nullable"]) for column in inspector.get_columns("typed", schema="public")}
     kinds = {name: (kind if isinstance(kind, type) else type(kind)).__name__ for name, (kind, _nullable) in found.items()}
     assert kinds == {
-        "a": "BOOLEAN", "b": "INTEGER", "c": "INTEGER", "d": "BIGINT", "e": "FLOAT", "f": "FLOAT", "g": "DECIMAL", "h": "TEXT", "i": "BINARY",
-        "j": "DATE", "k": "TIME", "l": "TIMESTAMP", "m": "BIGINT",
-    }  # fmt: skip
+        "a": "BOOLEAN",
+        "b": "INTEGER",
+        "c": "INTEGER",
+        "d": "BIGINT",
+        "e": "FLOAT",
+        "f": "FLOAT",
+        "g": "DECIMAL",
+        "h": "TEXT",
+        "i": "BINARY",
+        "j": "DATE",
+        "k": "TIME",
+        "l": "TIMESTAMP",
+        "m": "BIGINT",
+    }
     assert [name for name, (_kind, nullable) in found.items() if not nullable] == ["c", "d"]
 
 
@@ -103,7 +115,11 @@ def test_tables_are_reflected_and_queried(running, engine, duckdb_tpch):
     statement = (
         sa.select(customer.c.c_mktsegment, sa.func.count().label("n"), sa.func.max(orders.c.o_orderdate).label("last"))
         .select_from(orders.join(customer, orders.c.o_custkey == customer.c.c_custkey))
-        .where(orders.c.o_orderdate >= sa.literal_column("DATE '1995-01-01'"), orders.c.o_orderpriority.in_(["1-URGENT", "2-HIGH"]), customer.c.c_name.like("%0%"))
+        .where(
+            orders.c.o_orderdate >= sa.literal_column("DATE '1995-01-01'"),
+            orders.c.o_orderpriority.in_(["1-URGENT", "2-HIGH"]),
+            customer.c.c_name.like("%0%"),
+        )
         .group_by(customer.c.c_mktsegment)
         .having(sa.func.count() > 10)
         .order_by(sa.desc("n"), customer.c.c_mktsegment)
@@ -129,8 +145,12 @@ def test_a_token_is_asked_for_and_rows_come_in_types_of_python(running):
 
 # What Superset sends.
 
-DATASET = "SELECT o_orderkey, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority FROM tpch.orders WHERE o_totalprice > 1000"
-ORDERS = sa.table("orders", *map(sa.column, ("o_orderdate", "o_orderpriority", "o_totalprice", "o_orderstatus", "o_custkey")), schema="tpch")
+DATASET = (
+    "SELECT o_orderkey, o_custkey, o_orderstatus, o_totalprice, o_orderdate, o_orderpriority FROM tpch.orders WHERE o_totalprice > 1000"
+)
+ORDERS = sa.table(
+    "orders", *map(sa.column, ("o_orderdate", "o_orderpriority", "o_totalprice", "o_orderstatus", "o_custkey")), schema="tpch"
+)
 MONTH = sa.literal_column("DATE_TRUNC('month', o_orderdate)")
 
 
@@ -153,7 +173,9 @@ IN_TIME = (
 def limited_series():
     """A line for each of the three greatest groups: a join with the query that finds them."""
     inner = chart(virtual(), sa.literal_column("o_orderpriority").label("o_orderpriority__"), limit=3)
-    inner = inner.with_only_columns(sa.literal_column("o_orderpriority").label("o_orderpriority__"), sa.literal_column("COUNT(*)").label("mme_inner__"))
+    inner = inner.with_only_columns(
+        sa.literal_column("o_orderpriority").label("o_orderpriority__"), sa.literal_column("COUNT(*)").label("mme_inner__")
+    )
     inner = inner.alias("series_limit")
     joined = virtual().join(inner, sa.literal_column("o_orderpriority") == inner.c.o_orderpriority__)
     return chart(joined, MONTH.label("__timestamp"), sa.literal_column("o_orderpriority"))
@@ -168,21 +190,31 @@ STATEMENTS = {
     "a time series": chart(virtual(), MONTH.label("__timestamp")).where(*IN_TIME),
     "a time series by week": chart(ORDERS, sa.literal_column("DATE_TRUNC('week', o_orderdate)").label("__timestamp")).where(*IN_TIME),
     "a pie": chart(ORDERS, ORDERS.c.o_orderstatus),
-    "a pivot table": sa.select(ORDERS.c.o_orderstatus, ORDERS.c.o_orderpriority, sa.literal_column("SUM(o_totalprice)").label("SUM(o_totalprice)"))
-    .group_by(ORDERS.c.o_orderstatus, ORDERS.c.o_orderpriority).order_by(sa.desc("SUM(o_totalprice)")).limit(10_000),
+    "a pivot table": sa.select(
+        ORDERS.c.o_orderstatus, ORDERS.c.o_orderpriority, sa.literal_column("SUM(o_totalprice)").label("SUM(o_totalprice)")
+    )
+    .group_by(ORDERS.c.o_orderstatus, ORDERS.c.o_orderpriority)
+    .order_by(sa.desc("SUM(o_totalprice)"))
+    .limit(10_000),
     "a limited series": limited_series(),
     "metrics": sa.select(
-        sa.literal_column("AVG(o_totalprice)").label("AVG(o_totalprice)"), sa.literal_column("COUNT(DISTINCT o_custkey)").label("COUNT_DISTINCT(o_custkey)"),
+        sa.literal_column("AVG(o_totalprice)").label("AVG(o_totalprice)"),
+        sa.literal_column("COUNT(DISTINCT o_custkey)").label("COUNT_DISTINCT(o_custkey)"),
         sa.literal_column("SUM(CASE WHEN o_orderstatus = 'F' THEN o_totalprice END)").label("custom"),
-    ).select_from(virtual()).where(sa.column("o_orderstatus").in_(["F", "O"]), sa.column("o_orderpriority").ilike("%high%")),
+    )
+    .select_from(virtual())
+    .where(sa.column("o_orderstatus").in_(["F", "O"]), sa.column("o_orderpriority").ilike("%high%")),
     "values of a filter": sa.select(ORDERS.c.o_orderpriority).distinct().order_by(ORDERS.c.o_orderpriority).limit(1000),
     "the range of a time filter": sa.select(sa.func.min(ORDERS.c.o_orderdate).label("min"), sa.func.max(ORDERS.c.o_orderdate).label("max")),
-    "having": chart(ORDERS, ORDERS.c.o_custkey, limit=5).having(sa.literal_column("SUM(o_totalprice)") > 1_000_000).order_by(ORDERS.c.o_custkey),
-    "the latest partition": sa.select(sa.text("*")).select_from(ORDERS).where(
-        ORDERS.c.o_orderdate == sa.select(sa.func.max(ORDERS.c.o_orderdate)).scalar_subquery()
-    ).limit(100),
+    "having": chart(ORDERS, ORDERS.c.o_custkey, limit=5)
+    .having(sa.literal_column("SUM(o_totalprice)") > 1_000_000)
+    .order_by(ORDERS.c.o_custkey),
+    "the latest partition": sa.select(sa.text("*"))
+    .select_from(ORDERS)
+    .where(ORDERS.c.o_orderdate == sa.select(sa.func.max(ORDERS.c.o_orderdate)).scalar_subquery())
+    .limit(100),
     "a common table expression": sa.select(sa.func.count().label("n")).select_from(virtual(f"WITH big AS ({DATASET}) SELECT * FROM big")),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", STATEMENTS)
@@ -211,7 +243,11 @@ def test_what_superset_sends_is_answered_as_duckdb_does(engine, duckdb_tpch, nam
         ("EXPLAIN SELECT count(*) FROM tpch.orders", "plan", 2),
         ("SELECT version()", "version()", 1),
         ("SELECT table_name FROM information_schema.tables WHERE table_schema = 'tpch'", "table_name", 8),
-        ("SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'tpch' AND table_name = 'orders'", "column_name", 9),
+        (
+            "SELECT column_name, data_type FROM information_schema.columns WHERE table_schema = 'tpch' AND table_name = 'orders'",
+            "column_name",
+            9,
+        ),
         ("SELECT schema_name FROM information_schema.schemata", "schema_name", 3),
     ],
 )
@@ -221,7 +257,10 @@ def test_what_people_type_into_sql_lab_is_answered(engine, sql, column, least):
 
 
 def test_errors_have_the_servers_text(engine):
-    for sql, said in [("SELECT nothing FROM tpch.orders", "No field named nothing"), ("SELECT * FROM tpch.order", "there is no table|not found")]:
+    for sql, said in [
+        ("SELECT nothing FROM tpch.orders", "No field named nothing"),
+        ("SELECT * FROM tpch.order", "there is no table|not found"),
+    ]:
         with pytest.raises(Exception, match=said):
             of_driver(engine, sql)
 

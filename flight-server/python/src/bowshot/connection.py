@@ -16,6 +16,9 @@ DEFAULT_PORT = 47470
 # A name that goes into a header as it is: HTTP/2 takes no other.
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
+# How a server that misses a certificate is heard: its reason, or only that it is gone, whichever arrives first.
+_HUNG_UP = re.compile(r"certificate required|broken pipe|connection reset|EOF|error reading server preface")
+
 
 def connect(
     uri=DEFAULT_URI,
@@ -32,8 +35,8 @@ def connect(
     headers=None,
     timeout=None,
 ):
-    """An ADBC connection (PEP 249, plus Arrow: `fetch_arrow_table`, `adbc_ingest`, …) with autocommit on. The server has been reached, and has
-    let the caller in, when this returns. Close it, or use it in a `with` statement: settings and views of the session end with it.
+    """An ADBC connection (PEP 249, plus Arrow: `fetch_arrow_table`, `adbc_ingest`, …) with autocommit on. The server has been reached,
+    and has let the caller in, when this returns. Close it, or use it in a `with` statement: settings and views of the session end with it.
 
     Parameters
     ----------
@@ -73,13 +76,13 @@ def connect(
     user, password = user if user is not None else login[0], password if password is not None else login[1]
     options = {DatabaseOptions.WITH_MAX_MSG_SIZE.value: str(limits.MESSAGE_BYTES_MAX)}
     options |= _credentials(user, password, token)
-    options |= _certificates(uri, ca, certificate, key, skip_verification, server_name)
+    options |= _certificates(ca, certificate, key, skip_verification, server_name)
     options |= _headers(headers or {})
     options |= _timeouts(timeout)
     try:
         connection = flight_sql.connect(uri, db_kwargs=options, autocommit=True)
     except adbc_driver_manager.Error as error:
-        raise _not_connected(error, uri) from None
+        raise _not_connected(error, uri, certificate is not None) from None
     try:
         # The driver dials with the first call: a wrong address or password is told here, not by the first query.
         connection.adbc_get_info()
@@ -89,7 +92,7 @@ def connect(
                 cursor.execute(f'USE "{quoted}"')
     except adbc_driver_manager.Error as error:
         connection.close()
-        raise _not_connected(error, uri) from None
+        raise _not_connected(error, uri, certificate is not None) from None
     except BaseException:
         connection.close()
         raise
@@ -129,7 +132,7 @@ def _credentials(user, password, token):
     return {"username": user, "password": password}
 
 
-def _certificates(uri, ca, certificate, key, skip_verification, server_name):
+def _certificates(ca, certificate, key, skip_verification, server_name):
     if (certificate is None) != (key is None):
         raise ValueError("certificate and key go together")
     options = {}
@@ -159,10 +162,13 @@ def _timeouts(seconds):
         return {}
     if not seconds > 0:
         raise ValueError(f"a timeout is a number of seconds above zero, not {seconds!r}")
-    return {option.value: str(float(seconds)) for option in (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_FETCH, DatabaseOptions.TIMEOUT_UPDATE)}
+    return {
+        option.value: str(float(seconds))
+        for option in (DatabaseOptions.TIMEOUT_QUERY, DatabaseOptions.TIMEOUT_FETCH, DatabaseOptions.TIMEOUT_UPDATE)
+    }
 
 
-def _not_connected(error, uri):
+def _not_connected(error, uri, certified):
     said = errors.server_text(error)
     # gRPC wraps what the network said once or twice: connection error: desc = "transport: …".
     said = re.sub(r'^connection error: desc = "(?:transport: )?(.*)"$', r"\1", said)
@@ -173,6 +179,8 @@ def _not_connected(error, uri):
         hint = "; if the server is encrypted, write grpc+tls://"
     elif "certificate signed by unknown authority" in said:
         hint = "; name the file of its authority with ca="
+    elif uri.startswith("grpc+tls://") and not certified and _HUNG_UP.search(said):
+        hint = "; if the server asks for a certificate, name yours with certificate= and key="
     elif "produced zero addresses" in said:
         said = "no such host"
     return errors.reworded(error, f"cannot connect to {uri}: {said}{hint}")

@@ -4,7 +4,10 @@ import html
 
 from bowshot import limits
 
-_STYLE = "<style>.bowshot td, .bowshot th {text-align: left; vertical-align: top} .bowshot .number {text-align: right} .bowshot .null {opacity: .5}</style>"
+_STYLE = (
+    "<style>.bowshot td, .bowshot th {text-align: left; vertical-align: top}"
+    " .bowshot .number {text-align: right} .bowshot .null {opacity: .5}</style>"
+)
 
 
 def page(table):
@@ -18,18 +21,18 @@ def page(table):
         footer += f", the first {shown.num_rows} are shown"
     if table.num_columns > len(names):
         footer += f"; {len(names)} of {table.num_columns} columns"
-    return names, [str(field.type) for field in shown.schema], list(zip(*columns)), footer
+    return names, [str(field.type) for field in shown.schema], list(zip(*columns, strict=True)), footer
 
 
 def as_html(table):
     """A table as HTML; all that comes from the server is escaped."""
     names, types, rows, footer = page(table)
     numeric = [_is_numeric(name) for name in types]
-    heads = "".join(f'<th title="{html.escape(kind)}">{html.escape(name)}</th>' for name, kind in zip(names, types))
-    body = "".join(
-        "<tr>" + "".join(_cell(text, right) for text, right in zip(row, numeric)) + "</tr>" for row in rows
+    heads = "".join(f'<th title="{html.escape(kind)}">{html.escape(name)}</th>' for name, kind in zip(names, types, strict=True))
+    body = "".join("<tr>" + "".join(_cell(text, right) for text, right in zip(row, numeric, strict=True)) + "</tr>" for row in rows)
+    return (
+        f'{_STYLE}<table class="bowshot"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><small>{html.escape(footer)}</small>'
     )
-    return f'{_STYLE}<table class="bowshot"><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table><small>{html.escape(footer)}</small>'
 
 
 def as_text(table):
@@ -38,7 +41,12 @@ def as_text(table):
     cells = [[_one_line(name) for name in names], *([_one_line("NULL" if text is None else text) for text in row] for row in rows)]
     widths = [max(len(row[place]) for row in cells) for place in range(len(names))]
     numeric = [_is_numeric(name) for name in types]
-    lines = ["  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric)).rstrip() for row in cells]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width) for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in cells
+    ]
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join([*lines, footer])
 

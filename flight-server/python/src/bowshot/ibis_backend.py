@@ -8,18 +8,17 @@ import adbc_driver_manager
 import ibis
 import ibis.common.exceptions as exceptions
 import ibis.expr.operations as ops
-import ibis.expr.schema as sch
 import ibis.expr.types as ir
 import pyarrow
 import pyarrow.dataset
 import sqlglot as sg
 import sqlglot.expressions as sge
-from ibis import util
 from ibis.backends import CanCreateDatabase, CanListCatalog, DirectPyArrowExampleLoader, HasCurrentCatalog, HasCurrentDatabase
 from ibis.backends.sql import SQLBackend
 from ibis.formats.pyarrow import PyArrowSchema
 
 import bowshot
+from bowshot import interrupts
 from bowshot.ibis_compiler import compiler
 from bowshot.ibis_types import column_definition
 
@@ -30,8 +29,8 @@ BATCH_ROWS_MAX = 1_000_000
 class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, HasCurrentDatabase, DirectPyArrowExampleLoader):
     """Tables of a server as Ibis expressions. A `database` of Ibis is a schema there.
 
-    Views last as long as the connection. Tables in memory that an expression uses are sent to the current schema as tables of the server, and
-    dropped when the connection is closed, or the program ends.
+    Views last as long as the connection. Tables in memory that an expression uses are sent to the current schema as tables of the server,
+    and dropped when the connection is closed, or the program ends.
     """
 
     name = "bowshot"
@@ -40,6 +39,8 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
 
     def do_connect(self, *arguments, **parameters):
         """Connect to a server; the parameters are those of `bowshot.connect`."""
+        if hasattr(self, "_closing"):
+            self._closing()
         self.con = bowshot.connect(*arguments, **parameters)
         self._sent = set()
         # What happens without `disconnect`: the tables in memory go before the connection does.
@@ -144,10 +145,10 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
         cursor = self.raw_sql(self.compile(table, params=params, limit=limit))
         try:
             reader = cursor.fetch_record_batch()
+            schema = _result_schema(table.schema().to_pyarrow(), reader.schema)
         except BaseException:
             cursor.close()
             raise
-        schema = _result_schema(table.schema().to_pyarrow(), reader.schema)
         return pyarrow.RecordBatchReader.from_batches(schema, _batches(cursor, reader, schema, chunk_size))
 
     def to_pyarrow(self, expr, /, *, params=None, limit=None, **kwargs):
@@ -187,10 +188,12 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
         self._run(_drop("VIEW", self._table(name, *self._place(database)), force))
 
     def create_table(self, name, /, obj=None, *, schema=None, database=None, temp=False, overwrite=False):
-        """Makes a table of the server: of an expression's rows, which do not leave it; of a table in memory (Arrow, pandas, Polars), by bulk
-        ingest; or empty, of a schema. `overwrite` replaces one that is there, in one step."""
+        """Makes a table of the server: of an expression's rows, which do not leave it; of a table in memory (Arrow, pandas, Polars), by
+        bulk ingest; or empty, of a schema. `overwrite` replaces one that is there, in one step."""
         if temp:
-            raise exceptions.UnsupportedOperationError("Bowshot has no temporary tables: create_view lasts for the session, create_table for good")
+            raise exceptions.UnsupportedOperationError(
+                "Bowshot has no temporary tables: create_view lasts for the session, create_table for good"
+            )
         if obj is None and schema is None:
             raise ValueError("Either `obj` or `schema` must be specified")
         schema = ibis.schema(schema) if schema is not None else None
@@ -237,16 +240,20 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
         self._run(statement.sql(self.dialect).replace("INSERT OVERWRITE TABLE", "INSERT OVERWRITE", 1) if overwrite else statement)
 
     def upsert(self, name, /, obj, on, *, database=None):
-        raise exceptions.UnsupportedOperationError("Bowshot has no MERGE yet: tables take insert and truncate_table; create_table with overwrite makes one anew")
+        raise exceptions.UnsupportedOperationError(
+            "Bowshot has no MERGE yet: tables take insert and truncate_table; create_table with overwrite makes one anew"
+        )
 
     def _selected(self, expr, schema):
-        """The query of an expression, in columns of exactly the types that Ibis says."""
+        """The query of an expression, in columns of a schema; without one, of the types that Ibis says but for decimals and durations, as
+        in `_result_schema`."""
         self._run_pre_execute_hooks(expr)
         quoted, alias = self.compiler.quoted, "rows"
-        columns = (
-            self.compiler.exactly(sg.column(name, table=alias, quoted=quoted), dtype).as_(name, quoted=quoted)
-            for name, dtype in (schema or expr.as_table().schema()).items()
-        )
+        columns = []
+        for name, dtype in (schema or expr.as_table().schema()).items():
+            column = sg.column(name, table=alias, quoted=quoted)
+            kept = schema is None and (dtype.is_decimal() or dtype.is_interval())
+            columns.append((column if kept else self.compiler.exactly(column, dtype)).as_(name, quoted=quoted))
         query = self.compiler.to_sqlglot(expr.as_table())
         return sg.select(*columns).from_(query.subquery(sg.to_identifier(alias, quoted=quoted)))
 
@@ -283,7 +290,7 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
         """Catalog and schema of a `database` of Ibis: a name, a dotted name, or a tuple."""
         if database is None:
             return None, None
-        parts = [part for part in (database.split(".") if isinstance(database, str) else database)]
+        parts = database.split(".") if isinstance(database, str) else list(database)
         if len(parts) > 2:
             raise exceptions.IbisInputError(f"{database!r} has more parts than a catalog and a schema")
         return tuple([None] * (2 - len(parts)) + parts)
@@ -311,8 +318,8 @@ def _stream(rows, schema=None):
 
 
 def _result_schema(expected, sent):
-    """The columns that Ibis expects. Decimals and durations stay as the server computed them: Ibis gives a product the digits of its factors, and
-    a difference of timestamps whole seconds, and would round both."""
+    """The columns that Ibis expects. Decimals and durations stay as the server computed them: Ibis gives a product the digits of its
+    factors, and a difference of timestamps whole seconds, and would round both."""
 
     def exact(field, found):
         kept = any(is_kind(field) and is_kind(found) for is_kind in (pyarrow.types.is_decimal, pyarrow.types.is_duration))
@@ -324,8 +331,8 @@ def _result_schema(expected, sent):
 def _batches(cursor, reader, schema, rows_max):
     """Batches in the columns of a schema. The cursor is closed at their end, or when nobody wants more."""
     with contextlib.closing(cursor), reader:
-        for batch in reader:
-            columns = [column.cast(field.type) for column, field in zip(batch.columns, schema)]
+        for batch in interrupts.batches(reader, cursor.adbc_cancel):
+            columns = [column.cast(field.type) for column, field in zip(batch.columns, schema, strict=True)]
             batch = pyarrow.RecordBatch.from_arrays(columns, schema=schema)
             for start in range(0, batch.num_rows, rows_max):
                 yield batch.slice(start, rows_max)

@@ -1,6 +1,7 @@
 """Types of Ibis in the words of the engine: what `arrow_cast` and `arrow_typeof` call them.
 
-SQL has no word for an eight-bit integer without a sign, or a timestamp in milliseconds; `CAST` would store something else. These words are exact.
+SQL has no word for an eight-bit integer without a sign, or a timestamp in milliseconds; `CAST` would store something else. These words
+are exact.
 """
 
 import ibis.common.exceptions as exceptions
@@ -45,7 +46,7 @@ _SQL = {
     "Time": "TIME",
 }
 _UNITS = {"s": "Second", "ms": "Millisecond", "us": "Microsecond", "ns": "Nanosecond"}
-# Digits of a decimal whose type does not say: as many as 128 bits hold, nine of them behind the point, as Ibis' own DataFusion backend has it.
+# Digits of a decimal whose type does not say: as many as 128 bits hold, nine of them behind the point, as in Ibis' own DataFusion backend.
 _DECIMAL_DIGITS, _DECIMAL_SCALE = 38, 9
 _DECIMAL128_DIGITS_MAX = 38
 
@@ -82,7 +83,9 @@ def column_definition(name, dtype):
     elif type(dtype).__name__ in _SQL:
         word = _SQL[type(dtype).__name__]
     else:
-        raise exceptions.UnsupportedBackendType(f"SQL has no word for {dtype} of column {name}: in a table with columns that may not be NULL it needs one")
+        raise exceptions.UnsupportedBackendType(
+            f"SQL has no word for {dtype} of column {name}: in a table with columns that may not be NULL it needs one"
+        )
     return f"{quoted(name)} {word}{'' if dtype.nullable else ' NOT NULL'}"
 
 

@@ -1,11 +1,11 @@
 """SQL in notebooks: `%sql` and `%%sql`, after `%load_ext bowshot`.
 
-    %sql grpc://127.0.0.1:47470            connects; `%bowshot connect … --user ana --schema tpch` says more
-    %sql SELECT count(*) FROM orders       shows the result, an Arrow table
-    %sql found << SELECT * FROM orders     keeps it in a variable
-    %%sql --param day=date(1995, 6, 17)    binds `$day`; `--param day` binds the variable of that name
-    SELECT * FROM orders
-    WHERE o_orderdate = $day
+%sql grpc://127.0.0.1:47470            connects; `%bowshot connect … --user ana --schema tpch` says more
+%sql SELECT count(*) FROM orders       shows the result, an Arrow table
+%sql found << SELECT * FROM orders     keeps it in a variable
+%%sql --param day=date(1995, 6, 17)    binds `$day`; `--param day` binds the variable of that name
+SELECT * FROM orders
+WHERE o_orderdate = $day
 """
 
 import argparse
@@ -20,7 +20,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class, no_var_expand
 
 import bowshot
-from bowshot import display, errors, limits
+from bowshot import display, errors, interrupts, limits
 from bowshot.sql_parameters import numbered
 
 _ADDRESS = re.compile(r"grpc(\+tls|\+tcp)?://\S+")
@@ -58,7 +58,10 @@ class BowshotMagics(Magics):
 
     @line_magic("bowshot")
     def bowshot(self, line):
-        """`%bowshot connect <address> [--user …] [--schema …]`, or `%bowshot close`. A password is asked for, so that no notebook keeps it."""
+        """`%bowshot connect <address> [--user …] [--schema …]`, or `%bowshot close`.
+
+        A password is asked for, so that no notebook keeps it.
+        """
         verb, *words = shlex.split(line) or [""]
         if verb == "connect":
             self._told(lambda: self._connect(_connect_arguments().parse_args(words)))
@@ -130,7 +133,7 @@ class BowshotMagics(Magics):
         with self.connection.cursor() as cursor:
             cursor.execute(text, bound or None)
             with cursor.fetch_record_batch() as reader:
-                table = _read(reader)
+                table = _read(reader, cursor.adbc_cancel)
         # A statement without columns has done something, and there is nothing to show.
         return table if table.num_columns else None
 
@@ -147,16 +150,17 @@ def _target(text):
     return (match[1], match[2]) if match else (None, text)
 
 
-def _read(reader):
-    batches, bytes_held = [], 0
-    for batch in reader:
+def _read(reader, cancel):
+    kept, bytes_held = [], 0
+    for batch in interrupts.batches(reader, cancel):
         bytes_held += batch.nbytes
         if bytes_held > limits.NOTEBOOK_RESULT_BYTES_MAX:
             raise ValueError(
-                f"the result is larger than {limits.NOTEBOOK_RESULT_BYTES_MAX >> 20} MiB: add LIMIT, or read it batch by batch with bowshot.connect"
+                f"the result is larger than {limits.NOTEBOOK_RESULT_BYTES_MAX >> 20} MiB: add LIMIT, or read it batch by batch"
+                " with bowshot.connect"
             )
-        batches.append(batch)
-    return pyarrow.Table.from_batches(batches, reader.schema)
+        kept.append(batch)
+    return pyarrow.Table.from_batches(kept, reader.schema)
 
 
 def _text_of(table, printer, cycle):
