@@ -1,0 +1,13 @@
+"""Every bound of the package in one place, each with its reason."""
+
+# Largest message taken from a server. It sends rows in messages of 2 MiB, but a single row is never cut: 64 MiB is the most that it sends.
+MESSAGE_BYTES_MAX = 64 << 20
+# A result that a notebook holds whole. What is larger is fetched batch by batch, or asked for with LIMIT.
+NOTEBOOK_RESULT_BYTES_MAX = 2 << 30
+# Rows and columns of a result that a notebook shows: a page of them; the table behind has all.
+SHOWN_ROWS_MAX = 20
+SHOWN_COLUMNS_MAX = 40
+# Characters of one shown value: a long text must not push the others off the page.
+SHOWN_TEXT_MAX = 120
+# Bytes of a statement's text; the server takes no longer one.
+STATEMENT_BYTES_MAX = 4 << 20
