@@ -86,6 +86,18 @@ def test_tickets_and_handles_of_others_are_refused(with_users):
         assert ana.do_get(ticket, as_ana).read_all().to_pydict() == {"one": [1]}
 
 
+def test_a_result_waits_longer_when_it_is_asked_for(client):
+    endpoint = started(client, "SELECT 1 AS one").endpoints[0]
+
+    def renewed():
+        action = pyarrow.flight.Action("RenewFlightEndpoint", flight_messages.message({1: endpoint.serialize()}))
+        return pyarrow.flight.FlightEndpoint.deserialize(next(iter(client.do_action(action))).body.to_pybytes())
+
+    ticket = renewed().ticket
+    assert client.do_get(ticket).read_all().to_pydict() == {"one": [1]}
+    refused(pyarrow.ArrowKeyError, renewed)
+
+
 def handle_in(created):
     """The handle of a prepared statement: 16 bytes, field 1 of the result inside of Any."""
     at = created.index(b"\x0a\x10", created.index(b"PreparedStatementResult"))

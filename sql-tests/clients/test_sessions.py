@@ -85,8 +85,8 @@ def test_options_of_the_session_by_their_own_calls(running):
         assert flight_messages.query(client, "SELECT current_schema() AS s", options).to_pydict() == {"s": ["other"]}
         assert b"other" in call("GetSessionOptions")
         # What is refused is named, with its reason as a number of the specification: 1 for the name, 2 for the value.
-        assert call("SetSessionOptions", setting("nonsense", "1")) == flight_messages.message({1: flight_messages.message({1: "nonsense", 2: flight_messages.message({1: 2})})})
-        assert call("SetSessionOptions", setting("schema", "nowhere")) == flight_messages.message({1: flight_messages.message({1: "schema", 2: flight_messages.message({1: 1})})})
+        assert call("SetSessionOptions", setting("nonsense", "1")) == flight_messages.message({1: flight_messages.message({1: "nonsense", 2: flight_messages.message({1: 1})})})
+        assert call("SetSessionOptions", setting("schema", "nowhere")) == flight_messages.message({1: flight_messages.message({1: "schema", 2: flight_messages.message({1: 2})})})
         list(client.do_action(pyarrow.flight.Action("CloseSession", b""), options))
 
 

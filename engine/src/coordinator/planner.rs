@@ -92,6 +92,8 @@ pub fn session_config(default_schema: &str) -> SessionConfig {
         .with_round_robin_repartition(false)
         .with_repartition_file_scans(false);
     config.options_mut().execution.collect_statistics = false;
+    // Without a zone TIMESTAMP WITH TIME ZONE would be one without.
+    config.options_mut().execution.time_zone = Some("UTC".into());
     // 0.1 is a decimal, as the standard says: a literal read as a double would pull exact columns into rounding.
     config.options_mut().sql_parser.parse_float_as_decimal = true;
     // Places of names, for the caret in errors.
@@ -202,7 +204,7 @@ pub(crate) fn physical_state(
     let compression = compression(&inner.config.query.compression, &placement);
     let urls = placement.nodes.iter().map(|node| node.url.clone()).collect();
     let build = || -> Result<SessionState, DataFusionError> {
-        Ok(SessionStateBuilder::new_from_existing(logical.clone())
+        let mut state = SessionStateBuilder::new_from_existing(logical.clone())
             .with_config(config)
             .with_physical_optimizer_rules(rules)
             .with_runtime_env(runtime)
@@ -223,7 +225,10 @@ pub(crate) fn physical_state(
                 leaf::scale_up(&scale, event, shape.scans_apart)
             })
             .with_distributed_route_tasks_handler(move |event: RouteTasksEvent| Some(route::route(&routes, &event)))
-            .build())
+            .build();
+        // The moment that `now()` is, on every node.
+        state.mark_start_execution();
+        Ok(state)
     };
     build().map_err(|error| from_datafusion(&error))
 }

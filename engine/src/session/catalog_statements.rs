@@ -117,6 +117,9 @@ impl Session {
         if self.inner.coordinator.inner.snapshot().table(&schema, &name).is_some() {
             return Err(Error::user(format!("{schema}.{name} is a table: choose another name for the view")));
         }
+        if !self.inner.coordinator.inner.snapshot().schemas.contains_key(&schema) {
+            return Err(Error::not_found(format!("there is no schema '{schema}': CREATE SCHEMA {schema} makes it")));
+        }
         // A parameter has no value once the statement has ended.
         if create.input.exists(|node| Ok(!node.get_parameter_names()?.is_empty())).unwrap_or(false) {
             return Err(Error::user("a view cannot have parameters"));

@@ -2,26 +2,27 @@
 //!
 //! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
-//! 3. A decimal beside a double is compared as a double, as in other systems. DataFusion would make a decimal of the double, which has
-//!    no place for NaN, infinities and most of its range.
+//! 3. A decimal beside a double is a double, as in other systems: in comparisons, CASE, COALESCE and its like, and columns of a UNION. DataFusion
+//!    would make a decimal of the double, which has no place for NaN, infinities and most of its range. Times of two units are compared as the finer.
 //! 4. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
 //! 5. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
 //! 6. Foreign keys are declared, see [`keys`]; the planner refuses them.
 
 use super::keys;
 use crate::operators::subquery_value::subquery_value;
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, cast};
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, cast};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{self, TableFactor, Value, VisitMut, VisitorMut};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -35,42 +36,91 @@ pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPl
 
 /// The corrections to what is planned.
 pub fn correct_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let corrected = plan.transform_down_with_subqueries(|node| {
+    // Set once a column has another type than the planner gave it: the nodes above must learn of that.
+    let retyped = Cell::new(false);
+    let corrected = plan.transform_up_with_subqueries(|node| {
         let (names, schema) = (NamePreserver::new(&node), merge_schema(&node.inputs()));
-        node.map_expressions(|expr| {
+        let corrected = node.map_expressions(|expr| {
             let name = names.save(&expr);
-            let corrected = expr.transform_up(|expr| one_row(expr)?.transform_data(|expr| Ok(as_doubles(expr, &schema))))?;
+            let corrected = expr.transform_up(|expr| one_row(expr)?.transform_data(|expr| Ok(of_one_type(expr, &schema, &retyped))))?;
             Ok(corrected.update_data(|expr| name.restore(expr)))
-        })
+        })?;
+        let corrected = corrected.transform_data(|node| one_type_by_column(node, &retyped))?;
+        if retyped.get() { corrected.map_data(LogicalPlan::recompute_schema) } else { Ok(corrected) }
     });
     Ok(corrected?.data)
 }
 
-/// Casts decimals that are compared with doubles.
-fn as_doubles(mut expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let mut compared: Vec<&mut Expr> = match &mut expr {
-        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![&mut binary.left, &mut binary.right],
-        Expr::Between(between) => vec![&mut between.expr, &mut between.low, &mut between.high],
-        Expr::InList(list) => std::iter::once(&mut *list.expr).chain(&mut list.list).collect(),
+/// Functions whose arguments get one type.
+const OF_ONE_TYPE: [&str; 9] = ["coalesce", "greatest", "ifnull", "least", "make_array", "nullif", "nvl", "nvl2", "array"];
+
+/// Casts decimals that meet doubles, and times that meet times of another unit.
+fn of_one_type(mut expr: Expr, schema: &DFSchema, retyped: &Cell<bool>) -> Transformed<Expr> {
+    let gives_one_of_them = matches!(expr, Expr::Case(_) | Expr::ScalarFunction(_));
+    let groups: Vec<Vec<&mut Expr>> = match &mut expr {
+        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![vec![&mut binary.left, &mut binary.right]],
+        Expr::Between(between) => vec![vec![&mut between.expr, &mut between.low, &mut between.high]],
+        Expr::InList(list) => vec![std::iter::once(&mut *list.expr).chain(&mut list.list).collect()],
         Expr::Case(case) => {
-            let values = case.when_then_expr.iter_mut().map(|(when, _)| &mut **when);
-            case.expr.as_mut().map_or_else(Vec::new, |input| std::iter::once(&mut **input).chain(values).collect())
+            let (whens, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) =
+                case.when_then_expr.iter_mut().map(|(when, then)| (&mut **when, &mut **then)).unzip();
+            results.extend(case.else_expr.as_deref_mut());
+            let compared = case.expr.as_deref_mut().map(|input| std::iter::once(input).chain(whens).collect());
+            compared.into_iter().chain([results]).collect()
         }
+        Expr::ScalarFunction(call) if OF_ONE_TYPE.contains(&call.name()) => vec![call.args.iter_mut().collect()],
         _ => return Transformed::no(expr),
     };
-    // What has no type yet is not settled: DataFusion will say what is wrong with it.
-    let types: Vec<Option<DataType>> = compared.iter().map(|side| side.get_type(schema).ok()).collect();
-    if !types.iter().flatten().any(DataType::is_floating) {
-        return Transformed::no(expr);
-    }
     let mut changed = false;
-    for (side, data_type) in compared.iter_mut().zip(&types) {
-        if data_type.as_ref().is_some_and(DataType::is_decimal) {
-            changed = true;
-            **side = as_double(std::mem::take(*side));
+    for group in groups {
+        // What has no type yet is not settled: DataFusion will say what is wrong with it.
+        let types: Vec<Option<DataType>> = group.iter().map(|side| side.get_type(schema).ok()).collect();
+        let known = || types.iter().flatten();
+        let doubles = known().any(DataType::is_floating);
+        let times =
+            known().next().is_some_and(is_time) && known().all(is_time) && known().any(|data_type| Some(data_type) != known().next());
+        for (side, data_type) in group.into_iter().zip(&types) {
+            if doubles && data_type.as_ref().is_some_and(DataType::is_decimal) {
+                changed = true;
+                *side = as_double(std::mem::take(side));
+            } else if times && data_type.is_some() {
+                changed = true;
+                *side = cast(std::mem::take(side), DataType::Time64(TimeUnit::Nanosecond));
+            }
         }
     }
+    retyped.set(retyped.get() || changed && gives_one_of_them);
     Transformed::new_transformed(expr, changed)
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Casts the decimals of a UNION's column that is of doubles in another branch.
+fn one_type_by_column(plan: LogicalPlan, retyped: &Cell<bool>) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Union(union) = plan else { return Ok(Transformed::no(plan)) };
+    let type_of = |input: &LogicalPlan, at: usize| input.schema().fields().get(at).map(|field| field.data_type().clone());
+    let mixed: Vec<usize> = (0..union.schema.fields().len())
+        .filter(|at| {
+            let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_of(input, *at)).collect();
+            types.iter().any(DataType::is_floating) && types.iter().any(DataType::is_decimal)
+        })
+        .collect();
+    if mixed.is_empty() && !retyped.get() {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    retyped.set(true);
+    let inputs = union.inputs.iter().map(|input| {
+        let columns = input.schema().columns().into_iter().enumerate().map(|(at, column)| {
+            let name = column.name.clone();
+            let decimal = type_of(input, at).is_some_and(|data_type| data_type.is_decimal());
+            if decimal && mixed.contains(&at) { as_double(Expr::Column(column)).alias(name) } else { Expr::Column(column) }
+        });
+        Ok(Arc::new(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns.collect::<Vec<_>>())?.build()?))
+    });
+    let union = Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?;
+    Ok(Transformed::yes(LogicalPlan::Union(union)))
 }
 
 /// A decimal as a double; literals become the nearest one.
@@ -121,6 +171,17 @@ impl VisitorMut for Corrections {
         match factor {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 ControlFlow::Break(DataFusionError::Plan("TABLESAMPLE is not supported: filter on a hash of a key instead".into()))
+            }
+            // Names of table functions are looked up as they are written.
+            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
+                for part in &mut name.0 {
+                    if let ast::ObjectNamePart::Identifier(ident) = part
+                        && ident.quote_style.is_none()
+                    {
+                        ident.value = ident.value.to_ascii_lowercase();
+                    }
+                }
+                ControlFlow::Continue(())
             }
             _ => ControlFlow::Continue(()),
         }

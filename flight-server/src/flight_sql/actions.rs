@@ -10,7 +10,10 @@ use arrow_flight::sql::{
     ActionCancelQueryRequest, ActionCancelQueryResult, ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
     ActionCreatePreparedSubstraitPlanRequest, Any, Command, ProstMessageExt,
 };
-use arrow_flight::{Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightInfo};
+use arrow_flight::{
+    Action, ActionType, CancelFlightInfoRequest, CancelFlightInfoResult, CancelStatus, FlightEndpoint, FlightInfo,
+    RenewFlightEndpointRequest, Ticket,
+};
 use bowshot_engine::ErrorClass;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -29,6 +32,7 @@ const CREATE_PREPARED_SUBSTRAIT_PLAN: &str = "CreatePreparedSubstraitPlan";
 const CLOSE_PREPARED_STATEMENT: &str = "ClosePreparedStatement";
 const CANCEL_QUERY: &str = "CancelQuery";
 const CANCEL_FLIGHT_INFO: &str = "CancelFlightInfo";
+const RENEW_FLIGHT_ENDPOINT: &str = "RenewFlightEndpoint";
 const SET_SESSION_OPTIONS: &str = "SetSessionOptions";
 const GET_SESSION_OPTIONS: &str = "GetSessionOptions";
 const CLOSE_SESSION: &str = "CloseSession";
@@ -44,6 +48,7 @@ pub fn offered() -> Vec<ActionType> {
         (CLOSE_PREPARED_STATEMENT, "Forgets a prepared statement."),
         (CANCEL_QUERY, "Cancels a query by its FlightInfo (Flight SQL)."),
         (CANCEL_FLIGHT_INFO, "Cancels a query by its FlightInfo."),
+        (RENEW_FLIGHT_ENDPOINT, "Lets a result wait longer to be fetched, and answers a new ticket for it."),
         (SET_SESSION_OPTIONS, "Changes settings of the session."),
         (GET_SESSION_OPTIONS, "Answers the settings of the session."),
         (CLOSE_SESSION, "Ends the session and its token."),
@@ -96,6 +101,11 @@ impl FlightSql {
                 };
                 Ok(Some(CancelFlightInfoResult::new(status).encode_to_vec().into()))
             }
+            RENEW_FLIGHT_ENDPOINT => {
+                let request: RenewFlightEndpointRequest = decode(&action)?;
+                let endpoint = self.renew(caller, request.endpoint.unwrap_or_default())?;
+                Ok(Some(endpoint.encode_to_vec().into()))
+            }
             SET_SESSION_OPTIONS => Ok(Some(set_options(caller, decode(&action)?).encode_to_vec().into())),
             GET_SESSION_OPTIONS => Ok(Some(get_options(caller).encode_to_vec().into())),
             CLOSE_SESSION => {
@@ -108,6 +118,22 @@ impl FlightSql {
             QUERY_SUMMARY | QUERY_PROGRESS => self.figures(caller, &action.body).map(Some),
             other => Err(Status::unimplemented(format!("there is no action '{other}'"))),
         }
+    }
+
+    /// The endpoint with a ticket that is valid from now on. A time of expiry is not told: it would promise that the result can be fetched again.
+    fn renew(&self, caller: &Caller, endpoint: FlightEndpoint) -> Result<FlightEndpoint, Status> {
+        let user = &caller.principal.user;
+        let Some(Command::TicketStatementQuery(ticket)) = endpoint.ticket.as_ref().and_then(|ticket| {
+            let any = Any::decode(&*ticket.ticket).ok()?;
+            Command::try_from(any).ok()
+        }) else {
+            return Err(Status::invalid_argument("the endpoint has no ticket of a query"));
+        };
+        let query_id = self.query_of_ticket(&ticket.statement_handle, user)?;
+        if !self.results.renew(query_id, user) {
+            return Err(Status::not_found(format!("this result does not wait to be fetched any more (query {query_id})")));
+        }
+        Ok(endpoint.with_ticket(Ticket::new(self.ticket(query_id, user))))
     }
 
     fn cancel(&self, caller: &Caller, info: &FlightInfo) -> bool {
@@ -172,8 +198,8 @@ fn set_options(caller: &Caller, request: SetSessionOptionsRequest) -> SetSession
             None => Some(OptionErrorValue::InvalidValue),
             Some(setting) => match caller.session.set_option(&name, &setting) {
                 Ok(()) => None,
-                Err(error) if error.class() == ErrorClass::NotFound => Some(OptionErrorValue::InvalidName),
-                Err(error) if error.class() == ErrorClass::User => Some(OptionErrorValue::InvalidValue),
+                Err(_) if !caller.session.get_options().contains_key(&name) => Some(OptionErrorValue::InvalidName),
+                Err(error) if matches!(error.class(), ErrorClass::NotFound | ErrorClass::User) => Some(OptionErrorValue::InvalidValue),
                 Err(_) => Some(OptionErrorValue::Error),
             },
         };

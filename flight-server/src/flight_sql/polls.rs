@@ -12,12 +12,10 @@ use super::service::{Caller, FlightSql};
 use super::statements::{self, Started};
 use crate::limits;
 use arrow::datatypes::SchemaRef;
-use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
 use bowshot_engine::{ParameterRow, Prepared};
 use futures::StreamExt;
 use parking_lot::Mutex;
-use prost::Message;
 use prost_types::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -147,9 +145,7 @@ impl FlightSql {
     }
 
     fn pending(&self, id: Uuid, poll: &Poll) -> Result<PollInfo, Status> {
-        let now = SystemTime::now();
-        let statement_handle = self.tickets.sign(id, &poll.user, now, limits::RESULT_UNCLAIMED).into();
-        let again = FlightDescriptor::new_cmd(TicketStatementQuery { statement_handle }.as_any().encode_to_vec());
+        let again = FlightDescriptor::new_cmd(self.ticket(id, &poll.user));
         // No endpoint yet: there is nothing to fetch. The id is for cancelling.
         let info = FlightInfo::new().try_with_schema(&poll.schema).map_err(super::status::from_encoding)?;
         let info = info.with_descriptor(again.clone()).with_total_records(-1).with_total_bytes(-1).with_app_metadata(id.to_string());
@@ -161,7 +157,7 @@ impl FlightSql {
             info: Some(info),
             flight_descriptor: Some(again),
             progress,
-            expiration_time: Some(Timestamp::from(now + limits::RESULT_UNCLAIMED)),
+            expiration_time: Some(Timestamp::from(SystemTime::now() + limits::RESULT_UNCLAIMED)),
         })
     }
 }

@@ -157,10 +157,19 @@ fn append_rows(batch: &RecordBatch, rows: &mut Vec<ParameterRow>) -> Result<(), 
         let values = batch
             .columns()
             .iter()
-            .map(|column| ScalarValue::try_from_array(column, row))
+            .map(|column| ScalarValue::try_from_array(column, row).map(without_union))
             .collect::<Result<ParameterRow, _>>()
             .map_err(|error| status::malformed("bound value", error))?;
         rows.push(values);
     }
     Ok(())
+}
+
+/// Some drivers send each value as a union of all types: what counts is the value in it.
+fn without_union(value: ScalarValue) -> ScalarValue {
+    match value {
+        ScalarValue::Union(Some((_, value)), ..) => without_union(*value),
+        ScalarValue::Union(None, ..) => ScalarValue::Null,
+        other => other,
+    }
 }

@@ -109,6 +109,13 @@ impl Results {
         }
     }
 
+    /// Lets a result of `user` wait as long again; false when it waits no more.
+    pub fn renew(&self, query_id: Uuid, user: &str) -> bool {
+        let mut entries = self.entries.lock();
+        let waiting = entries.get_mut(&query_id).filter(|entry| entry.user == user && matches!(entry.state, State::Waiting(_)));
+        waiting.map(|entry| entry.since = Instant::now()).is_some()
+    }
+
     /// Notes that the stream of a result ended, however it did.
     pub fn finish(&self, query_id: Uuid) {
         if let Some(entry) = self.entries.lock().get_mut(&query_id) {
@@ -180,7 +187,9 @@ mod tests {
         let results = Results::default();
         let query_id = waiting(&results, "ana");
         assert_eq!(results.fetch(query_id, "bob").err(), Some(FetchError::Unknown));
+        assert!(results.renew(query_id, "ana") && !results.renew(query_id, "bob"));
         assert!(results.fetch(query_id, "ana").is_ok());
+        assert!(!results.renew(query_id, "ana"));
         assert_eq!(results.fetch(query_id, "ana").err(), Some(FetchError::AlreadyFetched));
     }
 

@@ -97,9 +97,13 @@ impl FlightSql {
                 limits::RESULTS_MAX
             ))
         })?;
+        flight_info(&schema, self.ticket(query_id, user), descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
+    }
+
+    /// A ticket for `user` to fetch a result of theirs, valid for as long as the result waits.
+    pub(super) fn ticket(&self, query_id: Uuid, user: &str) -> Vec<u8> {
         let statement_handle = self.tickets.sign(query_id, user, SystemTime::now(), limits::RESULT_UNCLAIMED).into();
-        let ticket = TicketStatementQuery { statement_handle };
-        flight_info(&schema, ticket.as_any().encode_to_vec(), descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
+        TicketStatementQuery { statement_handle }.as_any().encode_to_vec()
     }
 
     /// Runs a statement to its end, once for each row of parameters, and answers how many rows it changed.
