@@ -463,9 +463,12 @@ def test_an_interrupt_ends_the_query_and_leaves_the_connection(running, way):
     command = [sys.executable, "-c", INTERRUPTED, *cells[way]]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     state = f"SELECT state FROM system.queries WHERE sql LIKE '%endless_{way}%' AND sql NOT LIKE '%system.queries%'"
-    cluster.wait_until("the query runs", 60, lambda: running.rows(state) == [("running",)])
-    program.send_signal(signal.SIGINT)
-    said = program.communicate(timeout=60)[0].splitlines()
+    try:
+        cluster.wait_until("the query runs", 60, lambda: running.rows(state) == [("running",)])
+        program.send_signal(signal.SIGINT)
+        said = program.communicate(timeout=60)[0].splitlines()
+    finally:
+        program.kill()
     assert "KeyboardInterrupt()" in said and said.count("None") == 3, said
     cluster.wait_until("the query is cancelled", 20, lambda: running.rows(state) == [("cancelled",)])
 
