@@ -2,6 +2,7 @@
 
 import datetime
 import decimal
+import gc
 import re
 import signal
 import subprocess
@@ -410,6 +411,7 @@ def test_tables_and_views_come_change_and_go(con, running):
     con.drop_table("source")
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_tables_in_memory_are_gone_after_their_connection(running):
     con = ibis.bowshot.connect(running.uri)
     memory, nothing = ibis.memtable({"k": [1, 2]}), ibis.memtable(pyarrow.table({"k": pyarrow.array([], pyarrow.int64())}))
@@ -421,6 +423,9 @@ def test_tables_in_memory_are_gone_after_their_connection(running):
     assert running.rows(sent) == [(3,)]
     con.drop_table("kept")
     con.disconnect()
+    # Those that an expression alone kept are forgotten without a word.
+    del cached
+    gc.collect()
     assert running.rows(sent) == [(0,)]
     # Nor does a program leave any that ends without a word.
     program = f"""if True:
@@ -458,9 +463,12 @@ def test_an_interrupt_ends_the_query_and_leaves_the_connection(running, way):
     command = [sys.executable, "-c", INTERRUPTED, *cells[way]]
     program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     state = f"SELECT state FROM system.queries WHERE sql LIKE '%endless_{way}%' AND sql NOT LIKE '%system.queries%'"
-    cluster.wait_until("the query runs", 60, lambda: running.rows(state) == [("running",)])
-    program.send_signal(signal.SIGINT)
-    said = program.communicate(timeout=60)[0].splitlines()
+    try:
+        cluster.wait_until("the query runs", 60, lambda: running.rows(state) == [("running",)])
+        program.send_signal(signal.SIGINT)
+        said = program.communicate(timeout=60)[0].splitlines()
+    finally:
+        program.kill()
     assert "KeyboardInterrupt()" in said and said.count("None") == 3, said
     cluster.wait_until("the query is cancelled", 20, lambda: running.rows(state) == [("cancelled",)])
 

@@ -279,6 +279,11 @@ class Backend(SQLBackend, CanListCatalog, CanCreateDatabase, HasCurrentCatalog, 
         self._sent.add((self.current_catalog, self.current_database, name))
         return cached
 
+    def _drop_cached_table(self, name):
+        # With the connection it has gone already.
+        if self._closing.alive:
+            self.drop_table(name, force=True)
+
     def _register_udfs(self, expr):
         """Nothing to register; the compiler names those that it cannot have."""
 

@@ -9,5 +9,3 @@ SHOWN_ROWS_MAX = 20
 SHOWN_COLUMNS_MAX = 40
 # Characters of one shown value: a long text must not push the others off the page.
 SHOWN_TEXT_MAX = 120
-# Bytes of a statement's text; the server takes no longer one.
-STATEMENT_BYTES_MAX = 4 << 20
