@@ -15,9 +15,6 @@ import pyarrow
 import pytest
 
 UTC = datetime.timezone.utc
-NEVER_READ = "a result with large lists is announced with them and sent with plain ones: the driver refuses it"
-# Polars sends every list as a large one.
-OF_LARGE_LISTS = {"list", "large list", "deep"}
 
 
 def whole(bits, signed=True):
@@ -98,6 +95,7 @@ PLAINER = {
     "view of bytes": pyarrow.binary(),
     "runs": pyarrow.int64(),
     "view of lists": pyarrow.list_(pyarrow.int64()),
+    "large list": pyarrow.list_(pyarrow.string()),
     "nothing": pyarrow.string(),
 }
 # Types that the libraries themselves do not take, or do not give to a driver.
@@ -105,9 +103,8 @@ NOT_OF_POLARS = {"decimal of 76", "runs", "view of lists", "nothing"}
 NOT_OF_PANDAS = {"view", "view of bytes", "runs", "view of lists"}
 
 
-def names(left_out=(), failing=()):
-    kept = [name for name in VALUES if name not in left_out]
-    return [pytest.param(name, marks=pytest.mark.xfail(strict=True, reason=NEVER_READ)) if name in failing else name for name in kept]
+def names(left_out=()):
+    return [name for name in VALUES if name not in left_out]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +143,7 @@ def table_of(name):
 READ = "SELECT * FROM typed ORDER BY id"
 
 
-@pytest.mark.parametrize("name", names(failing={"large list"}))
+@pytest.mark.parametrize("name", names())
 def test_arrow_there_and_back(connection, name):
     table = table_of(name)
     with connection.cursor() as cursor:
@@ -160,7 +157,7 @@ def test_arrow_there_and_back(connection, name):
     assert list(map(repr, found["value"].to_pylist())) == list(map(repr, table["value"].to_pylist()))
 
 
-@pytest.mark.parametrize("name", names(NOT_OF_POLARS, failing=OF_LARGE_LISTS))
+@pytest.mark.parametrize("name", names(NOT_OF_POLARS))
 def test_polars_there_and_back(connection, name):
     frame = polars.from_arrow(table_of(name))
     assert frame.write_database("typed", connection, engine="adbc", if_table_exists="replace") == 4
@@ -172,7 +169,7 @@ def test_polars_there_and_back(connection, name):
         assert cursor.fetch_polars().equals(expected)
 
 
-@pytest.mark.parametrize("name", names(NOT_OF_PANDAS, failing={"large list"}))
+@pytest.mark.parametrize("name", names(NOT_OF_PANDAS))
 def test_pandas_there_and_back(connection, name):
     table = table_of(name)
     frame = table.to_pandas(types_mapper=pandas.ArrowDtype)
@@ -261,7 +258,6 @@ def test_types_of_sql_as_every_library_reads_them(connection):
     rows(connection, "DROP TABLE of_sql")
 
 
-@pytest.mark.xfail(strict=True, reason="the engine has no time zone of its own, and takes TIMESTAMP WITH TIME ZONE for one without")
 def test_a_timestamp_with_a_time_zone_has_one(connection):
     with connection.cursor() as cursor:
         assert (

@@ -279,10 +279,6 @@ def test_values_of_expressions_and_of_bound_parameters(tpch_cluster, engine):
         assert connection.execute(by_value).scalars().all() == ["CANADA", "CHINA"]
 
 
-UNIONS = "a parameter sent as a dense union stays one: the dialect sends each so, and so does the driver for database/sql of Go"
-
-
-@pytest.mark.xfail(strict=True, reason=UNIONS)
 @pytest.mark.parametrize("sql", ["SELECT n_name FROM nation ORDER BY n_nationkey LIMIT :n", "SELECT :n AS given", "SELECT :n + 1 AS next"])
 def test_bound_parameters_anywhere(tpch_cluster, sql):
     with engine_of(tpch_cluster.uri, "prepared-statements").connect() as connection:
