@@ -116,11 +116,12 @@ def test_a_prepared_statement_notices_what_changed(connection):
 
 
 def test_parameters_of_both_kinds_and_many_rows(connection):
-    assert rows(connection, "SELECT $2, $1, $2", (1, "two")) == [("two", 1, "two")]
+    assert rows(connection, "SELECT $2 AS a, $1 AS b, $2 AS c", (1, "two")) == [("two", 1, "two")]
     assert rows(connection, "SELECT ? + 1, ?", (1, "two")) == [(2, "two")]
     with connection.cursor() as cursor:
         # Each row of values runs the query once; the answers come one after the other.
         cursor.adbc_statement.set_sql_query("SELECT CAST($1 AS BIGINT) * 2 AS twice")
+        cursor.adbc_statement.prepare()
         cursor.adbc_statement.bind_stream(pyarrow.table({"$1": list(range(100))}).to_reader())
         handle, _ = cursor.adbc_statement.execute_query()
         found = pyarrow.RecordBatchReader._import_from_c(handle.address).read_all()

@@ -16,7 +16,7 @@ DEFAULT_PORT = 47470
 # A name that goes into a header as it is: HTTP/2 takes no other.
 _HEADER_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
-# How a server that misses a certificate is heard: its reason, or only that it is gone, whichever arrives first.
+# How a server that misses a certificate, or TLS, is heard: its reason, or only that it is gone, whichever arrives first.
 _HUNG_UP = re.compile(r"certificate required|broken pipe|connection reset|EOF|error reading server preface")
 
 
@@ -175,7 +175,7 @@ def _not_connected(error, uri, certified):
     hint = ""
     if "first record does not look like a TLS handshake" in said:
         hint = "; the server is not encrypted: write grpc://"
-    elif "error reading server preface" in said and uri.startswith("grpc://"):
+    elif uri.startswith("grpc://") and _HUNG_UP.search(said):
         hint = "; if the server is encrypted, write grpc+tls://"
     elif "certificate signed by unknown authority" in said:
         hint = "; name the file of its authority with ca="
