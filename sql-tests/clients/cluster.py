@@ -73,10 +73,12 @@ class Process:
 
     def __init__(self, name, arguments, environment, folder):
         self.name, self.arguments, self.environment, self.folder = name, [str(part) for part in arguments], environment, folder
+        self.child = None
         self.log = pathlib.Path(folder) / f"{name}.log"
         self.start()
 
     def start(self):
+        assert not self.child or not self.running(), f"{self.name} runs already"
         with open(self.log, "ab") as log:
             self.child = subprocess.Popen(
                 self.arguments, env={**os.environ, **self.environment}, cwd=self.folder, stdin=subprocess.PIPE, stdout=log, stderr=log
@@ -232,11 +234,13 @@ class Cluster:
         return dict(self.rows("SELECT node_id, state FROM system.nodes WHERE role = 'worker'"))
 
     def restart_server(self):
-        """The same server on the same ports and catalog; workers find it by themselves."""
+        """The same server on the same ports and catalog, once the one before has ended; workers find it by themselves."""
+        self.server.end()
         self.server.start()
         self.wait_ready()
 
     def restart_worker(self, node_id):
+        self.workers[node_id].end()
         self.workers[node_id].start()
         self.wait_live(node_id)
 
