@@ -118,6 +118,8 @@ pub const POLICY_WAIT: Duration = Duration::from_secs(4);
 pub const TASKS_DECLARED_MAX: usize = 100_000;
 /// Largest request for a task's rows; one is some fifty bytes.
 pub const TASK_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Batches of a part of a result that wait on a worker for its client; one is on its way beside them.
+pub const PART_BATCHES_QUEUED: usize = 4;
 /// Largest Arrow message between nodes.
 pub const DATA_MESSAGE_BYTES_MAX: usize = 64 << 20;
 

@@ -12,6 +12,7 @@ mod hot_state;
 pub mod in_place;
 pub mod join_sides;
 pub mod panic_guard;
+pub mod publish;
 pub mod replay;
 pub mod row_group_reader;
 pub mod subquery_value;

@@ -40,6 +40,19 @@ impl TaskId {
         parts.next().is_none().then_some(id)
     }
 
+    /// Its query.
+    pub fn query(&self) -> Uuid {
+        self.query
+    }
+    /// Its fragment's number.
+    pub fn fragment(&self) -> u64 {
+        self.fragment
+    }
+    /// Its number among the tasks of its fragment.
+    pub fn task(&self) -> u64 {
+        self.task
+    }
+
     /// As [`TASK_HEADER`].
     pub fn header(&self) -> String {
         format!("{}/{}/{}", self.query, self.fragment, self.task)

@@ -6,6 +6,7 @@ pub mod inventory;
 pub mod load;
 pub mod memory;
 pub mod plan_check;
+pub mod published;
 pub mod queries;
 pub mod registration;
 pub mod replicas;
@@ -51,6 +52,7 @@ pub struct WorkerNode {
     replicas: replicas::Replicas,
     load: load::Load,
     ledger: Arc<Ledger>,
+    published: Arc<published::Published>,
 }
 
 impl WorkerNode {
@@ -112,7 +114,8 @@ impl WorkerNode {
             query_setting: "worker.query_memory_bytes",
         });
         let ledger = Arc::new(Ledger::new(&config.node_id, &config.region, &config.volume_regions));
-        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load: load::Load::default(), ledger })
+        let (load, published) = Default::default();
+        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load, ledger, published })
     }
 
     /// What the node calls its card, or why it has none.

@@ -1,10 +1,11 @@
 //! What a worker checks of every plan before it runs, and how it rewrites it.
 
+use super::published::PartId;
 use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
 use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{cache_columns, panic_guard, yielding};
+use crate::operators::{cache_columns, panic_guard, publish, yielding};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -38,7 +39,12 @@ pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteE
     })?;
     let plan = yielding::over_joins(plan.data)?;
     let plan = fault::inject(&node.config.faults, plan)?;
-    Ok(WorkerPlanRewriteEventResponse::new(panic_guard::guard(plan)?))
+    let plan = panic_guard::guard(plan)?;
+    let plan = match PartId::of_headers(headers) {
+        Some(part) => publish::over_head(plan, &node.published, part),
+        None => plan,
+    };
+    Ok(WorkerPlanRewriteEventResponse::new(plan))
 }
 
 /// Refuses leaves other than Parquet files of known stores in their catalogued version, literal rows, and everything that writes.
