@@ -199,26 +199,82 @@ async fn streams(arguments: &FlightArguments, bare: &mut FlightClient, client: &
     Ok(())
 }
 
-/// A table on three workers, to its last row.
+/// How the rows of a stored table come to the client.
+#[derive(Clone, Copy)]
+enum Way {
+    /// One stream from the server.
+    Coordinator,
+    /// A stream for each worker's part, all through the server.
+    ThroughServer,
+    /// A stream from each worker.
+    Workers,
+}
+
+impl Way {
+    const ALL: [(Self, &str, &str); 3] = [
+        (Self::Coordinator, "one stream from the server", "coordinator"),
+        (Self::ThroughServer, "a stream a worker, through the server", "workers"),
+        (Self::Workers, "a stream from each worker", "workers"),
+    ];
+}
+
+/// The same rows in all ways, in turns.
 async fn table(arguments: &FlightArguments, client: &mut FlightSqlServiceClient<Channel>) -> Outcome<()> {
-    println!("\n| from workers | rows | MB | GB/s, best | first batch |\n|---|---|---|---|---|");
+    println!("\n| stored table | way | rows | MB | GB/s, best | first batch |\n|---|---|---|---|---|---|");
     for sql in ["SELECT l_orderkey, l_partkey, l_suppkey, l_linenumber FROM tpch.lineitem", "SELECT * FROM tpch.lineitem"] {
-        let mut best = Read::default();
+        let mut best = [Read::default(); 3];
         for _ in 0..arguments.runs {
-            let (read, _) = fetch(client, sql).await?;
-            if best.rows == 0 || read.elapsed < best.elapsed {
-                best = read;
+            for ((way, _, endpoints), best) in Way::ALL.into_iter().zip(&mut best) {
+                fetch(client, &format!("SET bowshot.result_endpoints = '{endpoints}'")).await?;
+                let read = fetch_at_once(client, sql, way).await?;
+                if best.rows == 0 || read.elapsed < best.elapsed {
+                    *best = read;
+                }
             }
         }
-        println!(
-            "| `{sql}` | {} | {} | {:.2} | {:.1} ms |",
-            best.rows,
-            best.bytes / 1_000_000,
-            best.gigabytes_per_second(),
-            best.first.as_secs_f64() * 1e3
-        );
+        if best.iter().any(|read| (read.rows, read.bytes) != (best[0].rows, best[0].bytes)) {
+            return Err(format!("{sql}: not the same rows in all ways").into());
+        }
+        for ((_, name, _), best) in Way::ALL.into_iter().zip(best) {
+            println!(
+                "| `{sql}` | {name} | {} | {} | {:.2} | {:.1} ms |",
+                best.rows,
+                best.bytes / 1_000_000,
+                best.gigabytes_per_second(),
+                best.first.as_secs_f64() * 1e3
+            );
+        }
     }
+    fetch(client, "SET bowshot.result_endpoints = 'auto'").await?;
     Ok(())
+}
+
+/// Reads all endpoints beside each other.
+async fn fetch_at_once(client: &mut FlightSqlServiceClient<Channel>, sql: &str, way: Way) -> Outcome<Read> {
+    let info = client.execute(sql.to_string(), None).await?;
+    let started = Instant::now();
+    let mut reading = tokio::task::JoinSet::new();
+    for endpoint in info.endpoint {
+        let ticket = endpoint.ticket.ok_or("an endpoint without a ticket")?;
+        let location = endpoint.location.first().map(|location| location.uri.replace("grpc://", "http://"));
+        let mut source = match (way, location) {
+            (Way::Workers, None) => return Err("a worker does not listen to clients".into()),
+            (Way::Workers, Some(url)) => FlightSqlServiceClient::new(Endpoint::from_shared(url)?.tcp_nodelay(true).connect().await?),
+            _ => client.clone(),
+        };
+        reading.spawn(async move {
+            let read = async { read(started, source.do_get(ticket).await?).await };
+            read.await.map_err(|error| error.to_string())
+        });
+    }
+    let mut total = Read::default();
+    while let Some(one) = reading.join_next().await {
+        let one = one??;
+        let first = if total.rows == 0 { one.first } else { total.first.min(one.first) };
+        let elapsed = total.elapsed.max(one.elapsed);
+        total = Read { first, elapsed, rows: total.rows + one.rows, bytes: total.bytes + one.bytes };
+    }
+    Ok(total)
 }
 
 /// Medians over one warm session.

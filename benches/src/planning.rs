@@ -255,6 +255,8 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
         incarnation: node_id.into(),
         volumes: vec![VOLUME.into()],
         volume_regions: BTreeMap::new(),
+        keeps_parts: false,
+        client_url: None,
     };
     let mut policy_version = Some(client.register(&register).await?.policy.version);
     let mut acknowledged = 0;

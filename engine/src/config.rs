@@ -114,6 +114,10 @@ pub struct WorkerConfig {
     pub listen: SocketAddr,
     /// `host:port` to tell others when it differs from `listen` (address translation, containers).
     pub advertise: Option<String>,
+    /// Address where clients fetch parts of large results from this node. Unset (the default), they get all rows from the server.
+    pub flight_listen: Option<SocketAddr>,
+    /// `host:port` to tell clients when it differs from `flight_listen`.
+    pub flight_advertise: Option<String>,
     /// Control address of the coordinator, `https://host:port`; `http://` without `cluster_tls`.
     pub coordinator: String,
     /// Secret that every node of the cluster shares.
@@ -186,6 +190,8 @@ impl Default for WorkerConfig {
             region: "local".into(),
             listen: SocketAddr::from(([127, 0, 0, 1], 47480)),
             advertise: None,
+            flight_listen: None,
+            flight_advertise: None,
             coordinator: "http://127.0.0.1:47472".into(),
             cluster_token: String::new(),
             cluster_tls: ClusterTlsConfig::default(),
@@ -286,6 +292,9 @@ datafusion::common::extensions_options! {
         pub result_buffer: u64, default = 0
         /// Compression of the Arrow messages of results: none, lz4 or zstd. Not every driver reads compressed ones; JDBC's does not.
         pub result_compression: ResultCompression, default = ResultCompression::None
+        /// Where clients fetch results: from the workers that hold the rows, in one stream a worker, or from the coordinator. auto leaves large
+        /// results to workers that clients can reach. Results that the coordinator merges come from it in any case.
+        pub result_endpoints: ResultEndpoints, default = ResultEndpoints::Auto
         /// Largest side of a join, in estimated bytes, that is sent to all nodes of the other side where that costs less than dealing both
         /// sides by key; 0 leaves the choice to DataFusion's own limits.
         pub broadcast_join_bytes: usize, default = 64 << 20
@@ -335,6 +344,42 @@ impl std::fmt::Display for ResultCompression {
             Self::None => "none",
             Self::Lz4 => "lz4",
             Self::Zstd => "zstd",
+        })
+    }
+}
+
+/// Where clients fetch results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ResultEndpoints {
+    /// Large results from the workers, if the client can reach them.
+    #[default]
+    Auto,
+    /// From the workers; through the coordinator for clients that cannot reach them.
+    Workers,
+    /// From the coordinator.
+    Coordinator,
+}
+
+impl std::str::FromStr for ResultEndpoints {
+    type Err = datafusion::common::DataFusionError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.to_ascii_lowercase().as_str() {
+            "auto" => Ok(Self::Auto),
+            "workers" => Ok(Self::Workers),
+            "coordinator" => Ok(Self::Coordinator),
+            other => Err(datafusion::common::DataFusionError::Configuration(format!(
+                "bowshot.result_endpoints cannot be '{other}': use auto, workers or coordinator"
+            ))),
+        }
+    }
+}
+
+impl std::fmt::Display for ResultEndpoints {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Workers => "workers",
+            Self::Coordinator => "coordinator",
         })
     }
 }
@@ -467,3 +512,4 @@ word_setting!(KernelChoice);
 word_setting!(Priority);
 word_setting!(CacheAction);
 word_setting!(ResultCompression);
+word_setting!(ResultEndpoints);

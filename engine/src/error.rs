@@ -3,6 +3,7 @@
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use std::fmt;
+use tonic::Code;
 use uuid::Uuid;
 
 /// What the caller must do about an error.
@@ -26,6 +27,40 @@ pub enum ErrorClass {
     Deadline,
     /// Report it.
     Bug,
+}
+
+impl ErrorClass {
+    const ALL: [Self; 9] = [
+        Self::User,
+        Self::Unauthenticated,
+        Self::Denied,
+        Self::NotFound,
+        Self::Retry,
+        Self::Resource,
+        Self::Cancelled,
+        Self::Deadline,
+        Self::Bug,
+    ];
+
+    /// Its gRPC code.
+    pub fn code(self) -> Code {
+        match self {
+            Self::User => Code::InvalidArgument,
+            Self::Unauthenticated => Code::Unauthenticated,
+            Self::Denied => Code::PermissionDenied,
+            Self::NotFound => Code::NotFound,
+            Self::Retry => Code::Unavailable,
+            Self::Resource => Code::ResourceExhausted,
+            Self::Cancelled => Code::Cancelled,
+            Self::Deadline => Code::DeadlineExceeded,
+            Self::Bug => Code::Internal,
+        }
+    }
+
+    /// The class with this code; a defect for codes that no class has.
+    pub fn of_code(code: Code) -> Self {
+        Self::ALL.into_iter().find(|class| class.code() == code).unwrap_or(Self::Bug)
+    }
 }
 
 /// The one error of the engine: a class, a text for people, and the query it belongs to.

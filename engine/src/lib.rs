@@ -32,11 +32,13 @@ pub mod limits;
 pub mod operators;
 pub mod query_memory;
 pub mod residency;
+pub mod result_messages;
 pub mod result_types;
 pub mod session;
 pub mod sql_types;
 pub mod statement;
 pub mod system;
+mod uuid_text;
 pub mod worker;
 
 pub use bowshot_kernels::{AdapterReport, adapters, machine};
@@ -47,9 +49,10 @@ pub use config::{
 pub use coordinator::Coordinator;
 pub use coordinator::membership::{NodeInfo, NodeState};
 pub use coordinator::observer::{QuerySummary, TaskRecord};
+pub use coordinator::parts::{Delivery, ResultPart};
 pub use coordinator::query::QueryStream;
 pub use datafusion::common::ScalarValue;
 pub use error::{Error, ErrorClass};
 pub use session::{Prepared, Session, StatementKind, TableInfo};
 pub use statement::change_table::{IngestMode, ParameterRow};
-pub use worker::run_worker;
+pub use worker::{Worker, run_worker};

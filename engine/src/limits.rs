@@ -118,8 +118,17 @@ pub const POLICY_WAIT: Duration = Duration::from_secs(4);
 pub const TASKS_DECLARED_MAX: usize = 100_000;
 /// Largest request for a task's rows; one is some fifty bytes.
 pub const TASK_REQUEST_BYTES_MAX: usize = 64 << 10;
-/// Batches of a part of a result that wait on a worker for its client; one is on its way beside them.
-pub const PART_BATCHES_QUEUED: usize = 4;
+/// Messages of a part of a result that wait on a worker for its client.
+pub const PART_MESSAGES_QUEUED: usize = 4;
+/// How long a worker waits for the coordinator's word about a client: a wrong password is answered late.
+pub const CLIENT_QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long who fetches a part waits for its task to begin.
+pub const PART_PATIENCE: Duration = Duration::from_secs(10);
+/// Largest Arrow message of a result: below what drivers take without being asked, 4 MB.
+pub const RESULT_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Estimated bytes of a result from which on clients fetch it from the workers, where they can: for less, more connections cost more time than
+/// they save.
+pub const DIRECT_RESULT_BYTES_MIN: u64 = 64 << 20;
 /// Largest Arrow message between nodes.
 pub const DATA_MESSAGE_BYTES_MAX: usize = 64 << 20;
 

@@ -10,6 +10,7 @@ pub use listing::TableInfo;
 
 use crate::catalog::provider::OverlaySchemas;
 use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table};
+use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
@@ -280,11 +281,16 @@ impl Session {
 
     /// Runs a prepared statement with the values of its parameters in order.
     pub async fn execute(&self, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+        self.execute_for(prepared, parameters, Delivery::Whole).await
+    }
+
+    /// The same for a client that could take parts of the result from the workers: [`QueryStream::parts`] are it then.
+    pub async fn execute_for(&self, prepared: &Prepared, parameters: Vec<ScalarValue>, delivery: Delivery) -> Result<QueryStream> {
         if matches!(*prepared.plan, LogicalPlan::Dml(_)) && !parameters.is_empty() {
             return self.insert_rows(prepared, vec![parameters]).await;
         }
         let fresh = self.fresh(prepared).await?;
-        self.run(self.inner.coordinator.inner.clone(), fresh.as_ref().unwrap_or(prepared), parameters).await
+        self.run(self.inner.coordinator.inner.clone(), fresh.as_ref().unwrap_or(prepared), parameters, delivery).await
     }
 
     /// A plan holds the catalog, the views and the settings it was made with: after a change of theirs it is made again, and otherwise not.
@@ -305,7 +311,13 @@ impl Session {
         Ok(Some(fresh))
     }
 
-    async fn run(&self, inner: Arc<CoordinatorInner>, prepared: &Prepared, parameters: Vec<ScalarValue>) -> Result<QueryStream> {
+    async fn run(
+        &self,
+        inner: Arc<CoordinatorInner>,
+        prepared: &Prepared,
+        parameters: Vec<ScalarValue>,
+        delivery: Delivery,
+    ) -> Result<QueryStream> {
         let wanted = prepared.parameters.fields().len();
         if parameters.len() != wanted {
             return Err(Error::user(format!("the statement has {wanted} parameter(s), {} value(s) were bound", parameters.len())));
@@ -371,7 +383,7 @@ impl Session {
                 let (table, input) = (self.changed_table(prepared, &dml)?, query(dml.input.as_ref().clone()));
                 change_table::change(&inner, &table, &dml, vec![input]).await
             }
-            plan => Ok(query::start(inner, query(plan))),
+            plan => Ok(query::start(inner, query(plan), delivery)),
         }
     }
 

@@ -283,6 +283,8 @@ impl Simulation {
                 incarnation: worker.life.to_string(),
                 volumes: vec!["data".into()],
                 volume_regions: BTreeMap::new(),
+                keeps_parts: false,
+                client_url: None,
             };
             self.membership.register(register, None).unwrap();
         } else {

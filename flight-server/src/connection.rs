@@ -22,6 +22,11 @@ use tonic::transport::server::Connected;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
 
+impl ConnectionId {
+    /// Stands for one to another process; numbers here start at 1.
+    pub const ELSEWHERE: Self = Self(0);
+}
+
 /// Who is on the other end of a connection; in the extensions of every request that came over it.
 #[derive(Debug, Clone)]
 pub struct ClientPeer {

@@ -6,7 +6,8 @@
 //!    clients never fetch the result of one.
 //! 3. The running query is noted under its id ([`results`]), and a ticket is signed for it ([`ticket`]): it names query,
 //!    user and expiry, and is worth nothing to anyone else.
-//! 4. The client trades the ticket for the stream, once ([`result_stream`]); the schema is the one promised in step 1.
+//! 4. The client trades the ticket for the stream, once ([`result_stream`]); the schema is the one promised in step 1. A large result may wait
+//!    in parts on the workers ([`parts`]): then there is a ticket for each, good at its worker ([`worker_endpoint`]) and here.
 //! 5. Dropping the stream, or a cancel by id, ends the query everywhere.
 //! 6. The query's figures stay readable for a while ([`actions`]), for the shell's footer.
 //!
@@ -19,6 +20,7 @@ mod column_metadata;
 mod ingest;
 mod keys;
 mod metadata;
+mod parts;
 mod polls;
 mod prepared;
 mod result_stream;
@@ -31,6 +33,8 @@ mod statements;
 mod status;
 mod ticket;
 mod type_info;
+mod worker_endpoint;
 
 pub use actions::{CANCEL_OWN_QUERY, QUERY_PROGRESS, QUERY_SUMMARY};
 pub use service::FlightSql;
+pub use worker_endpoint::WorkerEndpoint;

@@ -4,12 +4,19 @@ use std::time::Duration;
 
 /// Largest message taken from a client: bound parameters, not data loads; ADBC sends batches of up to 16 MiB.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
-/// Largest body sent in one message: below the 4 MiB that many gRPC clients accept by default.
-pub const FLIGHT_DATA_BYTES_MAX: usize = 2 << 20;
+/// Largest message that a worker takes from a client: a ticket.
+pub const WORKER_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Longest statement text; the parser's memory grows with it.
 pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// A result that nobody fetches is dropped, and its query cancelled, after this time.
 pub const RESULT_UNCLAIMED: Duration = Duration::from_secs(120);
+/// How often it is asked what failed of a query when a part of its result was cut off, and the time between.
+pub const PART_FAILURE_LOOKS: usize = 20;
+pub const PART_FAILURE_LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// A client that came to the server for what a worker had for it is not sent to workers for this long.
+pub const WORKERS_UNREACHABLE: Duration = Duration::from_secs(600);
+/// Addresses of such clients that are remembered.
+pub const WORKERS_UNREACHABLE_MAX: usize = 10_000;
 /// A poll is answered when the statement's result can be fetched, or after this time with its progress.
 pub const POLL_WAIT: Duration = Duration::from_secs(1);
 /// Figures of a finished query stay readable this long, for the shell's footer.
@@ -96,7 +103,6 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Lines of history the shell keeps.
 pub const HISTORY_LINES_MAX: usize = 10_000;
 
-const _: () = assert!(FLIGHT_DATA_BYTES_MAX < 4 << 20);
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
 const _: () = assert!(REFUSAL_DELAY_FIRST.as_millis() < REFUSAL_DELAY_MAX.as_millis());
 const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX);

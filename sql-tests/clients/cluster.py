@@ -63,6 +63,9 @@ class Node:
     kernel_device: str = "software"
     faults: list = dataclasses.field(default_factory=list)
     environment: dict = dataclasses.field(default_factory=dict)
+    # Where clients fetch parts of results, and what they are told of it; nowhere without a port.
+    flight_port: int | None = None
+    flight_advertised: str | None = None
     # Where the others reach it, and what its command line starts with: a network of its own.
     host: str = "127.0.0.1"
     prefix: list = dataclasses.field(default_factory=list)
@@ -188,6 +191,10 @@ class Cluster:
         ]  # fmt: skip
         if advertised:
             flags += ["--advertise", f"127.0.0.1:{advertised}"]
+        if node.flight_port:
+            flags += ["--flight-listen", f"127.0.0.1:{node.flight_port}"]
+        if node.flight_advertised:
+            flags += ["--flight-advertise", node.flight_advertised]
         for volume, path in node.volumes.items():
             pathlib.Path(path).mkdir(parents=True, exist_ok=True)
             flags += ["--volume", f"{volume}={path}"]

@@ -23,6 +23,9 @@ const PLAN_CALL: &str = "/CoordinatorChannel";
 /// Call that hands rows of a table to a worker, to be stored.
 const WRITE_CALL: &str = "/DoPut";
 
+/// Call that takes a part of a result, for the client that it is for.
+const PART_CALL: &str = "/DoGet";
+
 /// The name in the certificate of a node.
 pub fn node_name(node_id: &str) -> String {
     format!("{node_id}{NODE_DOMAIN}")
@@ -196,11 +199,15 @@ impl Peer {
         Ok(())
     }
 
-    /// Whether the peer may make a call to a worker: plans and rows to store come from the coordinator, everything else from any member of the cluster.
+    /// Whether the peer may make a call to a worker: plans and rows to store come from the coordinator, parts of results go to it, everything else is for
+    /// any member of the cluster.
     fn check_call(&self, path: &str) -> Result<(), Status> {
         let Some(identity) = &self.identity else { return Ok(()) };
         if path.ends_with(WRITE_CALL) && !identity.coordinator {
             return Err(Status::permission_denied(format!("rows to store come from the coordinator; this certificate is for {identity}")));
+        }
+        if path.ends_with(PART_CALL) && !identity.coordinator {
+            return Err(Status::permission_denied(format!("parts of results go to the coordinator; this certificate is for {identity}")));
         }
         if path.ends_with(PLAN_CALL) && !identity.coordinator {
             return Err(Status::permission_denied(format!("plans come from the coordinator; this certificate is for {identity}")));
@@ -261,9 +268,10 @@ mod tests {
         let node = peer(Identity { nodes: vec!["node-1".into()], ..Identity::default() });
         let nobody = peer(Identity { regions: vec!["eu".into()], ..Identity::default() });
         let (plan, rows) = ("/worker.WorkerService/CoordinatorChannel", "/worker.WorkerService/ExecuteTask");
-        assert!(coordinator.check_call(plan).is_ok() && coordinator.check_call(rows).is_ok());
+        let part = "/arrow.flight.protocol.FlightService/DoGet";
+        assert!([plan, rows, part].into_iter().all(|call| coordinator.check_call(call).is_ok()));
         assert!(node.check_call(rows).is_ok());
-        for refused in [node.check_call(plan), nobody.check_call(plan), nobody.check_call(rows)] {
+        for refused in [node.check_call(plan), node.check_call(part), nobody.check_call(plan), nobody.check_call(rows)] {
             assert_eq!(refused.unwrap_err().code(), tonic::Code::PermissionDenied);
         }
         let unknown = Peer::of(&http::Extensions::new()).unwrap_err();

@@ -110,6 +110,8 @@ fn register(node_id: &str, region: &str) -> Register {
         incarnation: uuid::Uuid::new_v4().to_string(),
         volumes: vec![],
         volume_regions: BTreeMap::new(),
+        keeps_parts: false,
+        client_url: None,
     }
 }
 

@@ -14,7 +14,24 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::Channel;
 use tonic::{Code, Request};
 
+/// For a client of a worker that cannot ask about it.
+const NO_ANSWER: &str = "this node cannot ask the coordinator about you: try again, or fetch from the server";
+
+/// What tonic says of a call that took too long.
+const TIMEOUT_TEXT: &str = "Timeout expired";
+
+/// A refusal for the client of a worker; what the transport says is about a connection that the client knows nothing of.
+fn of_client(status: tonic::Status) -> tonic::Status {
+    // What came over the wire has no cause; a call that took too long has none either.
+    let of_transport = std::error::Error::source(&status).is_some() || matches!(status.code(), Code::Unknown | Code::DeadlineExceeded);
+    if of_transport || status.message() == TIMEOUT_TEXT {
+        return tonic::Status::unavailable(NO_ANSWER);
+    }
+    tonic::Status::new(status.code(), status.message())
+}
+
 /// A connection to the coordinator's control port that re-connects by itself.
+#[derive(Clone)]
 pub struct ControlClient {
     client: FlightServiceClient<Channel>,
     token: MetadataValue<Ascii>,
@@ -48,6 +65,18 @@ impl ControlClient {
         let whole = heartbeat.packed_inventory.is_some() || heartbeat.inventory.is_some();
         // A thousand nodes send their inventories at once when the coordinator starts again.
         self.call(HEARTBEAT, heartbeat, if whole { limits::INVENTORY_CALL_TIMEOUT } else { limits::CONTROL_CALL_TIMEOUT }).await
+    }
+
+    /// Asks about a client, whom the answer is for: refusals come as the coordinator words them.
+    pub(crate) async fn ask<T: Serialize, R: DeserializeOwned>(&self, action: &str, question: &T) -> Result<R, tonic::Status> {
+        let body = serde_json::to_vec(question).map_err(|error| tonic::Status::internal(error.to_string()))?;
+        let mut request = Request::new(Action { r#type: action.to_string(), body: body.into() });
+        request.metadata_mut().insert(TOKEN_HEADER, self.token.clone());
+        request.set_timeout(limits::CLIENT_QUESTION_TIMEOUT);
+        let mut client = self.client.clone();
+        let mut answers = client.do_action(request).await.map_err(of_client)?.into_inner();
+        let answer = answers.message().await.map_err(of_client)?.ok_or_else(|| tonic::Status::unavailable(NO_ANSWER))?;
+        serde_json::from_slice(&answer.body).map_err(|_| tonic::Status::unavailable(NO_ANSWER))
     }
 
     async fn call<T: Serialize, R: DeserializeOwned>(&mut self, action: &str, message: &T, timeout: Duration) -> Result<R> {

@@ -10,14 +10,24 @@ pub mod server;
 
 use crate::config::StorageConfig;
 use crate::residency::policy::Policy;
+use crate::worker::published::PartId;
 use packed::PackedInventory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use tonic::Status;
+use uuid::Uuid;
 
 /// Action type of [`Register`].
 pub const REGISTER: &str = "bowshot.register";
 /// Action type of [`Heartbeat`].
 pub const HEARTBEAT: &str = "bowshot.heartbeat";
+/// Action type of [`ClientCall`] for a login.
+pub const CLIENT_LOGIN: &str = "bowshot.client_login";
+/// Action type of [`ClientTicket`].
+pub const CLIENT_TICKET: &str = "bowshot.client_ticket";
+/// Action type of [`ClientQuery`].
+pub const CLIENT_QUERY: &str = "bowshot.client_query";
 /// Version of this protocol. New fields have defaults, so that nodes of neighbouring releases understand each other while a cluster is
 /// upgraded node by node.
 pub const PROTOCOL_VERSION: u32 = 4;
@@ -55,6 +65,74 @@ pub struct Register {
     /// Regions of volumes that do not lie in the node's.
     #[serde(default)]
     pub volume_regions: BTreeMap<String, String>,
+    /// Whether it keeps parts of results for clients when a plan asks for it: releases before do not.
+    #[serde(default)]
+    pub keeps_parts: bool,
+    /// URL that clients fetch such parts from, if they can.
+    #[serde(default)]
+    pub client_url: Option<String>,
+}
+
+/// A client that called a worker, as the worker saw it. Only the coordinator knows who clients are.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ClientCall {
+    /// The worker.
+    pub node_id: String,
+    /// Where the client connected from.
+    pub address: SocketAddr,
+    /// Its `authorization` header.
+    pub authorization: Option<String>,
+    /// Whom its certificate names, and until when, in milliseconds of Unix time.
+    pub certificate: Option<(String, u64)>,
+}
+
+/// A client wants a part of a result from a worker.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ClientTicket {
+    /// The client.
+    pub call: ClientCall,
+    /// What it showed.
+    pub ticket: Vec<u8>,
+}
+
+/// The coordinator's answer to [`ClientTicket`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Redeemed {
+    /// The part, which is on that worker.
+    pub part: PartId,
+    /// The query as its client knows it.
+    #[serde(with = "crate::uuid_text")]
+    pub query_id: Uuid,
+}
+
+/// A part of this query's result was cut off on a worker; answered by [`WhyEnded`].
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct ClientQuery {
+    /// The query as its client knows it.
+    #[serde(with = "crate::uuid_text")]
+    pub query_id: Uuid,
+}
+
+/// What ended a query, if it did not end well: gRPC code and text.
+pub type WhyEnded = Option<(i32, String)>;
+
+/// Knows the clients: answers what workers ask about them.
+#[tonic::async_trait]
+pub trait ClientDesk: Send + Sync + 'static {
+    /// The token of a login for the client's credentials.
+    ///
+    /// # Errors
+    /// The status for the client.
+    async fn log_in(&self, call: ClientCall) -> Result<String, Status>;
+
+    /// What a client may fetch from the worker with its ticket, once.
+    ///
+    /// # Errors
+    /// The status for the client.
+    async fn redeem(&self, asked: ClientTicket) -> Result<Redeemed, Status>;
+
+    /// What ended a query whose part was cut off. Waits a little for it.
+    async fn why_ended(&self, query: ClientQuery) -> WhyEnded;
 }
 
 /// The coordinator's answer to [`Register`].
@@ -174,7 +252,7 @@ pub const TABLE_FOLDER: &str = ".bowshot/tables";
 pub fn is_table_file(path: &str) -> bool {
     let Some(rest) = path.strip_prefix(TABLE_FOLDER).and_then(|rest| rest.strip_prefix('/')) else { return false };
     let Some((table, file)) = rest.split_once('/') else { return false };
-    let is_uuid = |text: &str| text.len() == 36 && uuid::Uuid::try_parse(text).is_ok_and(|id| id.to_string() == text);
+    let is_uuid = |text: &str| text.len() == 36 && Uuid::try_parse(text).is_ok_and(|id| id.to_string() == text);
     is_uuid(table) && file.strip_suffix(".parquet").is_some_and(is_uuid)
 }
 

@@ -1,6 +1,9 @@
 //! Coordinator side of the control channel.
 
-use super::{HEARTBEAT, Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal};
+use super::{
+    CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, HEARTBEAT, Heartbeat, PROTOCOL_VERSION,
+    PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal,
+};
 use crate::cluster_tls::Peer;
 use crate::config::StorageConfig;
 use crate::coordinator::membership::Heartbeats;
@@ -13,24 +16,32 @@ use arrow_flight::{
 };
 use futures::stream::BoxStream;
 use parking_lot::RwLock;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tonic::{Request, Response, Status, Streaming};
 
-/// Answers `register` and `heartbeat`; every other Flight call is refused.
+/// Answers `register`, `heartbeat` and what workers ask about clients; every other Flight call is refused.
 pub struct ControlService {
     membership: Arc<Heartbeats>,
     token: String,
     storage: Vec<StorageConfig>,
     policy: SharedPolicy,
+    desk: SharedDesk,
 }
 
 /// The rules of residency as they are now.
 pub type SharedPolicy = Arc<RwLock<Arc<Policy>>>;
 
+/// Who knows the clients, once there is somebody.
+pub type SharedDesk = Arc<OnceLock<Arc<dyn ClientDesk>>>;
+
 impl ControlService {
     /// A service over `membership` for callers that know `token`.
-    pub fn new(membership: Arc<Heartbeats>, token: String, storage: Vec<StorageConfig>, policy: SharedPolicy) -> Self {
-        Self { membership, token, storage, policy }
+    pub fn new(membership: Arc<Heartbeats>, token: String, storage: Vec<StorageConfig>, policy: SharedPolicy, desk: SharedDesk) -> Self {
+        Self { membership, token, storage, policy, desk }
+    }
+
+    fn desk(&self) -> Result<&Arc<dyn ClientDesk>, Status> {
+        self.desk.get().ok_or_else(|| Status::unavailable("the server does not serve clients yet: try again"))
     }
 
     /// The gRPC server, with its message limit.
@@ -109,6 +120,17 @@ impl FlightService for ControlService {
                 answered.policy = (known != Some(policy.version)).then(|| policy.as_ref().clone());
                 answer(&answered)
             }
+            CLIENT_LOGIN => {
+                let call: ClientCall = body(&action)?;
+                peer.check_node(&call.node_id)?;
+                answer(&self.desk()?.log_in(call).await?)
+            }
+            CLIENT_TICKET => {
+                let asked: ClientTicket = body(&action)?;
+                peer.check_node(&asked.call.node_id)?;
+                answer(&self.desk()?.redeem(asked).await?)
+            }
+            CLIENT_QUERY => answer(&self.desk()?.why_ended(body(&action)?).await),
             other => Err(Status::unimplemented(format!("no control action '{other}'"))),
         }
     }

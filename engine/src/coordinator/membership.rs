@@ -207,6 +207,10 @@ pub struct LiveNode {
     pub running_tasks: u64,
     /// Tasks that it runs at once; 0 when it does not say.
     pub max_tasks: u64,
+    /// Whether it keeps parts of results for clients.
+    pub keeps_parts: bool,
+    /// URL that clients fetch them from.
+    pub client_url: Option<Arc<str>>,
 }
 
 impl LiveNode {
@@ -225,6 +229,7 @@ impl LiveNode {
 struct Node {
     register: Register,
     url: Url,
+    client_url: Option<Arc<str>>,
     volumes: Arc<[String]>,
     volume_regions: Arc<BTreeMap<String, String>>,
     observed: Option<SocketAddr>,
@@ -310,6 +315,7 @@ impl Heartbeats {
         tracing::info!(node = register.node_id, region = register.region, address = register.address, "worker registered");
         let node = Node {
             url,
+            client_url: register.client_url.as_deref().map(Arc::from),
             volumes: register.volumes.as_slice().into(),
             volume_regions: Arc::new(register.volume_regions.clone()),
             observed,
@@ -554,5 +560,7 @@ fn live_node(node: &Node) -> LiveNode {
         has_volumes: !node.volumes.is_empty(),
         running_tasks: node.running_tasks,
         max_tasks: node.max_tasks,
+        keeps_parts: node.register.keeps_parts,
+        client_url: node.client_url.clone(),
     }
 }

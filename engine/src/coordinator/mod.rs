@@ -7,6 +7,7 @@ pub mod fair_queue;
 pub mod held_files;
 pub mod membership;
 pub mod observer;
+pub mod parts;
 pub mod planner;
 pub mod quarantine;
 pub mod query;
@@ -19,7 +20,8 @@ use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
 use crate::cluster_tls::{ClusterTls, incoming};
 use crate::config::CoordinatorConfig;
-use crate::control::server::{ControlService, SharedPolicy};
+use crate::control::ClientDesk;
+use crate::control::server::{ControlService, SharedDesk, SharedPolicy};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
@@ -62,6 +64,7 @@ pub(crate) struct CoordinatorInner {
     store: Mutex<CatalogStore>,
     snapshot: RwLock<Arc<Snapshot>>,
     policy: SharedPolicy,
+    desk: SharedDesk,
     stop: watch::Sender<bool>,
     control_address: SocketAddr,
     pub started: std::time::Instant,
@@ -91,7 +94,9 @@ impl Coordinator {
         let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
         let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
         let membership = Arc::new(Heartbeats::default());
-        let control = ControlService::new(membership.clone(), config.cluster_token.clone(), config.storage.clone(), policy.clone());
+        let desk = SharedDesk::default();
+        let (token, storage) = (config.cluster_token.clone(), config.storage.clone());
+        let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone());
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
             incoming(listener, tls.clone()),
@@ -119,6 +124,7 @@ impl Coordinator {
             store: Mutex::new(store),
             snapshot: RwLock::new(snapshot),
             policy,
+            desk,
             stop,
             control_address,
             started: std::time::Instant::now(),
@@ -128,6 +134,11 @@ impl Coordinator {
         let grace = std::time::Duration::from_millis(inner.config.replication_grace_ms);
         tokio::spawn(replication::run(Arc::downgrade(&inner), grace));
         Ok(Self { inner })
+    }
+
+    /// Lets workers ask about clients that call them. There is one who knows them.
+    pub fn answer_workers(&self, desk: Arc<dyn ClientDesk>) {
+        let _ = self.inner.desk.set(desk);
     }
 
     /// A new session of `user`.

@@ -56,7 +56,7 @@ pub struct TaskRecord {
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct QuerySummary {
     /// Query id.
-    #[serde(with = "uuid_text")]
+    #[serde(with = "crate::uuid_text")]
     pub query_id: Uuid,
     /// Rows released to the client.
     pub rows: u64,
@@ -82,20 +82,6 @@ pub struct QuerySummary {
     /// Most bytes that its operators held at once on one node, the coordinator among them; of workers when their tasks have ended.
     #[serde(default)]
     pub peak_memory_bytes: u64,
-}
-
-/// Query ids as text in JSON.
-mod uuid_text {
-    use serde::{Deserialize, Deserializer, Serializer};
-    use uuid::Uuid;
-
-    pub fn serialize<S: Serializer>(id: &Uuid, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Uuid, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 #[derive(Default)]
@@ -171,6 +157,10 @@ pub struct QueryObserver {
     inner: Mutex<Inner>,
     /// The first node of a task that was lost.
     lost_task: watch::Sender<Option<NodeLost>>,
+    /// Tasks whose nodes have taken their plan.
+    begun: watch::Sender<usize>,
+    /// Fragment whose rows clients take from the workers.
+    kept_fragment: OnceLock<usize>,
 }
 
 impl QueryObserver {
@@ -187,6 +177,8 @@ impl QueryObserver {
             own_peak_memory: OnceLock::new(),
             inner: Mutex::default(),
             lost_task: watch::Sender::new(None),
+            begun: watch::Sender::new(0),
+            kept_fragment: OnceLock::new(),
         }
     }
 
@@ -228,6 +220,22 @@ impl QueryObserver {
     /// A task's plan goes to a node.
     pub fn task_sent(&self, key: &TaskKey, node_id: String) {
         self.inner.lock().tasks.insert((key.stage_id, key.task_number), Task { node_id, ..Default::default() });
+    }
+
+    /// A node has taken a task's plan.
+    pub fn task_begun(&self) {
+        self.begun.send_modify(|begun| *begun += 1);
+    }
+
+    /// Resolves when so many tasks have begun.
+    pub async fn tasks_begun(&self, count: usize) {
+        // The sender lives in `self`.
+        let _ = self.begun.subscribe().wait_for(|begun| *begun >= count).await;
+    }
+
+    /// Rows of this fragment go from the workers to the client.
+    pub fn keeps_rows_of(&self, fragment: usize) {
+        let _ = self.kept_fragment.set(fragment);
     }
 
     /// The coordinator itself reads from a task.
@@ -362,10 +370,12 @@ impl QueryObserver {
         let sum = |figure: fn(&TaskRecord) -> u64| tasks.iter().map(figure).sum::<u64>();
         let finished = self.elapsed_ms.load(Ordering::Relaxed);
         let of_workers = self.inner.lock().tasks.values().map(|task| task.peak_memory_bytes).max().unwrap_or(0);
+        let kept = self.kept_fragment.get();
+        let kept_rows: u64 = tasks.iter().filter(|task| kept == Some(&task.fragment)).map(|task| task.rows).sum();
         let own = self.own_peak_memory.get().map_or(0, |peak| peak.load(Ordering::Relaxed) as u64);
         QuerySummary {
             query_id: self.query_id,
-            rows: self.rows.load(Ordering::Relaxed),
+            rows: self.rows.load(Ordering::Relaxed) + kept_rows,
             elapsed_ms: if finished > 0 { finished } else { self.started.elapsed().as_millis() as u64 },
             bytes_scanned: sum(|task| task.bytes_scanned),
             bytes_moved: sum(|task| task.bytes_moved),

@@ -11,12 +11,13 @@
 use super::CoordinatorInner;
 use super::admission::Lane;
 use super::observer::{QueryObserver, QuerySummary};
+use super::parts::{self, Delivery, PartsOfPlan, ResultPart};
 use super::planner::{self, Joins, Shape};
 use super::registry::{QueryHandle, QueryState};
 use super::task_places::Need;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
-use crate::config::BowshotOptions;
+use crate::config::{BowshotOptions, ResultEndpoints};
 use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_at_work, lost_node, stale_copy};
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
@@ -24,6 +25,7 @@ use crate::limits;
 use crate::operators::{join_sides, replay, yielding};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
+use crate::worker::queries::query_header;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
@@ -42,7 +44,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
 /// A running query's rows. Dropping it ends the query.
@@ -51,6 +53,7 @@ pub struct QueryStream {
     query_id: Uuid,
     schema: SchemaRef,
     affected_rows: Option<i64>,
+    parts: Option<oneshot::Receiver<Vec<ResultPart>>>,
     batches: Pin<Box<dyn Stream<Item = Result<RecordBatch>> + Send>>,
 }
 
@@ -63,13 +66,14 @@ impl QueryStream {
     /// The result of a command that ran this query.
     pub fn done_by(query_id: Uuid, affected_rows: Option<i64>) -> Self {
         let schema = Arc::new(arrow::datatypes::Schema::empty());
-        Self { handle: None, query_id, schema, affected_rows, batches: futures::stream::empty().boxed() }
+        Self { handle: None, query_id, schema, affected_rows, parts: None, batches: futures::stream::empty().boxed() }
     }
 
     /// Rows that are there already.
     pub fn ready(query_id: Uuid, batch: RecordBatch) -> Self {
         let schema = batch.schema();
-        Self { handle: None, query_id, schema, affected_rows: None, batches: futures::stream::once(async move { Ok(batch) }).boxed() }
+        let batches = futures::stream::once(async move { Ok(batch) }).boxed();
+        Self { handle: None, query_id, schema, affected_rows: None, parts: None, batches }
     }
 
     /// Query id.
@@ -83,6 +87,15 @@ impl QueryStream {
     /// Rows that a command changed.
     pub fn affected_rows(&self) -> Option<i64> {
         self.affected_rows
+    }
+    /// The parts that the rows wait in on the workers; none if they come in this stream. It has their end then, or what ended them, and must be
+    /// polled for it. Waits until it is certain, where it is not at once.
+    pub async fn parts(&mut self) -> Vec<ResultPart> {
+        match self.parts.take() {
+            // A query that failed before says so in its stream.
+            Some(parts) => parts.await.unwrap_or_default(),
+            None => vec![],
+        }
     }
     /// The same result with the rows that earlier runs of its command changed.
     pub fn with_more_affected(mut self, rows: i64) -> Self {
@@ -131,17 +144,18 @@ pub struct FinishedRun {
     pub observer: Arc<QueryObserver>,
 }
 
-/// Starts the query and returns its rows as they come.
-pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryStream {
+/// Starts the query and returns its rows as they come, or where the client gets them.
+pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery, delivery: Delivery) -> QueryStream {
     let query_id = Uuid::now_v7();
     let handle = inner.queries.add(query_id, &query.user, &query.sql, query.options().priority);
     let schema = plain_schema(query.plan.schema().as_arrow());
     let (sender, receiver) = mpsc::channel(limits::RESULT_QUEUE_BATCHES);
+    let (announce, parts) = parts::may_come_of(&query.plan, &query.options(), delivery).then(oneshot::channel).unzip();
     let cpu = inner.cpu.handle();
     let (driver_handle, driver_schema) = (handle.clone(), schema.clone());
     cpu.spawn(async move {
         let outcome = tokio::select! {
-            outcome = drive(&inner, &query, &driver_handle, driver_schema, Some(&sender)) => outcome.map(|_| ()),
+            outcome = drive(&inner, &query, &driver_handle, driver_schema, Some(Client { sender: &sender, announce })) => outcome.map(|_| ()),
             () = sender.closed() => Err(Error::new(ErrorClass::Cancelled, "the client went away")),
             () = driver_handle.cancelled() => Err(cancelled()),
         };
@@ -156,7 +170,7 @@ pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery) -> QueryS
         }
     });
     let batches = tokio_stream::wrappers::ReceiverStream::new(receiver).boxed();
-    QueryStream { handle: Some(handle), query_id, schema, affected_rows: None, batches }
+    QueryStream { handle: Some(handle), query_id, schema, affected_rows: None, parts, batches }
 }
 
 /// Runs the query to its end without releasing a row.
@@ -191,12 +205,20 @@ impl Drop for EndOnDrop {
 
 type Sender = mpsc::Sender<Result<RecordBatch>>;
 
+/// Who waits for a query.
+struct Client<'a> {
+    /// For rows.
+    sender: &'a Sender,
+    /// For the parts that they are in instead, once.
+    announce: Option<oneshot::Sender<Vec<ResultPart>>>,
+}
+
 async fn drive(
     inner: &Arc<CoordinatorInner>,
     query: &PlannedQuery,
     handle: &QueryHandle,
     schema: SchemaRef,
-    sender: Option<&Sender>,
+    mut client: Option<Client<'_>>,
 ) -> Result<FinishedRun> {
     let options = query.options();
     let timeout_ms = inner.timeout_ms(options.query_timeout_ms);
@@ -214,7 +236,7 @@ async fn drive(
         let mut wait = limits::QUERY_RETRY_WAIT;
         let mut stale = None;
         loop {
-            let failed = match run_once(inner, query, handle, lane, &schema, sender, &mut attempt).await {
+            let failed = match run_once(inner, query, handle, lane, &schema, client.as_mut(), &mut attempt).await {
                 Ok(run) => {
                     inner.quarantine.ended_well(&query.sql);
                     return Ok(run);
@@ -316,7 +338,7 @@ async fn run_once(
     handle: &QueryHandle,
     lane: Lane,
     schema: &SchemaRef,
-    sender: Option<&Sender>,
+    mut client: Option<&mut Client<'_>>,
     attempt: &mut Attempt,
 ) -> Result<FinishedRun, DataFusionError> {
     let placement = Arc::new(place_at_start(inner, query, &attempt.avoid).await?);
@@ -324,7 +346,7 @@ async fn run_once(
     let (region, started) = (inner.config.region.clone(), attempt.started);
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, region, started, attempt.retry));
     handle.observe(observer.clone());
-    let (plan, state) = plan_physical(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.as_ref()).await?;
+    let (plan, mut state) = plan_physical(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.as_ref()).await?;
     attempt.sends_a_side = join_sides::sends_a_side(&plan);
     let adapts = planner::adapts(&query.options(), &placement);
     if query.options().adaptive_tasks && !adapts {
@@ -340,17 +362,32 @@ async fn run_once(
             Some(taken)
         }
     };
-    let plan = yielding::over_joins_of_head(plan)?;
+    let mut announcing = keep_on_workers(&plan, &mut state, &placement, schema, client.as_deref_mut(), &observer)?;
+    let in_parts = announcing.as_ref().map_or(0, |(_, parts)| parts.len());
+    // A plan that is cut while it runs goes to the workers with all that is in it, and what stands in for a node does not travel.
+    let plan = if adapts { plan } else { yielding::over_joins_of_head(plan)? };
     let mut held = HeldRows::new(query.options().result_buffer, &state);
+    let sender = client.map(|client| client.sender);
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {
         let next = tokio::select! {
             biased;
             next = batches.next() => next,
             lost = observer.lost_task(), if !attempt.released => return Err(DataFusionError::External(Box::new(lost))),
+            // From here on the client may have rows.
+            () = observer.tasks_begun(in_parts), if announcing.is_some() => {
+                attempt.released = true;
+                if let Some((announce, parts)) = announcing.take() && announce.send(parts).is_err() {
+                    return Err(client_gone());
+                }
+                continue;
+            }
         };
         let Some(batch) = next else { break };
         let batch = plain_batch(&batch?, schema)?;
+        if in_parts > 0 && batch.num_rows() > 0 {
+            return Err(Error::bug("a worker sent rows that it was asked to keep").into());
+        }
         observer.released(batch.num_rows());
         let Some(sender) = sender else { continue };
         if batch.num_rows() == 0 {
@@ -371,11 +408,47 @@ async fn run_once(
 
 async fn release(sender: &Sender, batches: Vec<RecordBatch>) -> Result<(), DataFusionError> {
     for batch in batches {
-        if sender.send(Ok(batch)).await.is_err() {
-            return Err(Error::new(ErrorClass::Cancelled, "the client went away").into());
-        }
+        sender.send(Ok(batch)).await.map_err(|_| client_gone())?;
     }
     Ok(())
+}
+
+fn client_gone() -> DataFusionError {
+    Error::new(ErrorClass::Cancelled, "the client went away").into()
+}
+
+/// Asks the workers to keep the rows if the plan allows it. Who waits for the result hears at once if not, and of the parts when their tasks have
+/// begun: until then a lost worker costs a repetition and not the query.
+fn keep_on_workers(
+    plan: &Arc<dyn ExecutionPlan>,
+    state: &mut SessionState,
+    placement: &Placement,
+    schema: &SchemaRef,
+    client: Option<&mut Client<'_>>,
+    observer: &QueryObserver,
+) -> Result<Option<(oneshot::Sender<Vec<ResultPart>>, Vec<ResultPart>)>, DataFusionError> {
+    let announce = client.and_then(|client| client.announce.take());
+    let options = state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+    // Who asked for it hears why not, in EXPLAIN ANALYZE too, where nobody waits for rows.
+    if announce.is_none() && options.result_endpoints != ResultEndpoints::Workers {
+        return Ok(None);
+    }
+    match (parts::of_plan(plan, placement, &options, schema), announce) {
+        (Ok(PartsOfPlan { fragment, parts }), Some(announce)) => {
+            parts::ask_to_keep(state, query_header(observer.query_id)?, fragment)?;
+            observer.keeps_rows_of(fragment);
+            Ok(Some((announce, parts)))
+        }
+        (Ok(_), None) => Ok(None),
+        (Err(reason), announce) => {
+            if let Some(reason) = reason {
+                observer.decided(format!("result_endpoints = workers does not apply: {reason}"));
+            }
+            // Nobody minds if the client is gone: its stream says so.
+            let _ = announce.map(|announce| announce.send(vec![]));
+            Ok(None)
+        }
+    }
 }
 
 /// The first rows of a result, held back for as long as `bowshot.result_buffer` and the query's memory allow: until then a lost worker costs a

@@ -246,6 +246,12 @@ fn transport_status(error: &DataFusionError) -> Option<String> {
     }
 }
 
+/// What the transport said, where a status is its own and not a worker's word for a client: those have no cause.
+pub(crate) fn lost(status: &tonic::Status) -> Option<String> {
+    let of_transport = status.message().starts_with(H2_TEXT) || std::error::Error::source(status).is_some();
+    of_transport.then(|| innermost(status))
+}
+
 /// The last cause of an error: what the operating system or the protocol said.
 fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
     let mut last: &(dyn std::error::Error + 'static) = error;
@@ -335,6 +341,9 @@ impl WorkerChannel for NodeChannel {
                 return Err(error);
             }
         };
+        if let Some(observer) = &observer {
+            observer.task_begun();
+        }
         // From here on only reports come this way. Who reads the task's rows sees its end; a loss that is seen here alone took no row along,
         // and must not fail a query whose rows are all there.
         let reports_of = observer.clone();

@@ -7,6 +7,7 @@ use crate::catalog::location::Location;
 use crate::catalog::store::{FileChange, NewFile, NewTable};
 use crate::catalog::{Table, TableDetails, defaults, footer};
 use crate::coordinator::CoordinatorInner;
+use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::table_writes::{TableWrite, Target, volume_of_tables};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
@@ -184,7 +185,7 @@ fn changed_meanwhile(table: &str) -> Error {
 
 /// Stores the rows of a query. Returns how many, and its id.
 async fn take_rows(inner: &Arc<CoordinatorInner>, write: &mut TableWrite, query: PlannedQuery, schema: &SchemaRef) -> Result<(u64, Uuid)> {
-    let mut batches = query::start(inner.clone(), query);
+    let mut batches = query::start(inner.clone(), query, Delivery::Whole);
     let (query_id, mut rows) = (batches.query_id(), 0);
     while let Some(batch) = batches.next().await {
         let batch = batch?;

@@ -1,14 +1,16 @@
 //! Files of a worker for other nodes: a Flight action that streams the bytes of a file of a volume, and a DoPut that
-//! [writes](super::table_files) one of a managed table.
+//! [writes](super::table_files) one of a managed table. And a DoGet for [parts of results](super::published) that the coordinator passes on to
+//! clients.
 //!
 //! Only Parquet files inside a volume can be read, and of hidden ones only replicas: a stranger with the token gets no other file of the machine.
 //! Pinned files go to callers in their regions alone. The caller checks the content against the hash it expects.
 
 use super::WorkerNode;
+use super::published::PartId;
 use super::table_files::{TableFiles, WriteFile};
 use crate::control::{REPLICA_FOLDER, is_table_file};
-use crate::error::{Error, ErrorClass, Result};
-use crate::fragment::transport::ClusterChannels;
+use crate::error::{Error, ErrorClass, NodeLost, Result};
+use crate::fragment::transport::{self, ClusterChannels, node_of};
 use crate::limits;
 use crate::residency::ledger::caller_region;
 use arrow_flight::decode::FlightRecordBatchStream;
@@ -21,7 +23,7 @@ use arrow_flight::{
 };
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -42,7 +44,7 @@ pub struct ReadFile {
     pub path: String,
 }
 
-/// Answers [`ReadFile`] and [`WriteFile`]; every other Flight call is refused. Sits behind the worker's token check.
+/// Answers [`ReadFile`], [`WriteFile`] and tickets that are a [`PartId`]; every other Flight call is refused. Sits behind the worker's token check.
 pub struct FileService {
     node: Arc<WorkerNode>,
     sending: Arc<Semaphore>,
@@ -161,8 +163,12 @@ impl FlightService for FileService {
     async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
         refused()
     }
-    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        refused()
+    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+        let part: PartId = serde_json::from_slice(&request.get_ref().ticket)
+            .map_err(|error| Status::invalid_argument(format!("the part of a result is not named: {error}")))?;
+        let status = |error: Error| Status::new(error.class().code(), error.message());
+        let messages = self.node.published.fetch(part, limits::PART_PATIENCE).await.map_err(status)?;
+        Ok(Response::new(Box::pin(messages.map_err(status))))
     }
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
         let mut data = request.into_inner();
@@ -220,6 +226,36 @@ pub async fn read(channels: &ClusterChannels, url: &Url, volume: &str, path: &st
         Err(_) => return Err(Error::retry(format!("{from}: no answer"))),
     };
     Ok(FileParts { parts, from })
+}
+
+/// Takes a part of a result from the worker that keeps it, for its client.
+///
+/// # Errors
+/// When the node cannot be reached, or has no such part any more; afterwards what ended the part.
+pub async fn read_part(
+    channels: &ClusterChannels,
+    url: &Url,
+    part: PartId,
+) -> Result<impl Stream<Item = Result<FlightData>> + Send + use<>> {
+    let channel = channels.channel(url).await.map_err(|lost| Error::retry(lost.to_string()))?;
+    let ticket = serde_json::to_vec(&part).map_err(|error| Error::bug(error.to_string()))?;
+    let mut client = FlightServiceClient::new(channel).max_decoding_message_size(limits::DATA_MESSAGE_BYTES_MAX);
+    let of_worker = {
+        let url = url.clone();
+        move |status: Status| of_worker(&url, &status)
+    };
+    let answer =
+        tokio::time::timeout(limits::PART_PATIENCE + limits::CONTROL_CALL_TIMEOUT, client.do_get(Request::new(Ticket::new(ticket))));
+    let answer = answer.await.map_err(|_| Error::retry(format!("{}: no answer", node_of(url))))?;
+    Ok(answer.map_err(&of_worker)?.into_inner().map_err(of_worker))
+}
+
+/// What a worker said of a part, or what became of the worker.
+fn of_worker(url: &Url, status: &Status) -> Error {
+    match transport::lost(status) {
+        Some(reason) => Error::retry(NodeLost { node: node_of(url), fragment: None, reason }.to_string()),
+        None => Error::new(ErrorClass::of_code(status.code()), status.message()),
+    }
 }
 
 fn failed(from: &str, status: &Status) -> Error {

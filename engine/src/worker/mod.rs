@@ -1,5 +1,6 @@
 //! The worker role: serves the files of its volumes, runs fragments over them, and reports to its coordinator.
 
+pub mod clients;
 pub mod fault;
 pub mod files;
 pub mod inventory;
@@ -25,9 +26,10 @@ use crate::query_memory::MemoryPlace;
 use crate::residency::ledger::Ledger;
 use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use futures::future::BoxFuture;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::net::TcpListener;
 
 /// Bytes of columns on each card where nothing else is configured: what any card has that is worth using.
@@ -53,6 +55,8 @@ pub struct WorkerNode {
     load: load::Load,
     ledger: Arc<Ledger>,
     published: Arc<published::Published>,
+    /// Where clients fetch parts of results, if they can.
+    client_url: OnceLock<String>,
 }
 
 impl WorkerNode {
@@ -114,8 +118,8 @@ impl WorkerNode {
             query_setting: "worker.query_memory_bytes",
         });
         let ledger = Arc::new(Ledger::new(&config.node_id, &config.region, &config.volume_regions));
-        let (load, published) = Default::default();
-        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load, ledger, published })
+        let (load, published, client_url) = Default::default();
+        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load, ledger, published, client_url })
     }
 
     /// What the node calls its card, or why it has none.
@@ -199,35 +203,76 @@ pub async fn bind(address: SocketAddr, what: &str, setting: &str) -> Result<TcpL
     })
 }
 
-/// Runs a worker until `shutdown` resolves. Returns early only with an error that no waiting would cure.
-pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
-    let listener = bind(config.listen, "worker", "worker.listen").await?;
-    let local = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
-    let node = Arc::new(WorkerNode::open(config)?);
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
-    let served = service::serve(node.clone(), listener, stopped);
-    tokio::pin!(served);
-    tokio::select! {
-        result = &mut served => result,
-        result = registration => match result {
-            Ok(Err(error)) => Err(error),
-            Ok(Ok(())) => Ok(()),
-            Err(error) => Err(Error::bug(format!("the registration task ended: {error}"))),
-        },
-        () = shutdown => {
-            // The coordinator is told first, so that no query is placed here any more; what runs here ends in peace.
-            tokio::select! {
-                () = node.load.leave() => {}
-                result = &mut served => return result,
-            }
-            // Receivers gone means that both tasks have ended already.
-            let _ = stop.send(true);
-            match tokio::time::timeout(std::time::Duration::from_secs(5), served).await {
-                Ok(result) => result,
-                // Open streams may outlast the grace period; the process ends all the same.
-                Err(_) => Ok(()),
+/// A worker that listens, and serves once it runs.
+pub struct Worker {
+    node: Arc<WorkerNode>,
+    listener: TcpListener,
+    local: SocketAddr,
+}
+
+impl Worker {
+    /// Takes the worker's port and opens what it needs.
+    ///
+    /// # Errors
+    /// When a setting cannot be used or the port is taken.
+    pub async fn open(config: WorkerConfig) -> Result<Self> {
+        let listener = bind(config.listen, "worker", "worker.listen").await?;
+        let local = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
+        Ok(Self { node: Arc::new(WorkerNode::open(config)?), listener, local })
+    }
+
+    /// The parts of results for clients, who find them at this URL.
+    ///
+    /// # Errors
+    /// When the coordinator's address is no URL.
+    pub fn offer_parts_at(&self, client_url: String) -> Result<clients::PartsForClients> {
+        // A worker has one such URL.
+        let _ = self.node.client_url.set(client_url);
+        clients::PartsForClients::new(self.node.clone())
+    }
+
+    /// Runs until `shutdown` resolves. Returns early only with an error that no waiting would cure.
+    ///
+    /// # Errors
+    /// When the coordinator refuses this worker for good, or its service fails.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+        let Self { node, listener, local } = self;
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
+        let served = service::serve(node.clone(), listener, stopped);
+        tokio::pin!(served);
+        tokio::select! {
+            result = &mut served => result,
+            result = registration => match result {
+                Ok(Err(error)) => Err(error),
+                Ok(Ok(())) => Ok(()),
+                Err(error) => Err(Error::bug(format!("the registration task ended: {error}"))),
+            },
+            () = shutdown => {
+                // The coordinator is told first, so that no query is placed here any more; what runs here ends in peace.
+                tokio::select! {
+                    () = node.load.leave() => {}
+                    result = &mut served => return result,
+                }
+                // Receivers gone means that both tasks have ended already.
+                let _ = stop.send(true);
+                match tokio::time::timeout(std::time::Duration::from_secs(5), served).await {
+                    Ok(result) => result,
+                    // Open streams may outlast the grace period; the process ends all the same.
+                    Err(_) => Ok(()),
+                }
             }
         }
     }
+}
+
+/// Runs a worker that clients do not call until `shutdown` resolves.
+///
+/// # Errors
+/// Those of [`Worker::open`] and [`Worker::run`].
+pub async fn run_worker(config: WorkerConfig, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let worker = Worker::open(config).await?;
+    // Without its type: compilers of other crates need not look into all that runs in it.
+    let running: BoxFuture<'static, Result<()>> = Box::pin(worker.run(shutdown));
+    running.await
 }

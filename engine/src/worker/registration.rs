@@ -46,6 +46,8 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             incarnation: incarnation.clone(),
             volumes: config.volumes.keys().cloned().collect(),
             volume_regions: config.volume_regions.clone(),
+            keeps_parts: true,
+            client_url: node.client_url.get().cloned(),
         };
         match client.register(&register).await {
             Ok(registered) => {

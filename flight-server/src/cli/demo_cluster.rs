@@ -98,6 +98,8 @@ impl ClusterPlan {
             ("--node-id", node),
             ("--region", self.region(worker).to_string()),
             ("--listen", self.address(WORKER_OFFSET + worker - 1).to_string()),
+            // Any port will do: the server tells clients.
+            ("--flight-listen", "127.0.0.1:0".to_string()),
             ("--coordinator", format!("http://{}", self.address(CONTROL_OFFSET))),
             ("--kernel-device", self.kernel_device.to_string()),
             ("--generate-tpch", format!("{},{worker},{}", self.scale, self.workers)),

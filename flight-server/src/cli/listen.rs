@@ -18,6 +18,8 @@ pub const HTTP: Purpose = Purpose { name: "health and metrics (HTTP)", flag: "--
 pub const CONTROL: Purpose = Purpose { name: "the control service for workers", flag: "--control-listen", setting: "coordinator.listen" };
 pub const WORKER: Purpose =
     Purpose { name: "the worker", flag: "--listen (with an in-process worker: --worker-listen)", setting: "worker.listen" };
+pub const WORKER_CLIENTS: Purpose =
+    Purpose { name: "the worker's service for clients", flag: "--flight-listen", setting: "worker.flight_listen" };
 pub const DEMO: Purpose = Purpose { name: "the demo", flag: "--port-base", setting: "of ports (the demo takes --port-base only)" };
 
 /// Listens on an address.

@@ -113,13 +113,17 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
     let service = FlightSql::new(coordinator.clone(), authenticator)
         .map_err(|source| Error::file("read", std::path::Path::new("random numbers"), source))?;
     let service = Arc::new(service);
+    service.answer_workers();
     let sweeping = tokio::spawn({
         let service = Arc::clone(&service);
         async move { service.sweep().await }
     });
     announce(&config, &flight_listener, tls.is_some());
     let flight = tokio::spawn(serve_flight(service, flight_listener, tls, told_to_stop(stopped.clone())));
-    let worker = worker.map(|worker| tokio::spawn(bowshot_engine::run_worker(worker, told_to_stop(stopped))));
+    let worker = worker.map(|worker| {
+        let tls = config.tls.clone();
+        tokio::spawn(async move { worker::serve(worker, &tls, told_to_stop(stopped)).await })
+    });
     readiness.set(true);
 
     let outcome = until_stopped(flight, worker, signals::stop(arguments.exit_with_parent), || {
@@ -140,13 +144,13 @@ type Running<E> = JoinHandle<Result<(), E>>;
 /// Waits for the signal to stop or for a part to fail; then tells all parts to stop and waits for them.
 async fn until_stopped(
     mut flight: Running<Error>,
-    mut worker: Option<Running<bowshot_engine::Error>>,
+    mut worker: Option<Running<Error>>,
     signal: impl Future<Output = ()>,
     stop_all: impl FnOnce(),
 ) -> Result<()> {
     let worker_ended = async {
         match &mut worker {
-            Some(worker) => ended(worker.await.map(|outcome| outcome.map_err(Error::from))),
+            Some(worker) => ended(worker.await),
             None => std::future::pending().await,
         }
     };
@@ -186,18 +190,22 @@ async fn told_to_stop(mut stopped: watch::Receiver<bool>) {
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 
+/// A gRPC server for clients.
+pub fn client_server() -> Server {
+    Server::builder().http2_keepalive_interval(Some(KEEPALIVE_INTERVAL)).http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+}
+
 async fn serve_flight(
     service: Arc<FlightSql>,
     listener: TcpListener,
     tls: Option<Arc<ClientTls>>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let mut server = Server::builder().http2_keepalive_interval(Some(KEEPALIVE_INTERVAL)).http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT));
     let on_close: connection::OnClose = {
         let service = Arc::clone(&service);
         Arc::new(move |connection| service.connection_closed(connection))
     };
-    server
+    client_server()
         .add_service(service.into_server())
         .serve_with_incoming_shutdown(connection::incoming(listener, tls, on_close), shutdown)
         .await

@@ -1,16 +1,23 @@
 //! `bowshot worker`: a node that holds volumes and runs fragments.
 
-use super::listen::{self, WORKER};
+use super::listen::{self, WORKER, WORKER_CLIENTS};
+use super::server::client_server;
 use super::signals;
-use crate::config::{Config, Flags};
+use crate::config::{Config, Flags, TlsConfig};
+use crate::connection;
 use crate::error::{Error, Result};
+use crate::flight_sql::WorkerEndpoint;
 use crate::freed_memory;
+use crate::tls::ClientTls;
 use bowshot_datasets::{Options, tpch};
-use bowshot_engine::WorkerConfig;
+use bowshot_engine::{Worker, WorkerConfig};
 use clap::Args;
 use figment::value::{Dict, Value};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
+use tokio::net::TcpListener;
 
 #[derive(Args)]
 pub struct WorkerArguments {
@@ -26,6 +33,12 @@ pub struct WorkerArguments {
     /// Address to tell others when it differs from --listen.
     #[arg(long, value_name = "HOST:PORT")]
     advertise: Option<String>,
+    /// Address where clients fetch parts of large results; without it they get them from the server.
+    #[arg(long, value_name = "HOST:PORT")]
+    flight_listen: Option<String>,
+    /// Address to tell clients when it differs from --flight-listen.
+    #[arg(long, value_name = "HOST:PORT")]
+    flight_advertise: Option<String>,
     /// Control address of the coordinator.
     #[arg(long, value_name = "http[s]://HOST:PORT")]
     coordinator: Option<String>,
@@ -66,6 +79,8 @@ impl WorkerArguments {
         flags.set("worker.region", self.region.as_deref());
         flags.set("worker.listen", self.listen.as_deref());
         flags.set("worker.advertise", self.advertise.as_deref());
+        flags.set("worker.flight_listen", self.flight_listen.as_deref());
+        flags.set("worker.flight_advertise", self.flight_advertise.as_deref());
         flags.set("worker.coordinator", self.coordinator.as_deref());
         flags.set("worker.kernel_device", self.kernel_device.as_deref());
         if !self.volumes.is_empty() {
@@ -85,7 +100,7 @@ impl WorkerArguments {
 /// # Errors
 /// When the settings cannot be used, or the worker fails.
 pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
-    let worker = config.worker.unwrap_or_default();
+    let (worker, tls) = (config.worker.unwrap_or_default(), config.tls);
     if worker.node_id.is_empty() {
         return Err(Error::config("a worker needs a name: --node-id NAME or the setting worker.node_id"));
     }
@@ -102,18 +117,63 @@ pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
     freed_memory::set_budget(worker.operator_bytes() + worker.column_cache_bytes());
     // The engine wants a future of its own; the pinned one stays with this frame.
     let (stop, told_to_stop) = tokio::sync::oneshot::channel::<()>();
-    let running = bowshot_engine::run_worker(worker, async {
+    let running = serve(worker, &tls, async {
         // An error means the sender is gone: stop as well.
         let _ = told_to_stop.await;
     });
     tokio::pin!(running);
     tokio::select! {
-        ended = &mut running => return Ok(ended?),
+        ended = &mut running => return ended,
         () = stopped => {}
     }
     // The worker may have ended by itself meanwhile; then nobody listens, and nothing is left to do.
     let _ = stop.send(());
-    Ok(running.await?)
+    running.await
+}
+
+/// Runs a worker until `stopped`, with what it has for clients if they may call it.
+///
+/// # Errors
+/// When a setting cannot be used, an address is taken, or a part of the worker fails.
+pub async fn serve(worker: WorkerConfig, tls: &TlsConfig, stopped: impl Future<Output = ()> + Send + 'static) -> Result<()> {
+    let Some(listen) = worker.flight_listen else { return Ok(bowshot_engine::run_worker(worker, stopped).await?) };
+    let tls = ClientTls::load(tls)?;
+    let listener = listen::bind(listen, WORKER_CLIENTS).await?;
+    let url = client_url(&worker, &listener, tls.is_some())?;
+    if tls.is_none() && !listen.ip().is_loopback() {
+        tracing::warn!(
+            %listen,
+            "what clients fetch from this worker, and what they log in with, travels unencrypted: set tls.certificate and tls.key, or see to it that something in front encrypts"
+        );
+    }
+    if let Some(tls) = &tls {
+        tls.follow_files();
+    }
+    let worker = Worker::open(worker).await?;
+    let endpoint = WorkerEndpoint::new(worker.offer_parts_at(url.clone())?);
+    tracing::info!(%url, "clients fetch parts of large results here");
+    let server =
+        client_server().add_service(endpoint.into_server()).serve_with_incoming(connection::incoming(listener, tls, Arc::new(|_| ())));
+    tokio::select! {
+        // It serves until the worker has ended: what is kept here is to be fetched meanwhile.
+        ended = worker.run(stopped) => Ok(ended?),
+        ended = server => ended.map_err(|source| Error::Transport { source }),
+    }
+}
+
+/// Where clients reach this worker.
+fn client_url(worker: &WorkerConfig, listener: &TcpListener, encrypted: bool) -> Result<String> {
+    let scheme = if encrypted { "grpc+tls" } else { "grpc" };
+    if let Some(advertised) = &worker.flight_advertise {
+        return Ok(format!("{scheme}://{advertised}"));
+    }
+    let local = listener.local_addr().map_err(|source| Error::file("find the address of", Path::new("worker.flight_listen"), source))?;
+    if local.ip().is_unspecified() {
+        return Err(Error::config(format!(
+            "worker.flight_listen is {local}, which clients cannot connect to: set worker.flight_advertise to the host:port they reach this node on"
+        )));
+    }
+    Ok(format!("{scheme}://{local}"))
 }
 
 /// Checks that the folder of every volume is there.

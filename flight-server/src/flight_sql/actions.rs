@@ -129,11 +129,11 @@ impl FlightSql {
         }) else {
             return Err(Status::invalid_argument("the endpoint has no ticket of a query"));
         };
-        let query_id = self.query_of_ticket(&ticket.statement_handle, user)?;
-        if !self.results.renew(query_id, user) {
-            return Err(Status::not_found(format!("this result does not wait to be fetched any more (query {query_id})")));
+        let fetch = self.ticket_of(&ticket.statement_handle, user)?;
+        if !self.results.renew(fetch.query_id, user) {
+            return Err(Status::not_found(format!("this result does not wait to be fetched any more (query {})", fetch.query_id)));
         }
-        Ok(endpoint.with_ticket(Ticket::new(self.ticket(query_id, user))))
+        Ok(endpoint.with_ticket(Ticket::new(self.ticket(fetch, user))))
     }
 
     fn cancel(&self, caller: &Caller, info: &FlightInfo) -> bool {

@@ -10,6 +10,7 @@
 use super::results::BatchStream;
 use super::service::{Caller, FlightSql};
 use super::statements::{self, Started};
+use super::ticket::Fetch;
 use crate::limits;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo};
@@ -113,8 +114,11 @@ impl FlightSql {
         descriptor: FlightDescriptor,
         query_id: &OnceLock<Uuid>,
     ) -> Result<FlightInfo, Status> {
-        let mut started = statements::begin(&caller.session, prepared, rows).await?;
+        let mut started = statements::begin(&caller.session, prepared, rows, self.delivery(caller)).await?;
         let _ = query_id.set(started.query_id);
+        if !started.parts.is_empty() {
+            return self.offer(caller, started, descriptor);
+        }
         let first = started.batches.next().await.transpose().map_err(super::status::from_engine)?;
         let batches: BatchStream = Box::pin(futures::stream::iter(first.map(Ok)).chain(started.batches));
         self.offer(caller, Started { batches, ..started }, descriptor)
@@ -123,7 +127,7 @@ impl FlightSql {
     /// How a statement stands that was started by an earlier poll.
     pub(super) async fn poll_again(&self, caller: &Caller, ticket: &[u8]) -> Result<PollInfo, Status> {
         let user = &caller.principal.user;
-        let id = self.query_of_ticket(ticket, user)?;
+        let id = self.ticket_of(ticket, user)?.query_id;
         let poll = self.polls.find(id, user).ok_or_else(|| {
             Status::not_found(format!("statement {id} is not polled here: it was cancelled, or nobody had asked about it for long"))
         })?;
@@ -145,7 +149,7 @@ impl FlightSql {
     }
 
     fn pending(&self, id: Uuid, poll: &Poll) -> Result<PollInfo, Status> {
-        let again = FlightDescriptor::new_cmd(self.ticket(id, &poll.user));
+        let again = FlightDescriptor::new_cmd(self.ticket(Fetch::whole(id), &poll.user));
         // No endpoint yet: there is nothing to fetch. The id is for cancelling.
         let info = FlightInfo::new().try_with_schema(&poll.schema).map_err(super::status::from_encoding)?;
         let info = info.with_descriptor(again.clone()).with_total_records(-1).with_total_bytes(-1).with_app_metadata(id.to_string());

@@ -2,15 +2,12 @@
 
 use super::results::{BatchStream, Fetched, Results, Waiting};
 use super::status;
-use crate::limits;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::CompressionType;
-use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::FlightData;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
-use bowshot_engine::ResultCompression;
+use bowshot_engine::{Error, ErrorClass, ResultCompression, result_messages};
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,26 +71,58 @@ async fn is_true(value: &mut watch::Receiver<bool>) {
     }
 }
 
+/// The messages of a part of a result, passed on from its worker. They end when the query is cancelled.
+pub fn of_part(
+    query_id: Uuid,
+    messages: impl Stream<Item = Result<FlightData, Error>> + Send + 'static,
+    cancelled: watch::Receiver<bool>,
+    results: Arc<Results>,
+) -> FlightDataStream {
+    let state = PassingOn { messages: messages.boxed(), cancelled, query_id, results };
+    Box::pin(futures::stream::unfold(Some(state), |state| async move {
+        let mut state = state?;
+        let message = state.next().await?;
+        let more = message.is_ok().then_some(state);
+        Some((message, more))
+    }))
+}
+
+struct PassingOn {
+    messages: BoxStream<'static, Result<FlightData, Error>>,
+    cancelled: watch::Receiver<bool>,
+    query_id: Uuid,
+    results: Arc<Results>,
+}
+
+impl PassingOn {
+    async fn next(&mut self) -> Option<Result<FlightData, Status>> {
+        let message = tokio::select! {
+            biased;
+            () = is_true(&mut self.cancelled) => {
+                return Some(Err(Status::cancelled(format!("the query was cancelled (query {})", self.query_id))));
+            }
+            message = self.messages.next() => message?,
+        };
+        match message {
+            Ok(message) => Some(Ok(message)),
+            Err(error) => {
+                let error = match error.class() {
+                    ErrorClass::Retry => self.results.why_ended(self.query_id).await.unwrap_or(error),
+                    _ => error,
+                };
+                Some(Err(status::from_engine(error.with_query(self.query_id))))
+            }
+        }
+    }
+}
+
 fn encode(
     schema: SchemaRef,
     compression: ResultCompression,
     batches: impl Stream<Item = Result<RecordBatch, FlightError>> + Send + 'static,
 ) -> FlightDataStream {
-    // Off unless the session asks for it: one of the drivers cannot read it.
-    let compression = match compression {
-        ResultCompression::None => None,
-        ResultCompression::Lz4 => Some(CompressionType::LZ4_FRAME),
-        ResultCompression::Zstd => Some(CompressionType::ZSTD),
-    };
-    let options = match IpcWriteOptions::default().try_with_compression(compression) {
-        Ok(options) => options,
-        Err(error) => return Box::pin(futures::stream::once(std::future::ready(Err(status::from_encoding(error))))),
-    };
-    let messages = FlightDataEncoderBuilder::new()
-        .with_schema(schema)
-        .with_options(options)
-        .with_max_flight_data_size(limits::FLIGHT_DATA_BYTES_MAX)
-        .build(batches)
-        .map_err(Status::from);
-    Box::pin(messages)
+    match result_messages::encode(schema, compression, batches) {
+        Ok(messages) => Box::pin(messages.map_err(Status::from)),
+        Err(error) => Box::pin(futures::stream::once(std::future::ready(Err(status::from_encoding(error))))),
+    }
 }

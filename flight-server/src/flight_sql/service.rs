@@ -1,12 +1,13 @@
 //! The service itself: who calls, and which part of it answers.
 
+use super::parts::{Desk, Reach};
 use super::polls::Polls;
 use super::prepared::PreparedStatements;
 use super::result_stream::{self, FlightDataStream};
 use super::results::{FetchError, Results};
 use super::sessions::Sessions;
 use super::statements;
-use super::ticket::{TicketError, TicketSigner};
+use super::ticket::{Fetch, TicketError, TicketSigner};
 use super::{actions, metadata, status};
 use crate::auth::{Authenticator, Principal};
 use crate::connection::{ClientPeer, ConnectionId};
@@ -14,17 +15,18 @@ use crate::limits;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery};
 use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
-    PutResult, SchemaResult, Ticket,
+    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
+    PollInfo, PutResult, SchemaResult, Ticket,
 };
 use bowshot_engine::{Coordinator, ParameterRow, Prepared, Session};
 use futures::{Stream, StreamExt};
 use prost::Message;
 use prost::bytes::Bytes;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 /// How often results that nobody wants are looked for.
@@ -39,12 +41,14 @@ pub struct FlightSql {
     pub(super) prepared: PreparedStatements,
     pub(super) polls: Polls,
     pub(super) tickets: TicketSigner,
+    pub(super) reach: Reach,
 }
 
 /// The caller of one request.
 pub(super) struct Caller {
     pub principal: Principal,
     pub connection: Option<ConnectionId>,
+    pub address: Option<IpAddr>,
     pub session: Session,
 }
 
@@ -66,6 +70,7 @@ impl FlightSql {
             prepared: PreparedStatements::default(),
             polls: Polls::default(),
             tickets: TicketSigner::new()?,
+            reach: Reach::default(),
         })
     }
 
@@ -74,6 +79,11 @@ impl FlightSql {
         FlightServiceServer::new(FlightEndpointService(self))
             .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+    }
+
+    /// Answers what workers ask about clients that fetch from them.
+    pub fn answer_workers(self: &Arc<Self>) {
+        self.coordinator.answer_workers(Arc::new(Desk(Arc::downgrade(self))));
     }
 
     /// Ends what belonged to a connection that is gone.
@@ -85,7 +95,7 @@ impl FlightSql {
     pub async fn sweep(&self) {
         loop {
             tokio::time::sleep(SWEEP_EVERY).await;
-            self.results.sweep();
+            self.results.sweep(|query_id| self.parts_taken(query_id));
             self.polls.sweep();
         }
     }
@@ -98,9 +108,9 @@ impl FlightSql {
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = ClientPeer::of(request.extensions());
         let principal = self.authenticator.authenticate(request.metadata(), peer).await?;
-        let connection = peer.map(|peer| peer.id);
+        let (connection, address) = (peer.map(|peer| peer.id), peer.map(|peer| peer.address.ip()));
         let session = self.sessions.of(&principal, connection);
-        Ok(Caller { principal, connection, session })
+        Ok(Caller { principal, connection, address, session })
     }
 
     async fn flight_info(&self, request: Request<FlightDescriptor>) -> Result<FlightInfo, Status> {
@@ -112,7 +122,8 @@ impl FlightSql {
             None => {
                 let schema = metadata::schema(&command).ok_or_else(|| not_offered(&command))?;
                 // A metadata answer is small and the same each time: its ticket is the command itself.
-                statements::flight_info(&schema, descriptor.cmd.to_vec(), descriptor.clone())
+                let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(descriptor.cmd.to_vec()));
+                statements::flight_info(&schema, vec![endpoint], descriptor)
             }
         }
     }
@@ -165,7 +176,7 @@ impl FlightSql {
     async fn fetch(&self, request: Request<Ticket>) -> Result<FlightDataStream, Status> {
         let caller = self.caller(&request).await?;
         match command(&request.get_ref().ticket)? {
-            Command::TicketStatementQuery(ticket) => self.fetch_query(&caller, &ticket),
+            Command::TicketStatementQuery(ticket) => self.fetch_query(&caller, &ticket).await,
             command => {
                 let refused = not_offered(&command);
                 let batch = self.metadata(&caller, command).await.ok_or(refused)??;
@@ -174,18 +185,19 @@ impl FlightSql {
         }
     }
 
-    fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
+    async fn fetch_query(&self, caller: &Caller, ticket: &TicketStatementQuery) -> Result<FlightDataStream, Status> {
         let user = &caller.principal.user;
-        let query_id = self.query_of_ticket(&ticket.statement_handle, user)?;
-        let fetched = self.results.fetch(query_id, user).map_err(|error| {
-            let code = if error == FetchError::Cancelled { Code::Cancelled } else { Code::NotFound };
-            Status::new(code, format!("{error} (query {query_id})"))
-        })?;
+        let fetch = self.ticket_of(&ticket.statement_handle, user)?;
+        if fetch.part.is_some() {
+            return self.fetch_part(caller, fetch).await;
+        }
+        let query_id = fetch.query_id;
+        let fetched = self.results.fetch(query_id, user).map_err(|error| not_fetched(&error, query_id))?;
         Ok(result_stream::of_query(query_id, fetched, Arc::clone(&self.results)))
     }
 
-    /// The query that a ticket of `user` is for.
-    pub(super) fn query_of_ticket(&self, ticket: &[u8], user: &str) -> Result<Uuid, Status> {
+    /// What a ticket of `user` is for.
+    pub(super) fn ticket_of(&self, ticket: &[u8], user: &str) -> Result<Fetch, Status> {
         self.tickets.check(ticket, user, SystemTime::now()).map_err(|error| match error {
             TicketError::Invalid => Status::permission_denied(error.to_string()),
             TicketError::Expired => Status::not_found(error.to_string()),
@@ -226,12 +238,21 @@ impl FlightSql {
     }
 }
 
-fn command(message: &[u8]) -> Result<Command, Status> {
+pub(super) fn command(message: &[u8]) -> Result<Command, Status> {
     let any = Any::decode(message).map_err(|error| status::malformed("command", error))?;
     if any.type_url.is_empty() {
         return Err(Status::invalid_argument("the request holds no command of Flight SQL: this server has no other flights"));
     }
     Command::try_from(any).map_err(|error| status::malformed("command", error))
+}
+
+/// Why a result cannot be fetched.
+pub(super) fn not_fetched(error: &FetchError, query_id: Uuid) -> Status {
+    match error {
+        FetchError::Failed(error) => status::from_engine(error.clone().with_query(query_id)),
+        FetchError::Cancelled => Status::cancelled(format!("{error} (query {query_id})")),
+        _ => Status::not_found(format!("{error} (query {query_id})")),
+    }
 }
 
 fn not_offered(command: &Command) -> Status {

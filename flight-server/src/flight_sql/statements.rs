@@ -3,6 +3,7 @@
 use super::results::{BatchStream, Waiting};
 use super::service::{Caller, FlightSql};
 use super::status;
+use super::ticket::Fetch;
 use crate::limits;
 use crate::sql_text;
 use arrow::array::RecordBatch;
@@ -10,7 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{ProstMessageExt, SubstraitPlan, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
-use bowshot_engine::{ParameterRow, Prepared, Session, StatementKind};
+use bowshot_engine::{Delivery, ParameterRow, Prepared, ResultPart, Session, StatementKind};
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use uuid::Uuid;
 pub struct Started {
     pub query_id: Uuid,
     pub schema: SchemaRef,
+    /// Where the rows wait instead, if they do; then the stream has the query's end alone.
+    pub parts: Vec<ResultPart>,
     pub batches: BatchStream,
 }
 
@@ -29,10 +32,10 @@ pub struct Started {
 ///
 /// # Errors
 /// The status of what is wrong with it.
-pub async fn begin(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>) -> Result<Started, Status> {
+pub async fn begin(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>, delivery: Delivery) -> Result<Started, Status> {
     match prepared.kind() {
         StatementKind::Command => run_command(session, &prepared, rows).await,
-        StatementKind::Query => start_query(session, prepared, rows).await,
+        StatementKind::Query => start_query(session, prepared, rows, delivery).await,
     }
 }
 
@@ -82,7 +85,7 @@ impl FlightSql {
         rows: Vec<ParameterRow>,
         descriptor: FlightDescriptor,
     ) -> Result<FlightInfo, Status> {
-        let started = begin(&caller.session, prepared, rows).await?;
+        let started = begin(&caller.session, prepared, rows, self.delivery(caller)).await?;
         self.offer(caller, started, descriptor)
     }
 
@@ -90,19 +93,25 @@ impl FlightSql {
     pub(super) fn offer(&self, caller: &Caller, started: Started, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         let (query_id, schema) = (started.query_id, Arc::clone(&started.schema));
         let user = &caller.principal.user;
-        let waiting = Waiting { schema: started.schema, batches: started.batches, compression: caller.session.result_compression() };
-        self.results.insert(query_id, user, waiting).map_err(|_| {
-            Status::resource_exhausted(format!(
-                "{} results are waiting or running already; fetch or cancel some first",
-                limits::RESULTS_MAX
-            ))
-        })?;
-        flight_info(&schema, self.ticket(query_id, user), descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
+        let too_many = || {
+            let most = limits::RESULTS_MAX;
+            Status::resource_exhausted(format!("{most} results are waiting or running already; fetch or cancel some first"))
+        };
+        let endpoints = if started.parts.is_empty() {
+            let waiting = Waiting { schema: started.schema, batches: started.batches, compression: caller.session.result_compression() };
+            self.results.insert(query_id, user, waiting).map_err(|_| too_many())?;
+            vec![FlightEndpoint::new().with_ticket(Ticket::new(self.ticket(Fetch::whole(query_id), user)))]
+        } else {
+            let endpoints = self.endpoints(query_id, user, &started.parts);
+            self.results.insert_parts(query_id, user, started.parts, started.batches).map_err(|_| too_many())?;
+            endpoints
+        };
+        flight_info(&schema, endpoints, descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
     }
 
     /// A ticket for `user` to fetch a result of theirs, valid for as long as the result waits.
-    pub(super) fn ticket(&self, query_id: Uuid, user: &str) -> Vec<u8> {
-        let statement_handle = self.tickets.sign(query_id, user, SystemTime::now(), limits::RESULT_UNCLAIMED).into();
+    pub(super) fn ticket(&self, fetch: Fetch, user: &str) -> Vec<u8> {
+        let statement_handle = self.tickets.sign(fetch, user, SystemTime::now(), limits::RESULT_UNCLAIMED).into();
         TicketStatementQuery { statement_handle }.as_any().encode_to_vec()
     }
 
@@ -127,17 +136,22 @@ async fn run_command(session: &Session, prepared: &Prepared, rows: Vec<Parameter
     Ok(Started {
         query_id: stream.query_id(),
         schema: prepared.schema(),
+        parts: vec![],
         batches: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))),
     })
 }
 
 /// Starts a query with its first row of parameters; those after it run when the ones before are fetched.
-async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>) -> Result<Started, Status> {
+async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<ParameterRow>, delivery: Delivery) -> Result<Started, Status> {
+    // Several runs make one result, in order.
+    let delivery = if rows.len() == 1 { delivery } else { Delivery::Whole };
     let mut rows = rows.into_iter();
     let Some(first_row) = rows.next() else {
-        return Ok(Started { query_id: Uuid::now_v7(), schema: prepared.schema(), batches: Box::pin(futures::stream::empty()) });
+        let none = futures::stream::empty();
+        return Ok(Started { query_id: Uuid::now_v7(), schema: prepared.schema(), parts: vec![], batches: Box::pin(none) });
     };
-    let first = session.execute(&prepared, first_row).await.map_err(status::from_engine)?;
+    let mut first = session.execute_for(&prepared, first_row, delivery).await.map_err(status::from_engine)?;
+    let parts = first.parts().await;
     let (query_id, schema) = (first.query_id(), first.schema());
     let session = session.clone();
     let later = futures::stream::iter(rows)
@@ -146,16 +160,14 @@ async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<Param
             async move { session.execute(&prepared, row).await }
         })
         .try_flatten();
-    Ok(Started { query_id, schema, batches: Box::pin(first.chain(later)) })
+    Ok(Started { query_id, schema, parts, batches: Box::pin(first.chain(later)) })
 }
 
-/// How to fetch a result: one endpoint, without an address, which means the connection in use.
-pub fn flight_info(schema: &Schema, ticket: Vec<u8>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
-    let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket));
-    FlightInfo::new()
-        .try_with_schema(schema)
-        .map(|info| info.with_endpoint(endpoint).with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1))
-        .map_err(status::from_encoding)
+/// How to fetch a result. An endpoint without an address means the connection in use.
+pub fn flight_info(schema: &Schema, endpoints: Vec<FlightEndpoint>, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
+    let info = FlightInfo::new().try_with_schema(schema).map_err(status::from_encoding)?;
+    let info = info.with_descriptor(descriptor).with_total_records(-1).with_total_bytes(-1);
+    Ok(endpoints.into_iter().fold(info, FlightInfo::with_endpoint))
 }
 
 /// A schema as the message that clients decode.

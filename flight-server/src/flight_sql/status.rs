@@ -2,25 +2,14 @@
 
 use arrow_flight::error::FlightError;
 use bowshot_engine::{Error, ErrorClass};
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// The status for an error of the engine.
 pub fn from_engine(error: Error) -> Status {
-    let code = match error.class() {
-        ErrorClass::User => Code::InvalidArgument,
-        ErrorClass::Unauthenticated => Code::Unauthenticated,
-        ErrorClass::Denied => Code::PermissionDenied,
-        ErrorClass::NotFound => Code::NotFound,
-        ErrorClass::Retry => Code::Unavailable,
-        ErrorClass::Resource => Code::ResourceExhausted,
-        ErrorClass::Cancelled => Code::Cancelled,
-        ErrorClass::Deadline => Code::DeadlineExceeded,
-        ErrorClass::Bug => {
-            tracing::error!(%error, "a query failed through a defect of ours");
-            Code::Internal
-        }
-    };
-    Status::new(code, error.message())
+    if error.class() == ErrorClass::Bug {
+        tracing::error!(%error, "a query failed through a defect of ours");
+    }
+    Status::new(error.class().code(), error.message())
 }
 
 /// The status for an error while a result is put into Arrow messages: a defect of ours.

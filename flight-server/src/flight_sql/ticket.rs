@@ -1,7 +1,7 @@
-//! Tickets: signed, expiring, bound to one query and one user.
+//! Tickets: signed, expiring, bound to one query, or a part of its result, and one user.
 //!
-//! Layout: version (1 byte), query id (16), expiry (8, milliseconds since 1970, big endian), signature (32). The user is
-//! signed but not sent: whoever presents the ticket must be that user.
+//! Layout: version (1 byte), query id (16), part (4, big endian; all ones for the whole result), expiry (8, milliseconds since 1970, big
+//! endian), signature (32). The user is signed but not sent: whoever presents the ticket must be that user.
 
 use hmac::{Hmac, Mac};
 use rand::TryRngCore;
@@ -10,9 +10,24 @@ use sha2::Sha256;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
-const VERSION: u8 = 1;
-const SIGNED_LENGTH: usize = 1 + 16 + 8;
+const VERSION: u8 = 2;
+const SIGNED_LENGTH: usize = 1 + 16 + 4 + 8;
 const SIGNATURE_LENGTH: usize = 32;
+
+/// What a ticket is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fetch {
+    pub query_id: Uuid,
+    /// Number of a part of its result; nothing for all of it.
+    pub part: Option<u32>,
+}
+
+impl Fetch {
+    /// All of a result.
+    pub fn whole(query_id: Uuid) -> Self {
+        Self { query_id, part: None }
+    }
+}
 
 /// Why a ticket is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -41,11 +56,12 @@ impl TicketSigner {
         Ok(Self { key })
     }
 
-    /// A ticket for `user` to fetch the result of `query_id` until `valid_for` has passed after `now`.
-    pub fn sign(&self, query_id: Uuid, user: &str, now: SystemTime, valid_for: Duration) -> Vec<u8> {
+    /// A ticket for `user` to `fetch` until `valid_for` has passed after `now`.
+    pub fn sign(&self, fetch: Fetch, user: &str, now: SystemTime, valid_for: Duration) -> Vec<u8> {
         let mut ticket = Vec::with_capacity(SIGNED_LENGTH + SIGNATURE_LENGTH);
         ticket.push(VERSION);
-        ticket.extend_from_slice(query_id.as_bytes());
+        ticket.extend_from_slice(fetch.query_id.as_bytes());
+        ticket.extend_from_slice(&fetch.part.unwrap_or(u32::MAX).to_be_bytes());
         ticket.extend_from_slice(&milliseconds(now + valid_for).to_be_bytes());
         if let Some(mac) = self.mac(&ticket, user) {
             ticket.extend_from_slice(&mac.finalize().into_bytes());
@@ -53,11 +69,11 @@ impl TicketSigner {
         ticket
     }
 
-    /// The query a ticket is for, when `user` may use it at `now`.
+    /// What a ticket is for, when `user` may use it at `now`.
     ///
     /// # Errors
     /// [`TicketError`].
-    pub fn check(&self, ticket: &[u8], user: &str, now: SystemTime) -> Result<Uuid, TicketError> {
+    pub fn check(&self, ticket: &[u8], user: &str, now: SystemTime) -> Result<Fetch, TicketError> {
         if ticket.len() != SIGNED_LENGTH + SIGNATURE_LENGTH || ticket[0] != VERSION {
             return Err(TicketError::Invalid);
         }
@@ -65,11 +81,13 @@ impl TicketSigner {
         let mac = self.mac(signed, user).ok_or(TicketError::Invalid)?;
         // Takes the same time wherever the signatures differ.
         mac.verify_slice(signature).map_err(|_| TicketError::Invalid)?;
-        let expiry = <[u8; 8]>::try_from(&signed[17..]).map_err(|_| TicketError::Invalid)?;
+        let expiry = <[u8; 8]>::try_from(&signed[21..]).map_err(|_| TicketError::Invalid)?;
         if u64::from_be_bytes(expiry) < milliseconds(now) {
             return Err(TicketError::Expired);
         }
-        Uuid::from_slice(&signed[1..17]).map_err(|_| TicketError::Invalid)
+        let query_id = Uuid::from_slice(&signed[1..17]).map_err(|_| TicketError::Invalid)?;
+        let part = <[u8; 4]>::try_from(&signed[17..21]).map_err(|_| TicketError::Invalid)?;
+        Ok(Fetch { query_id, part: Some(u32::from_be_bytes(part)).filter(|part| *part != u32::MAX) })
     }
 
     fn mac(&self, signed: &[u8], user: &str) -> Option<Hmac<Sha256>> {
@@ -94,18 +112,21 @@ mod tests {
     #[test]
     fn a_ticket_is_good_for_its_user_until_it_expires() {
         let signer = TicketSigner::new().unwrap();
-        let (query, now) = (Uuid::now_v7(), SystemTime::now());
-        let ticket = signer.sign(query, "ana", now, MINUTE);
-        assert_eq!(signer.check(&ticket, "ana", now), Ok(query));
-        assert_eq!(signer.check(&ticket, "bob", now), Err(TicketError::Invalid));
-        assert_eq!(signer.check(&ticket, "ana", now + MINUTE * 2), Err(TicketError::Expired));
+        let now = SystemTime::now();
+        for part in [None, Some(0), Some(7)] {
+            let fetch = Fetch { query_id: Uuid::now_v7(), part };
+            let ticket = signer.sign(fetch, "ana", now, MINUTE);
+            assert_eq!(signer.check(&ticket, "ana", now), Ok(fetch));
+            assert_eq!(signer.check(&ticket, "bob", now), Err(TicketError::Invalid));
+            assert_eq!(signer.check(&ticket, "ana", now + MINUTE * 2), Err(TicketError::Expired));
+        }
     }
 
     #[test]
     fn an_altered_or_foreign_ticket_is_refused() {
         let signer = TicketSigner::new().unwrap();
         let now = SystemTime::now();
-        let ticket = signer.sign(Uuid::now_v7(), "ana", now, MINUTE);
+        let ticket = signer.sign(Fetch::whole(Uuid::now_v7()), "ana", now, MINUTE);
         for position in 0..ticket.len() {
             let mut altered = ticket.clone();
             altered[position] ^= 1;

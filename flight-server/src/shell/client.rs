@@ -10,11 +10,12 @@ use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::sql::CommandGetTables;
 use arrow_flight::sql::client::FlightSqlServiceClient;
-use arrow_flight::{Action, FlightInfo, HandshakeRequest, Ticket};
+use arrow_flight::{Action, FlightEndpoint, FlightInfo, HandshakeRequest};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bowshot_engine::QuerySummary;
 use futures::{StreamExt, TryStreamExt};
+use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,6 +41,7 @@ pub struct ConnectOptions {
 #[derive(Clone)]
 pub struct Client {
     flight: FlightSqlServiceClient<Channel>,
+    options: ConnectOptions,
 }
 
 /// A statement that runs; dropping it cancels the query.
@@ -47,7 +49,11 @@ pub struct RunningQuery {
     /// As the server names it; nothing for metadata.
     pub query_id: Option<String>,
     pub schema: SchemaRef,
+    client: Client,
+    /// Those of the endpoint that is read now.
     batches: Option<FlightRecordBatchStream>,
+    /// Those after it.
+    endpoints: VecDeque<FlightEndpoint>,
 }
 
 impl RunningQuery {
@@ -56,9 +62,16 @@ impl RunningQuery {
     /// # Errors
     /// What the server reports, or a lost connection.
     pub async fn next(&mut self) -> Result<Option<RecordBatch>> {
-        match &mut self.batches {
-            Some(batches) => Ok(batches.next().await.transpose()?),
-            None => Ok(None),
+        loop {
+            if let Some(batches) = &mut self.batches
+                && let Some(batch) = batches.next().await
+            {
+                return Ok(Some(batch?));
+            }
+            match self.endpoints.pop_front() {
+                Some(endpoint) => self.batches = Some(self.client.read(endpoint).await?),
+                None => return Ok(None),
+            }
         }
     }
 
@@ -81,12 +94,7 @@ impl Client {
     /// # Errors
     /// [`Error::Unreachable`], or the server's refusal.
     pub async fn connect(options: &ConnectOptions) -> Result<Self> {
-        let channel = endpoint(options)?
-            .connect()
-            .await
-            .map_err(|error| Error::Unreachable { url: options.url.clone(), reason: innermost(&error) })?;
-        let service = FlightServiceClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
-        let mut client = Self { flight: FlightSqlServiceClient::new_from_inner(service) };
+        let mut client = Self { flight: connection(options).await?, options: options.clone() };
         match (&options.token, &options.user) {
             (Some(token), _) => client.flight.set_token(token.clone()),
             (None, Some(user)) => {
@@ -188,17 +196,39 @@ impl Client {
 
     async fn fetch(&mut self, info: FlightInfo) -> Result<RunningQuery> {
         let query_id = std::str::from_utf8(&info.app_metadata).ok().filter(|id| !id.is_empty()).map(str::to_string);
-        let ticket: Option<Ticket> = info.endpoint.first().and_then(|endpoint| endpoint.ticket.clone());
-        let schema = info.try_decode_schema().map_err(|error| Error::Server {
+        let schema = info.clone().try_decode_schema().map_err(|error| Error::Server {
             code: tonic::Code::Internal,
             message: format!("the server's answer has no readable schema: {error}"),
         })?;
-        let batches = match ticket {
-            Some(ticket) => Some(self.flight.do_get(ticket).await?),
+        let mut endpoints = VecDeque::from(info.endpoint);
+        // Errors of the statement are told when it is started.
+        let batches = match endpoints.pop_front() {
+            Some(endpoint) => Some(self.read(endpoint).await?),
             None => None,
         };
-        Ok(RunningQuery { query_id, schema: Arc::new(schema), batches })
+        Ok(RunningQuery { query_id, schema: Arc::new(schema), client: self.clone(), batches, endpoints })
     }
+
+    /// The rows of an endpoint, from the worker that has them if it can be reached.
+    async fn read(&mut self, endpoint: FlightEndpoint) -> Result<FlightRecordBatchStream> {
+        let ticket = endpoint.ticket.unwrap_or_default();
+        for location in endpoint.location.iter().filter(|location| !location.uri.starts_with("arrow-flight-reuse-connection:")) {
+            let options = ConnectOptions { url: location.uri.clone(), ..self.options.clone() };
+            let Ok(mut worker) = connection(&options).await else { continue };
+            if let Some(token) = self.flight.token() {
+                worker.set_token(token.clone());
+            }
+            return Ok(worker.do_get(ticket).await?);
+        }
+        Ok(self.flight.do_get(ticket).await?)
+    }
+}
+
+async fn connection(options: &ConnectOptions) -> Result<FlightSqlServiceClient<Channel>> {
+    let unreachable = |error: tonic::transport::Error| Error::Unreachable { url: options.url.clone(), reason: innermost(&error) };
+    let channel = endpoint(options)?.connect().await.map_err(unreachable)?;
+    let service = FlightServiceClient::new(channel).max_decoding_message_size(limits::MESSAGE_BYTES_MAX);
+    Ok(FlightSqlServiceClient::new_from_inner(service))
 }
 
 fn endpoint(options: &ConnectOptions) -> Result<Endpoint> {
