@@ -232,8 +232,11 @@ async fn table(arguments: &FlightArguments, client: &mut FlightSqlServiceClient<
                 }
             }
         }
-        if best.iter().any(|read| (read.rows, read.bytes) != (best[0].rows, best[0].bytes)) {
-            return Err(format!("{sql}: not the same rows in all ways").into());
+        // Bytes differ by an offset a text column and batch, and batches by the way.
+        let same = |read: &Read| read.rows == best[0].rows && read.bytes.abs_diff(best[0].bytes) < best[0].bytes / 1000;
+        if !best.iter().all(same) {
+            let all: Vec<_> = best.iter().map(|read| (read.rows, read.bytes)).collect();
+            return Err(format!("{sql}: not the same rows and bytes in all ways: {all:?}").into());
         }
         for ((_, name, _), best) in Way::ALL.into_iter().zip(best) {
             println!(

@@ -315,6 +315,8 @@ fn external(text: &str) -> Error {
     let text = strip(text);
     let class = if text.contains(NODE_LOST_PREFIX) || text.starts_with(H2_TEXT) {
         ErrorClass::Retry
+    } else if text.starts_with(crate::worker::published::CLIENT_GONE_PREFIX) {
+        ErrorClass::Cancelled
     } else if text.contains(crate::worker::PANIC_TEXT) {
         ErrorClass::Bug
     } else if text.contains(SPILL_TEXT) {

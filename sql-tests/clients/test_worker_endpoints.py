@@ -91,6 +91,17 @@ def started(client, sql, options=None):
     return client.get_flight_info(flight_messages.descriptor("CommandStatementQuery", {1: sql}), options)
 
 
+def endpoints_of(client, sql):
+    """How many endpoints a statement has; nobody fetches its result."""
+    info = started(client, sql)
+    cancel(client, info)
+    return len(info.endpoints)
+
+
+def cancel(client, info):
+    list(client.do_action(pyarrow.flight.Action("CancelFlightInfo", flight_messages.message({1: info.serialize()}))))
+
+
 def at_worker(endpoint, options=None):
     """The reader of an endpoint at its own address."""
     return pyarrow.flight.connect(endpoint.locations[0]).do_get(endpoint.ticket, options)
@@ -174,21 +185,21 @@ def test_parts_may_wait_on_workers_that_clients_cannot_call(tmp_path):
 
 def test_a_client_that_cannot_reach_the_workers_gets_it_all_from_the_server_from_then_on(running, ways, client):
     option(client, "result_endpoints", "auto")
-    assert len(started(client, WIDE).endpoints) == 3, "this machine reached them a moment ago"
+    assert endpoints_of(client, WIDE) == 3, "this machine reached them a moment ago"
     ways.all("cut")
     try:
         with running.connect(result_endpoints="workers") as connection, connection.cursor() as cursor:
             cursor.execute(SELECT)
             assert total([cursor.fetch_arrow_table()]) == WHOLE
         # It came to the server for what the workers had.
-        assert len(started(client, WIDE).endpoints) == 1
+        assert endpoints_of(client, WIDE) == 1
     finally:
         ways.all("heal")
     for endpoint in started_by_workers(client, SELECT).endpoints:
         at_worker(endpoint).read_all()
     # And here to the workers.
     option(client, "result_endpoints", "auto")
-    assert len(started(client, WIDE).endpoints) == 3
+    assert endpoints_of(client, WIDE) == 3
 
 
 def started_by_workers(client, sql):
@@ -217,16 +228,25 @@ def test_what_the_coordinator_makes_comes_from_it(client, sql):
     client.do_get(info.endpoints[0].ticket).read_all()
 
 
+def test_who_asks_for_parts_in_vain_can_find_out_why(running):
+    def explained(sql, **options):
+        return "\n".join(line for row in running.rows(f"EXPLAIN ANALYZE {sql}", result_endpoints="workers", **options) for line in row)
+
+    assert "result_endpoints = workers does not apply: the coordinator has to merge, sort or limit" in explained(f"{SELECT} ORDER BY n LIMIT 3")
+    assert "result_endpoints = workers does not apply: bowshot.result_buffer holds rows back" in explained(SELECT, result_buffer="1000")
+    assert "does not apply" not in explained(SELECT)
+
+
 def test_small_results_and_those_held_back_come_from_the_server(client):
     option(client, "result_endpoints", "auto")
-    assert len(started(client, "SELECT n FROM large").endpoints) == 1, "24 MB"
-    assert len(started(client, f"{WIDE} WHERE n = 17").endpoints) == 1
+    assert endpoints_of(client, "SELECT n FROM large") == 1, "24 MB"
+    assert endpoints_of(client, f"{WIDE} WHERE n = 17") == 1
     option(client, "result_endpoints", "workers")
     option(client, "result_buffer", "100000")
-    assert len(started(client, SELECT).endpoints) == 1
+    assert endpoints_of(client, SELECT) == 1
     option(client, "result_buffer", "0")
     option(client, "result_endpoints", "coordinator")
-    assert len(started(client, WIDE).endpoints) == 1
+    assert endpoints_of(client, WIDE) == 1
     with pytest.raises(pyarrow.ArrowInvalid, match="use auto, workers or coordinator"):
         option(client, "result_endpoints", "moon")
 
@@ -299,16 +319,17 @@ def test_parts_end_with_their_query_and_the_query_with_its_parts(running, client
     if end == "leave one part":
         readers.pop().cancel()
     else:
-        list(client.do_action(pyarrow.flight.Action("CancelFlightInfo", flight_messages.message({1: info.serialize()}))))
+        cancel(client, info)
     began = time.monotonic()
     for reader in readers:
-        with pytest.raises((pyarrow.ArrowException, pyarrow.flight.FlightError), match="cancelled|failed|went away"):
-            reader.read_all()
+        with pytest.raises((pyarrow.ArrowException, pyarrow.flight.FlightError), match="was cancelled|went away"):
+            for _ in reader:
+                pass
     cluster.wait_until("the query has ended", 10, lambda: state_of(running, query_of(info)) == "cancelled")
     cluster.wait_until("the workers are free", 10, lambda: tasks_running(running) == 0)
     assert time.monotonic() - began < 10
-    with pytest.raises((pyarrow.ArrowException, pyarrow.flight.FlightError), match="cancelled|already fetched"):
-        client.do_get(info.endpoints[0].ticket).read_all()
+    with pytest.raises((pyarrow.ArrowException, pyarrow.flight.FlightError), match="was cancelled|went away"):
+        client.do_get(info.endpoints[0].ticket).read_chunk()
 
 
 # Who may fetch
@@ -411,5 +432,7 @@ def test_workers_have_certificates_of_their_own_for_clients(tmp_path):
         client, _ = flight_messages.connect(running.port)
         with client:
             option(client, "result_endpoints", "workers")
-            told = [endpoint.locations[0].uri.decode() for endpoint in started(client, SELECT).endpoints]
+            info = started(client, SELECT)
+            cancel(client, info)
+            told = [endpoint.locations[0].uri.decode() for endpoint in info.endpoints]
         assert told == [f"grpc+tls://localhost:{port}" for port in ports.values()]

@@ -40,6 +40,9 @@ pub struct PartId {
 /// Header that names the fragment whose rows stay on their nodes, by its number.
 pub const PUBLISH_HEADER: &str = "x-bowshot-publish";
 
+/// Starts the text of the error of a task whose client has gone, which travels as text.
+pub const CLIENT_GONE_PREFIX: &str = "the client went away before it had all of ";
+
 impl PartId {
     /// The part that a task is asked to keep, from the headers of the call that sets its plan.
     pub fn of_headers(headers: &HeaderMap) -> Option<Self> {
@@ -196,7 +199,7 @@ impl Part {
     }
 
     fn client_gone(&self) -> Error {
-        Error::new(ErrorClass::Cancelled, format!("the client of {} went away", self.id))
+        Error::new(ErrorClass::Cancelled, format!("{CLIENT_GONE_PREFIX}{}", self.id))
     }
 }
 
