@@ -1,5 +1,6 @@
 """Results that clients fetch from the workers: in one stream a worker, through the server where a worker cannot be reached, whole or refused."""
 
+import signal
 import time
 import urllib.parse
 
@@ -330,6 +331,21 @@ def test_parts_end_with_their_query_and_the_query_with_its_parts(running, client
     assert time.monotonic() - began < 10
     with pytest.raises((pyarrow.ArrowException, pyarrow.flight.FlightError), match="was cancelled|went away"):
         client.do_get(info.endpoints[0].ticket).read_chunk()
+
+
+def test_a_worker_that_is_told_to_end_gives_its_part_away_first(running, client):
+    info = started(client, SELECT)
+    readers = [at_worker(endpoint) for endpoint in info.endpoints]
+    got = sum(reader.read_chunk().data.num_rows for reader in readers)
+    running.workers["node-3"].send(signal.SIGTERM)
+    # Slowly at first: it has to wait.
+    time.sleep(1)
+    for reader in readers:
+        for chunk in reader:
+            got += chunk.data.num_rows
+    assert got == ROWS
+    cluster.wait_until("the worker has ended", 20, lambda: not running.workers["node-3"].running())
+    running.restart_worker("node-3")
 
 
 # Who may fetch

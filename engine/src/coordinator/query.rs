@@ -210,8 +210,11 @@ struct Client<'a> {
     /// For rows.
     sender: &'a Sender,
     /// For the parts that they are in instead, once.
-    announce: Option<oneshot::Sender<Vec<ResultPart>>>,
+    announce: Option<Announce>,
 }
+
+/// Tells who waits for a query of its parts.
+type Announce = oneshot::Sender<Vec<ResultPart>>;
 
 async fn drive(
     inner: &Arc<CoordinatorInner>,
@@ -426,7 +429,7 @@ fn keep_on_workers(
     schema: &SchemaRef,
     client: Option<&mut Client<'_>>,
     observer: &QueryObserver,
-) -> Result<Option<(oneshot::Sender<Vec<ResultPart>>, Vec<ResultPart>)>, DataFusionError> {
+) -> Result<Option<(Announce, Vec<ResultPart>)>, DataFusionError> {
     let announce = client.and_then(|client| client.announce.take());
     let options = state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     // Who asked for it hears why not, in EXPLAIN ANALYZE too, where nobody waits for rows.

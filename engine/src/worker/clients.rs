@@ -2,6 +2,7 @@
 //! tickets; a worker knows neither.
 
 use super::WorkerNode;
+use super::published::Published;
 use crate::control::client::ControlClient;
 use crate::control::{CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientQuery, ClientTicket, Redeemed, WhyEnded};
 use crate::error::{Error, ErrorClass, Result};
@@ -14,7 +15,8 @@ use uuid::Uuid;
 
 /// The parts of results on one node.
 pub struct PartsForClients {
-    node: Arc<WorkerNode>,
+    node_id: String,
+    published: Arc<Published>,
     coordinator: ControlClient,
 }
 
@@ -27,14 +29,14 @@ pub enum Refused {
 }
 
 impl PartsForClients {
-    pub(super) fn new(node: Arc<WorkerNode>) -> Result<Self> {
+    pub(super) fn new(node: &WorkerNode) -> Result<Self> {
         let coordinator = ControlClient::new(&node.config.coordinator, &node.config.cluster_token, node.channels.tls())?;
-        Ok(Self { node, coordinator })
+        Ok(Self { node_id: node.config.node_id.clone(), published: node.published.clone(), coordinator })
     }
 
     /// Name of the node.
     pub fn node_id(&self) -> &str {
-        &self.node.config.node_id
+        &self.node_id
     }
 
     /// The token of a login for a client's credentials.
@@ -51,7 +53,7 @@ impl PartsForClients {
     /// When the coordinator refuses, or the part is not here.
     pub async fn fetch(&self, asked: ClientTicket) -> Result<impl Stream<Item = Result<FlightData>> + Send + use<>, Refused> {
         let Redeemed { part, query_id } = self.coordinator.ask(CLIENT_TICKET, &asked).await.map_err(Refused::ByCoordinator)?;
-        let messages = self.node.published.fetch(part, limits::PART_PATIENCE).await;
+        let messages = self.published.fetch(part, limits::PART_PATIENCE).await;
         let messages = messages.map_err(|error| Refused::Here(error.with_query(query_id)))?;
         let coordinator = self.coordinator.clone();
         Ok(messages.or_else(move |error| {

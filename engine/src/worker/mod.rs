@@ -228,7 +228,7 @@ impl Worker {
     pub fn offer_parts_at(&self, client_url: String) -> Result<clients::PartsForClients> {
         // A worker has one such URL.
         let _ = self.node.client_url.set(client_url);
-        clients::PartsForClients::new(self.node.clone())
+        clients::PartsForClients::new(&self.node)
     }
 
     /// Runs until `shutdown` resolves. Returns early only with an error that no waiting would cure.

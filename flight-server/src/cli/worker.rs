@@ -8,6 +8,7 @@ use crate::connection;
 use crate::error::{Error, Result};
 use crate::flight_sql::WorkerEndpoint;
 use crate::freed_memory;
+use crate::limits;
 use crate::tls::ClientTls;
 use bowshot_datasets::{Options, tpch};
 use bowshot_engine::{Worker, WorkerConfig};
@@ -152,13 +153,25 @@ pub async fn serve(worker: WorkerConfig, tls: &TlsConfig, stopped: impl Future<O
     let worker = Worker::open(worker).await?;
     let endpoint = WorkerEndpoint::new(worker.offer_parts_at(url.clone())?);
     tracing::info!(%url, "clients fetch parts of large results here");
-    let server =
-        client_server().add_service(endpoint.into_server()).serve_with_incoming(connection::incoming(listener, tls, Arc::new(|_| ())));
-    tokio::select! {
-        // It serves until the worker has ended: what is kept here is to be fetched meanwhile.
-        ended = worker.run(stopped) => Ok(ended?),
-        ended = server => ended.map_err(|source| Error::Transport { source }),
+    let (worker_ended, told) = tokio::sync::oneshot::channel::<()>();
+    let server = client_server().add_service(endpoint.into_server()).serve_with_incoming_shutdown(
+        connection::incoming(listener, tls, Arc::new(|_| ())),
+        async {
+            // An error means the sender is gone: stop as well.
+            let _ = told.await;
+        },
+    );
+    tokio::pin!(server);
+    let ended = tokio::select! {
+        ended = worker.run(stopped) => ended,
+        ended = &mut server => return ended.map_err(|source| Error::Transport { source }),
+    };
+    // What a client took last may still be on its way to it.
+    drop(worker_ended);
+    if tokio::time::timeout(limits::SHUTDOWN_GRACE, server).await.is_err() {
+        tracing::warn!("a client that still fetched from this worker was cut off");
     }
+    Ok(ended?)
 }
 
 /// Where clients reach this worker.

@@ -79,7 +79,10 @@ impl FlightSql {
         if let (Some(client), Some(_)) = (caller.address, &part.client_url) {
             self.reach.came_here(client);
         }
-        let messages = self.coordinator.fetch_part(&part).await;
+        // A part that was given away is fetched even if the caller leaves meanwhile: dropping it then ends the query, which would wait otherwise.
+        let coordinator = self.coordinator.clone();
+        let fetching = tokio::spawn(async move { coordinator.fetch_part(&part).await });
+        let messages = fetching.await.map_err(|_| Status::unavailable("the server is about to end"))?;
         let messages = messages.map_err(|error| status::from_engine(error.with_query(query_id)))?;
         Ok(result_stream::of_part(query_id, messages, cancelled, Arc::clone(&self.results)))
     }

@@ -14,18 +14,19 @@ use bowshot_engine::worker::clients::{PartsForClients, Refused};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use prost::bytes::Bytes;
+use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use tonic::{Request, Response, Status, Streaming};
 
 /// The service of a worker for clients.
 pub struct WorkerEndpoint {
-    parts: PartsForClients,
+    parts: Arc<PartsForClients>,
 }
 
 impl WorkerEndpoint {
     /// Serves the parts of one worker.
     pub fn new(parts: PartsForClients) -> Self {
-        Self { parts }
+        Self { parts: Arc::new(parts) }
     }
 
     /// The service for tonic, with our limits on messages.
@@ -78,10 +79,14 @@ impl FlightService for WorkerEndpoint {
 
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
         let asked = ClientTicket { call: self.call(&request)?, ticket: request.get_ref().ticket.to_vec() };
-        let messages = self.parts.fetch(asked).await.map_err(|refused| match refused {
-            Refused::ByCoordinator(status) => status,
-            Refused::Here(error) => status::from_engine(error),
-        })?;
+        // A ticket that was redeemed is used even if the client leaves meanwhile: dropping the part then ends its query, which would wait otherwise.
+        let parts = Arc::clone(&self.parts);
+        let fetching = tokio::spawn(async move { parts.fetch(asked).await });
+        let messages =
+            fetching.await.map_err(|_| Status::unavailable("this worker is about to end"))?.map_err(|refused| match refused {
+                Refused::ByCoordinator(status) => status,
+                Refused::Here(error) => status::from_engine(error),
+            })?;
         Ok(Response::new(Box::pin(messages.map_err(status::from_engine))))
     }
 
