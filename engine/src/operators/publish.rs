@@ -7,7 +7,7 @@ use crate::config::{BowshotOptions, ResultCompression};
 use crate::error::from_datafusion;
 use crate::result_messages;
 use crate::result_types::{plain_batch, plain_schema};
-use crate::worker::published::{Part, PartId, Published};
+use crate::worker::published::{Part, PartId, Partition, Published};
 use arrow::datatypes::SchemaRef;
 use arrow_flight::error::FlightError;
 use datafusion::common::{DataFusionError, Result};
@@ -36,14 +36,14 @@ impl InPlace for Publishing {
         let options = context.session_config().options().extensions.get::<BowshotOptions>();
         let compression = options.map_or(ResultCompression::None, |options| options.result_compression);
         let rows = node.execute(partition, context)?;
-        let kept = keep(rows, self.part.clone(), self.schema.clone(), compression);
+        let kept = keep(rows, self.part.partition(), self.schema.clone(), compression);
         let outcome = futures::stream::once(kept).filter_map(|kept| std::future::ready(kept.err().map(Err)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), outcome)))
     }
 }
 
 /// Hands the rows of a partition over, and waits until the client has all of the part.
-async fn keep(rows: SendableRecordBatchStream, part: Arc<Part>, schema: SchemaRef, compression: ResultCompression) -> Result<()> {
+async fn keep(rows: SendableRecordBatchStream, partition: Partition, schema: SchemaRef, compression: ResultCompression) -> Result<()> {
     let plain = {
         let schema = schema.clone();
         rows.try_filter(|batch| std::future::ready(batch.num_rows() > 0))
@@ -54,15 +54,15 @@ async fn keep(rows: SendableRecordBatchStream, part: Arc<Part>, schema: SchemaRe
     let mut messages = result_messages::encode(schema, compression, plain)?.skip(1).boxed();
     while let Some(message) = messages.next().await {
         match message {
-            Ok(message) => part.send(message).await?,
+            Ok(message) => partition.send(message).await?,
             Err(error) => {
                 let error = reason(error);
-                part.fail(from_datafusion(&error)).await;
+                partition.fail(from_datafusion(&error)).await;
                 return Err(error);
             }
         }
     }
-    Ok(part.partition_ended().await?)
+    Ok(partition.end().await?)
 }
 
 /// What ended the rows, under what the encoder made of it.

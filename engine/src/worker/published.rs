@@ -24,7 +24,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use uuid::Uuid;
 
 /// What one task of a query makes.
@@ -73,6 +73,7 @@ struct Waiting {
     delivered: Arc<AtomicBool>,
     /// Taken by the one who fetches it.
     pieces: Option<mpsc::Receiver<Piece>>,
+    cut_off: watch::Receiver<bool>,
 }
 
 /// What goes through a part's queue.
@@ -90,16 +91,25 @@ pub struct Part {
     published: Arc<Published>,
     sender: mpsc::Sender<Piece>,
     delivered: Arc<AtomicBool>,
+    cut_off: watch::Sender<bool>,
+}
+
+/// One partition of a part. Dropped before its end it cuts the part off, however long the plan that it belongs to is kept.
+#[derive(Debug)]
+pub struct Partition {
+    part: Arc<Part>,
+    ended: bool,
 }
 
 impl Published {
     /// Opens the part of a task with so many partitions, whose first message is the schema.
     pub fn open(self: &Arc<Self>, id: PartId, schema: FlightData, partitions: usize) -> Arc<Part> {
         let (sender, receiver) = mpsc::channel(limits::PART_MESSAGES_QUEUED);
-        let delivered = Arc::new(AtomicBool::new(false));
-        self.parts.lock().insert(id, Waiting { partitions, schema, delivered: delivered.clone(), pieces: Some(receiver) });
+        let (delivered, cut_off) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(false));
+        let (pieces, is_cut_off) = (Some(receiver), cut_off.subscribe());
+        self.parts.lock().insert(id, Waiting { partitions, schema, delivered: delivered.clone(), pieces, cut_off: is_cut_off });
         self.opened.notify_waiters();
-        Arc::new(Part { id, published: self.clone(), sender, delivered })
+        Arc::new(Part { id, published: self.clone(), sender, delivered, cut_off })
     }
 
     /// The messages of a part, to the one who asks first. Waits a while for a task that is about to begin.
@@ -117,8 +127,9 @@ impl Published {
                 let Some(pieces) = waiting.pieces.take() else {
                     return Err(Error::not_found(format!("{id} was already fetched; run the statement again")));
                 };
-                let delivered = waiting.delivered.clone();
-                return Ok(messages(Delivery { id, schema: Some(waiting.schema.clone()), pieces, left: waiting.partitions, delivered }));
+                let (delivered, cut_off) = (waiting.delivered.clone(), waiting.cut_off.clone());
+                let schema = Some(waiting.schema.clone());
+                return Ok(messages(Delivery { id, schema, pieces, left: waiting.partitions, delivered, cut_off }));
             }
             if tokio::time::timeout_at(deadline, opened).await.is_err() {
                 return Err(Error::not_found(format!("{id} is not here: its query has ended, or never ran on this node")));
@@ -135,6 +146,7 @@ struct Delivery {
     /// Partitions that have not ended.
     left: usize,
     delivered: Arc<AtomicBool>,
+    cut_off: watch::Receiver<bool>,
 }
 
 impl Delivery {
@@ -143,7 +155,13 @@ impl Delivery {
             return Some(Ok(schema));
         }
         while self.left > 0 {
-            match self.pieces.recv().await {
+            let piece = tokio::select! {
+                // What is there may say more than that it was cut off.
+                biased;
+                piece = self.pieces.recv() => piece,
+                () = is_true(&mut self.cut_off) => None,
+            };
+            match piece {
                 Some(Piece::Message(message)) => return Some(Ok(message)),
                 Some(Piece::PartitionEnded) => self.left -= 1,
                 Some(Piece::Failed(error)) => return Some(Err(error)),
@@ -159,6 +177,13 @@ impl Delivery {
     }
 }
 
+/// Waits until the value is true; for ever when its sender is gone.
+async fn is_true(value: &mut watch::Receiver<bool>) {
+    if value.wait_for(|value| *value).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// A part's messages: all of them, or an error at their end.
 fn messages(delivery: Delivery) -> impl Stream<Item = Result<FlightData>> + Send {
     futures::stream::unfold(Some(delivery), |state| async move {
@@ -170,28 +195,9 @@ fn messages(delivery: Delivery) -> impl Stream<Item = Result<FlightData>> + Send
 }
 
 impl Part {
-    /// Hands a message over, and waits while the client has enough of them.
-    ///
-    /// # Errors
-    /// [`ErrorClass::Cancelled`] when the client has gone.
-    pub async fn send(&self, message: FlightData) -> Result<()> {
-        self.put(Piece::Message(message)).await
-    }
-
-    /// Tells the client what ended a partition.
-    pub async fn fail(&self, error: Error) {
-        // A client that has gone needs no error.
-        let _ = self.put(Piece::Failed(error)).await;
-    }
-
-    /// One partition has given all of its rows. Waits until the client has taken those of all of them.
-    ///
-    /// # Errors
-    /// [`ErrorClass::Cancelled`] when it goes before.
-    pub async fn partition_ended(&self) -> Result<()> {
-        self.put(Piece::PartitionEnded).await?;
-        self.sender.closed().await;
-        if self.delivered.load(Ordering::Acquire) { Ok(()) } else { Err(self.client_gone()) }
+    /// A partition that begins.
+    pub fn partition(self: &Arc<Self>) -> Partition {
+        Partition { part: self.clone(), ended: false }
     }
 
     async fn put(&self, piece: Piece) -> Result<()> {
@@ -200,6 +206,42 @@ impl Part {
 
     fn client_gone(&self) -> Error {
         Error::new(ErrorClass::Cancelled, format!("{CLIENT_GONE_PREFIX}{}", self.id))
+    }
+}
+
+impl Partition {
+    /// Hands a message over, and waits while the client has enough of them.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Cancelled`] when the client has gone.
+    pub async fn send(&self, message: FlightData) -> Result<()> {
+        self.part.put(Piece::Message(message)).await
+    }
+
+    /// Tells the client what ended the partition.
+    pub async fn fail(mut self, error: Error) {
+        // A client that has gone needs no error.
+        let _ = self.part.put(Piece::Failed(error)).await;
+        self.ended = true;
+    }
+
+    /// All rows are given. Waits until the client has taken those of all partitions.
+    ///
+    /// # Errors
+    /// [`ErrorClass::Cancelled`] when it goes before.
+    pub async fn end(mut self) -> Result<()> {
+        self.part.put(Piece::PartitionEnded).await?;
+        self.part.sender.closed().await;
+        self.ended = true;
+        if self.part.delivered.load(Ordering::Acquire) { Ok(()) } else { Err(self.part.client_gone()) }
+    }
+}
+
+impl Drop for Partition {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.part.cut_off.send_replace(true);
+        }
     }
 }
 
@@ -230,10 +272,10 @@ mod tests {
         let (published, id) = (Arc::new(Published::default()), id());
         let part = published.open(id, message(b"schema"), 2);
         let partitions = [b"one", b"two"].map(|body| {
-            let part = part.clone();
+            let partition = part.partition();
             tokio::spawn(async move {
-                part.send(message(body)).await?;
-                part.partition_ended().await
+                partition.send(message(body)).await?;
+                partition.end().await
             })
         });
         // Nobody has fetched it: the task goes on.
@@ -257,11 +299,24 @@ mod tests {
         let (published, id) = (Arc::new(Published::default()), id());
         let part = published.open(id, message(b"schema"), 2);
         let fetched = published.fetch(id, PATIENCE).await.unwrap();
-        part.send(message(b"one")).await.unwrap();
+        let partition = part.partition();
+        partition.send(message(b"one")).await.unwrap();
         part.put(Piece::PartitionEnded).await.unwrap();
-        drop(part);
-        let messages: Vec<_> = fetched.collect().await;
+        // Whoever keeps the plan keeps the part: the partition that was dropped is enough.
+        drop(partition);
+        let messages: Vec<_> = tokio::time::timeout(SOON, fetched.collect()).await.unwrap();
         assert_eq!((messages.len(), messages[2].as_ref().err().unwrap().class()), (3, ErrorClass::Retry));
+        drop(part);
+    }
+
+    #[tokio::test]
+    async fn a_part_whose_partitions_never_began_ends_with_its_task() {
+        let (published, id) = (Arc::new(Published::default()), id());
+        let part = published.open(id, message(b"schema"), 2);
+        let fetched = published.fetch(id, PATIENCE).await.unwrap();
+        drop(part);
+        let messages: Vec<_> = tokio::time::timeout(SOON, fetched.collect()).await.unwrap();
+        assert_eq!((messages.len(), messages[1].as_ref().err().unwrap().class()), (2, ErrorClass::Retry));
     }
 
     #[tokio::test]
@@ -270,13 +325,13 @@ mod tests {
         let part = published.open(id, message(b"schema"), 1);
         let fetched = published.fetch(id, PATIENCE).await.unwrap();
         let ended = tokio::spawn({
-            let part = part.clone();
-            async move { part.partition_ended().await }
+            let partition = part.partition();
+            async move { partition.end().await }
         });
         drop(fetched);
         let ended = tokio::time::timeout(SOON, ended).await.unwrap().unwrap();
         assert_eq!(ended.err().unwrap().class(), ErrorClass::Cancelled);
-        assert_eq!(part.send(message(b"one")).await.err().unwrap().class(), ErrorClass::Cancelled);
+        assert_eq!(part.partition().send(message(b"one")).await.err().unwrap().class(), ErrorClass::Cancelled);
     }
 
     #[tokio::test]
@@ -288,7 +343,7 @@ mod tests {
         });
         tokio::task::yield_now().await;
         let part = published.open(id, message(b"schema"), 1);
-        part.fail(Error::user("no such thing")).await;
+        part.partition().fail(Error::user("no such thing")).await;
         let messages: Vec<_> = fetching.await.unwrap().unwrap().collect().await;
         assert_eq!((messages.len(), messages[1].as_ref().err().unwrap().class()), (2, ErrorClass::User));
     }
