@@ -42,8 +42,12 @@ impl Reach {
         if unreachable.len() >= limits::WORKERS_UNREACHABLE_MAX {
             unreachable.retain(|_, since| since.elapsed() <= limits::WORKERS_UNREACHABLE);
         }
-        if unreachable.len() < limits::WORKERS_UNREACHABLE_MAX {
-            unreachable.insert(client, Instant::now());
+        if unreachable.len() < limits::WORKERS_UNREACHABLE_MAX && unreachable.insert(client, Instant::now()).is_none() {
+            tracing::info!(
+                %client,
+                seconds = limits::WORKERS_UNREACHABLE.as_secs(),
+                "a client came here for what a worker had for it: for a while it gets results from here, unless its session asks for workers"
+            );
         }
     }
 
