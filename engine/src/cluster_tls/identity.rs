@@ -22,7 +22,6 @@ pub const COORDINATOR_NAME: &str = "coordinator.role.bowshot";
 const PLAN_CALL: &str = "/CoordinatorChannel";
 /// Call that hands rows of a table to a worker, to be stored.
 const WRITE_CALL: &str = "/DoPut";
-
 /// Call that takes a part of a result, for the client that it is for.
 const PART_CALL: &str = "/DoGet";
 

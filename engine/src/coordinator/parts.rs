@@ -21,9 +21,9 @@ use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::TreeNode;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion_distributed::{DistributedExec, DistributedExt, NetworkBoundaryExt, NetworkCoalesceExec, Stage};
 use futures::Stream;
 use http::{HeaderMap, HeaderName};
@@ -75,7 +75,7 @@ pub fn may_come_of(plan: &LogicalPlan, options: &BowshotOptions, delivery: Deliv
         _ if !simple || options.result_buffer > 0 => false,
         ResultEndpoints::Coordinator => false,
         ResultEndpoints::Workers => true,
-        ResultEndpoints::Auto => reaches_workers && rows * row_bytes(plan.schema().as_arrow()) >= limits::DIRECT_RESULT_BYTES_MIN,
+        ResultEndpoints::Auto => reaches_workers && bytes_of(rows, plan.schema().as_arrow()) >= limits::DIRECT_RESULT_BYTES_MIN,
     }
 }
 
@@ -91,15 +91,18 @@ fn is_row_by_row(plan: &LogicalPlan, rows: &mut u64) -> bool {
                 return is_row_by_row(&view, rows);
             }
             let stored = provider.downcast_ref::<StoredTable>();
-            *rows += stored.map_or(0, |stored| stored.table().files.iter().map(|file| file.row_count).sum());
+            let files = stored.map_or(&[][..], |stored| &stored.table().files);
+            *rows = files.iter().fold(*rows, |rows, file| rows.saturating_add(file.row_count));
             stored.is_some()
         }
         _ => false,
     }
 }
 
-fn row_bytes(schema: &Schema) -> u64 {
-    schema.fields().iter().map(|field| value_bytes(field.data_type())).sum()
+/// Estimated bytes. Counts of rows are what footers say, however large.
+fn bytes_of(rows: u64, schema: &Schema) -> u64 {
+    let row: u64 = schema.fields().iter().map(|field| value_bytes(field.data_type())).sum();
+    rows.saturating_mul(row)
 }
 
 fn value_bytes(data_type: &DataType) -> u64 {
@@ -168,14 +171,13 @@ fn last_fragment(plan: &Arc<dyn ExecutionPlan>) -> Option<LastFragment> {
     gathered.downcast_ref::<NetworkCoalesceExec>()?;
     let Stage::Local(stage) = gathered.as_network_boundary()?.input_stage() else { return None };
     let fed = stage.plan.exists(|node| Ok(node.is_network_boundary())).ok()?;
-    let fragment = LastFragment { query: stage.query_id, number: stage.num, tasks: stage.tasks, plan: stage.plan.clone() };
-    (!fed && fragment.plan.output_partitioning().partition_count() > 0).then_some(fragment)
+    (!fed).then(|| LastFragment { query: stage.query_id, number: stage.num, tasks: stage.tasks, plan: stage.plan.clone() })
 }
 
 fn estimated_bytes(plan: &Arc<dyn ExecutionPlan>) -> u64 {
     let rows = StatisticsContext::new().compute(plan.as_ref(), &StatisticsArgs::new()).ok();
     let rows = rows.and_then(|known| known.num_rows.get_value().copied()).unwrap_or(0);
-    rows as u64 * row_bytes(&plan.schema())
+    bytes_of(rows as u64, &plan.schema())
 }
 
 /// Asks the tasks of a fragment to keep their rows.
