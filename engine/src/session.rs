@@ -53,13 +53,28 @@ pub struct Prepared {
     kind: StatementKind,
     plan: Arc<LogicalPlan>,
     state: SessionState,
-    snapshot: Arc<Snapshot>,
-    /// Changes of the session that the plan knows.
-    changes: u64,
+    basis: Basis,
     schema: SchemaRef,
     parameters: Schema,
     /// Set where it is none of DataFusion's; the plan says nothing then.
     own: Option<OwnStatement>,
+    /// The statement as it was planned last, after a change of what its own plan was made with.
+    later: Arc<Mutex<Option<Arc<Prepared>>>>,
+}
+
+/// What a plan was made with: names and settings mean what they meant then.
+#[derive(Clone)]
+struct Basis {
+    session: Uuid,
+    /// Changes of the session's settings and views so far.
+    changes: u64,
+    snapshot: Arc<Snapshot>,
+}
+
+impl Basis {
+    fn is(&self, other: &Self) -> bool {
+        (self.session, self.changes, self.snapshot.version) == (other.session, other.changes, other.snapshot.version)
+    }
 }
 
 impl Prepared {
@@ -128,9 +143,9 @@ impl Session {
     /// Parses and plans one statement.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
         guard::check(sql)?;
-        let snapshot = self.inner.coordinator.inner.snapshot();
-        let changes = self.inner.changes.load(Ordering::Acquire);
-        let state = self.state(snapshot.clone()).await?;
+        metrics::counter!("bowshot_statements_planned_total").increment(1);
+        let basis = self.basis();
+        let state = self.state(basis.snapshot.clone()).await?;
         if let Some(own) = own::parse(sql)? {
             let (kind, schema) = match own {
                 OwnStatement::Cache { .. } => (StatementKind::Query, cache_table::schema()),
@@ -143,17 +158,17 @@ impl Session {
                 kind,
                 plan,
                 state,
-                snapshot,
-                changes,
+                basis,
                 schema,
                 parameters,
                 own: Some(own),
+                later: Arc::default(),
             });
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
         let plan = rewrite::plan_statement(&state, shown.as_deref().unwrap_or(sql))
             .await
-            .map_err(|error| diagnosis::planning_error(sql, &error, &snapshot))?;
+            .map_err(|error| diagnosis::planning_error(sql, &error, &basis.snapshot))?;
         let parameters = parameters::parameter_schema(&plan)?;
         let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_));
         match &plan {
@@ -175,11 +190,11 @@ impl Session {
             kind,
             plan: Arc::new(plan),
             state,
-            snapshot,
-            changes,
+            basis,
             schema,
             parameters,
             own: None,
+            later: Arc::default(),
         })
     }
 
@@ -188,9 +203,9 @@ impl Session {
     /// # Errors
     /// Those of [`substrait::plan`].
     pub async fn prepare_substrait(&self, bytes: &[u8]) -> Result<Prepared> {
-        let snapshot = self.inner.coordinator.inner.snapshot();
-        let changes = self.inner.changes.load(Ordering::Acquire);
-        let state = self.state(snapshot.clone()).await?;
+        metrics::counter!("bowshot_statements_planned_total").increment(1);
+        let basis = self.basis();
+        let state = self.state(basis.snapshot.clone()).await?;
         let plan = substrait::plan(&state, bytes).await?;
         let schema = plain_schema(plan.schema().as_arrow());
         let parameters = parameters::parameter_schema(&plan)?;
@@ -204,11 +219,11 @@ impl Session {
             kind: StatementKind::Query,
             plan: Arc::new(plan),
             state,
-            snapshot,
-            changes,
+            basis,
             schema,
             parameters,
             own: None,
+            later: Arc::default(),
         })
     }
 
@@ -232,7 +247,7 @@ impl Session {
 
     async fn insert_rows(&self, prepared: &Prepared, rows: Vec<ParameterRow>) -> Result<QueryStream> {
         let fresh = self.fresh(prepared).await?;
-        let prepared = fresh.as_ref().unwrap_or(prepared);
+        let prepared = fresh.as_deref().unwrap_or(prepared);
         let LogicalPlan::Dml(dml) = prepared.plan.as_ref() else { return Err(Error::bug("an INSERT is planned as something else")) };
         let table = self.changed_table(prepared, dml)?;
         let wanted = prepared.parameters.fields().len();
@@ -266,7 +281,7 @@ impl Session {
         PlannedQuery {
             plan,
             state: prepared.state.clone(),
-            snapshot: prepared.snapshot.clone(),
+            snapshot: prepared.basis.snapshot.clone(),
             sql: prepared.sql.clone(),
             user: self.inner.user.clone(),
         }
@@ -275,7 +290,7 @@ impl Session {
     /// The table that a statement changes, as it reads it.
     fn changed_table(&self, prepared: &Prepared, dml: &DmlStatement) -> Result<Arc<Table>> {
         let (schema, name) = self.resolve(&dml.table_name)?;
-        let known = prepared.snapshot.table(&schema, &name);
+        let known = prepared.basis.snapshot.table(&schema, &name);
         known.cloned().ok_or_else(|| Error::not_found(format!("there is no table {schema}.{name}")))
     }
 
@@ -290,16 +305,25 @@ impl Session {
             return self.insert_rows(prepared, vec![parameters]).await;
         }
         let fresh = self.fresh(prepared).await?;
-        self.run(self.inner.coordinator.inner.clone(), fresh.as_ref().unwrap_or(prepared), parameters, delivery).await
+        self.run(self.inner.coordinator.inner.clone(), fresh.as_deref().unwrap_or(prepared), parameters, delivery).await
     }
 
-    /// A plan holds the catalog, the views and the settings it was made with: after a change of theirs it is made again, and otherwise not.
-    async fn fresh(&self, prepared: &Prepared) -> Result<Option<Prepared>> {
+    fn basis(&self) -> Basis {
+        // Read before settings and views are: a change meanwhile makes the plan count as older than it is, and it is made once more.
+        let changes = self.inner.changes.load(Ordering::Acquire);
+        Basis { session: self.id(), changes, snapshot: self.inner.coordinator.inner.snapshot() }
+    }
+
+    /// A plan holds the catalog, the views and the settings it was made with: after a change of theirs it is made again, once, and otherwise not.
+    async fn fresh(&self, prepared: &Prepared) -> Result<Option<Arc<Prepared>>> {
         let reads = prepared.kind == StatementKind::Query || matches!(*prepared.plan, LogicalPlan::Dml(_));
-        let same = self.inner.coordinator.inner.snapshot().version == prepared.snapshot.version
-            && self.inner.changes.load(Ordering::Acquire) == prepared.changes;
-        if !reads || same {
+        let now = self.basis();
+        if !reads || prepared.basis.is(&now) {
             return Ok(None);
+        }
+        let later = prepared.later.lock().clone();
+        if let Some(later) = later.filter(|later| later.basis.is(&now)) {
+            return Ok(Some(later));
         }
         let fresh = match &prepared.substrait {
             Some(bytes) => self.prepare_substrait(bytes).await?,
@@ -308,6 +332,8 @@ impl Session {
         if (&fresh.schema, &fresh.parameters) != (&prepared.schema, &prepared.parameters) {
             return Err(Error::retry("a table of this prepared statement has changed its columns since: prepare it again"));
         }
+        let fresh = Arc::new(fresh);
+        *prepared.later.lock() = Some(fresh.clone());
         Ok(Some(fresh))
     }
 
@@ -347,7 +373,7 @@ impl Session {
             }
             Some(OwnStatement::Cache { action, table, columns }) => {
                 let (schema, name) = self.resolve(table)?;
-                let snapshot = prepared.snapshot.clone();
+                let snapshot = prepared.basis.snapshot.clone();
                 let statement = cache_table::Statement { sql: &prepared.sql, user: &self.inner.user, state: &prepared.state, snapshot };
                 return cache_table::run(inner, statement, (&schema, &name), columns, *action).await;
             }

@@ -115,6 +115,33 @@ def test_a_prepared_statement_notices_what_changed(connection):
     rows(connection, "DROP SCHEMA elsewhere CASCADE")
 
 
+def test_a_prepared_statement_is_planned_again_only_after_a_change(running, connection):
+    def planned(run):
+        before = running.metric("bowshot_statements_planned_total")
+        run()
+        return running.metric("bowshot_statements_planned_total") - before
+
+    rows(connection, "CREATE TABLE counted (a INT)")
+    with connection.cursor() as reader, connection.cursor() as writer, running.connect() as another:
+        reading, writing = "SELECT count(*) FROM counted WHERE a < ?", "INSERT INTO counted VALUES (?)"
+
+        def read(times, expected):
+            for _ in range(times):
+                reader.execute(reading, (100,))
+                assert reader.fetchall() == [(expected,)]
+
+        reader.adbc_prepare(reading)
+        assert planned(lambda: read(10, 0)) == 0
+        writer.adbc_prepare(writing)
+        assert planned(lambda: writer.executemany(writing, [(1,), (2,)])) == 0
+        # Whoever made the change, it is noticed once.
+        assert planned(lambda: read(10, 2)) == 1
+        assert planned(lambda: rows(another, "INSERT INTO counted VALUES (3)")) == 1
+        assert planned(lambda: read(10, 3)) == 1
+        assert planned(lambda: (rows(connection, "SET bowshot.priority = 'low'"), read(10, 3))) == 2
+    rows(connection, "DROP TABLE counted")
+
+
 def test_parameters_of_both_kinds_and_many_rows(connection):
     assert rows(connection, "SELECT $2 AS a, $1 AS b, $2 AS c", (1, "two")) == [("two", 1, "two")]
     assert rows(connection, "SELECT ? + 1, ?", (1, "two")) == [(2, "two")]
