@@ -17,7 +17,8 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, OwnStatement};
-use crate::statement::{cache_table, change_table, diagnosis, guard, keys, rewrite, show, substrait};
+use crate::statement::repeated_names::Meant;
+use crate::statement::{cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait};
 use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -52,6 +53,7 @@ pub struct Prepared {
     substrait: Option<Arc<[u8]>>,
     kind: StatementKind,
     plan: Arc<LogicalPlan>,
+    names: Meant,
     state: SessionState,
     basis: Basis,
     schema: SchemaRef,
@@ -157,6 +159,7 @@ impl Session {
                 substrait: None,
                 kind,
                 plan,
+                names: Meant::default(),
                 state,
                 basis,
                 schema,
@@ -166,7 +169,7 @@ impl Session {
             });
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
-        let plan = rewrite::plan_statement(&state, shown.as_deref().unwrap_or(sql))
+        let (plan, names) = repeated_names::plan_statement(&state, shown.as_deref().unwrap_or(sql))
             .await
             .map_err(|error| diagnosis::planning_error(sql, &error, &basis.snapshot))?;
         let parameters = parameters::parameter_schema(&plan)?;
@@ -181,7 +184,7 @@ impl Session {
         let schema = match &plan {
             _ if command => Arc::new(Schema::empty()),
             LogicalPlan::Explain(_) | LogicalPlan::Analyze(_) => explain::schema(),
-            plan => plain_schema(plan.schema().as_arrow()),
+            plan => names.of(plain_schema(plan.schema().as_arrow())),
         };
         let kind = if command { StatementKind::Command } else { StatementKind::Query };
         Ok(Prepared {
@@ -189,6 +192,7 @@ impl Session {
             substrait: None,
             kind,
             plan: Arc::new(plan),
+            names,
             state,
             basis,
             schema,
@@ -218,6 +222,7 @@ impl Session {
             substrait: Some(bytes.into()),
             kind: StatementKind::Query,
             plan: Arc::new(plan),
+            names: Meant::default(),
             state,
             basis,
             schema,
@@ -409,7 +414,7 @@ impl Session {
                 let (table, input) = (self.changed_table(prepared, &dml)?, query(dml.input.as_ref().clone()));
                 change_table::change(&inner, &table, &dml, vec![input]).await
             }
-            plan => Ok(query::start(inner, query(plan), delivery)),
+            plan => Ok(query::start(inner, query(plan), &prepared.names, delivery)),
         }
     }
 

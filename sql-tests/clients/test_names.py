@@ -148,3 +148,39 @@ def test_a_table_is_made_anew_by_its_own_definition(running):
         again, first = (running.rows(f"DESCRIBE shop.{table}{suffix}") for suffix in ("_again", ""))
         assert [row[:4] for row in again] == [row[:4] for row in first]
         running.rows(f"DROP TABLE shop.{table}_again")
+
+
+@pytest.mark.parametrize(
+    ("sql", "names"),
+    [
+        ("SELECT id, line, id FROM shop.orders", ["id", "line", "id"]),
+        ("SELECT *, total FROM shop.orders", ["id", "line", "customer", "total", "total"]),
+        ('SELECT o.total, line AS "Total", customer AS total, TOTAL FROM shop.orders o ORDER BY o.total', ["total", "Total", "total", "total"]),
+        ("SELECT COUNT(*), count(*), sum(line), max(id), sum(line) FROM shop.orders", ["count(*)", "count(*)", "sum(shop.orders.line)", "max(shop.orders.id)", "sum(shop.orders.line)"]),
+        ("SELECT id + 1, o.*, id + 1 FROM shop.orders o LIMIT 1", ["o.id + Int64(1)", "id", "line", "customer", "total", "o.id + Int64(1)"]),
+        ("SELECT 'x' AS a, 'y' AS a UNION ALL SELECT 'x', 'x'", ["a", "a"]),
+        ("SELECT o.id, c.id, o.id AS id FROM shop.orders o LEFT JOIN shop.customers c ON c.id = o.customer", ["id", "id", "id"]),
+    ],
+)
+@pytest.mark.parametrize("way", ["coordinator", "workers"])
+def test_columns_of_a_result_may_share_a_name(running, sql, names, way):
+    with running.connect(result_endpoints=way) as connection, connection.cursor() as cursor:
+        announced = cursor.adbc_execute_schema(sql).names
+        cursor.execute(sql)
+        table = cursor.fetch_arrow_table()
+    assert announced == table.schema.names == names
+    assert table.num_rows > 0
+    assert any("projection" in line.lower() for row in running.rows(f"EXPLAIN {sql}") for line in row)
+
+
+def test_columns_that_share_a_name_are_of_results_alone(running):
+    for sql in (
+        "CREATE VIEW twice AS SELECT id, id FROM shop.orders",
+        "CREATE TABLE twice AS SELECT id, id FROM shop.orders",
+        "SELECT * FROM (SELECT id, id FROM shop.orders) AS twice",
+    ):
+        with pytest.raises(adbc_driver_manager.Error, match='unique expression names but the expression "shop.orders.id" at position 0'):
+            running.rows(sql)
+    # A name that nobody knows is not the reason that is named.
+    with pytest.raises(adbc_driver_manager.Error, match="nothing"):
+        running.rows("SELECT id, id, nothing FROM shop.orders")

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::operators::{join_sides, replay, yielding};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
+use crate::statement::repeated_names::Meant;
 use crate::worker::queries::query_header;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -145,10 +146,12 @@ pub struct FinishedRun {
 }
 
 /// Starts the query and returns its rows as they come, or where the client gets them.
-pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery, delivery: Delivery) -> QueryStream {
+pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery, names: &Meant, delivery: Delivery) -> QueryStream {
     let query_id = Uuid::now_v7();
     let handle = inner.queries.add(query_id, &query.user, &query.sql, query.options().priority);
-    let schema = plain_schema(query.plan.schema().as_arrow());
+    let schema = names.of(plain_schema(query.plan.schema().as_arrow()));
+    // Workers know the names of the plan alone.
+    let delivery = if names.differs() { Delivery::Whole } else { delivery };
     let (sender, receiver) = mpsc::channel(limits::RESULT_QUEUE_BATCHES);
     let (announce, parts) = parts::may_come_of(&query.plan, &query.options(), delivery).then(oneshot::channel).unzip();
     let cpu = inner.cpu.handle();

@@ -13,6 +13,7 @@ use crate::coordinator::table_writes::{TableWrite, Target, volume_of_tables};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::residency::Reach;
 use crate::result_types::{plain_schema, plain_type};
+use crate::statement::repeated_names::Meant;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -185,7 +186,7 @@ fn changed_meanwhile(table: &str) -> Error {
 
 /// Stores the rows of a query. Returns how many, and its id.
 async fn take_rows(inner: &Arc<CoordinatorInner>, write: &mut TableWrite, query: PlannedQuery, schema: &SchemaRef) -> Result<(u64, Uuid)> {
-    let mut batches = query::start(inner.clone(), query, Delivery::Whole);
+    let mut batches = query::start(inner.clone(), query, &Meant::default(), Delivery::Whole);
     let (query_id, mut rows) = (batches.query_id(), 0);
     while let Some(batch) = batches.next().await {
         let batch = batch?;

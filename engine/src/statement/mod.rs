@@ -8,6 +8,7 @@ pub mod external_table;
 pub mod guard;
 pub mod keys;
 pub mod own;
+pub mod repeated_names;
 pub mod rewrite;
 pub mod show;
 pub mod substrait;

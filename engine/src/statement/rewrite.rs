@@ -2,7 +2,7 @@
 //!
 //! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
-//! 3. A decimal beside a double is a double, as in other systems: in comparisons, CASE, COALESCE and its like, and columns of a UNION. DataFusion
+//! 3. A decimal beside a double is a double, as in other systems: in comparisons, CASE, COALESCE and its like, columns of a UNION and of VALUES. DataFusion
 //!    would make a decimal of the double, which has no place for NaN, infinities and most of its range. Times of two units are compared as the finer.
 //! 4. A scalar subquery of many rows is an error. Spread over nodes, the library plans it as a join that would repeat rows instead.
 //! 5. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
@@ -28,16 +28,27 @@ use std::sync::Arc;
 
 /// Parses and plans one statement.
 pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPlan> {
+    plan_parsed(state, parse(state, sql)?).await
+}
+
+/// Parses one statement and corrects it.
+pub(super) fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
     let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
     correct(&mut statement)?;
-    let plan = state.statement_to_plan(statement).await?;
-    correct_plan(plan)
+    Ok(statement)
+}
+
+/// Plans a statement that was parsed here.
+pub(super) async fn plan_parsed(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+    correct_plan(state.statement_to_plan(statement).await?)
 }
 
 /// The corrections to what is planned.
 pub fn correct_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
     // Set once a column has another type than the planner gave it: the nodes above must learn of that.
     let retyped = Cell::new(false);
+    // Values that are stored get the types of their table.
+    let stored = plan.exists(|node| Ok(matches!(node, LogicalPlan::Dml(_))))?;
     let corrected = plan.transform_up_with_subqueries(|node| {
         let (names, schema) = (NamePreserver::new(&node), merge_schema(&node.inputs()));
         let corrected = node.map_expressions(|expr| {
@@ -46,6 +57,7 @@ pub fn correct_plan(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(corrected.update_data(|expr| name.restore(expr)))
         })?;
         let corrected = corrected.transform_data(|node| one_type_by_column(node, &retyped))?;
+        let corrected = if stored { corrected } else { corrected.transform_data(|node| doubles_of_values(node, &retyped))? };
         if retyped.get() { corrected.map_data(LogicalPlan::recompute_schema) } else { Ok(corrected) }
     });
     Ok(corrected?.data)
@@ -123,6 +135,37 @@ fn one_type_by_column(plan: LogicalPlan, retyped: &Cell<bool>) -> Result<Transfo
     Ok(Transformed::yes(LogicalPlan::Union(union)))
 }
 
+/// Casts the decimals of a column of VALUES that has doubles, which the planner has cast to decimals. Decimals that the statement itself makes of
+/// doubles are cast twice, see [`Corrections`].
+fn doubles_of_values(plan: LogicalPlan, retyped: &Cell<bool>) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Values(mut values) = plan else { return Ok(Transformed::no(plan)) };
+    let none = DFSchema::empty();
+    let is_double = |expr: &Expr| matches!(expr, Expr::Cast(cast) if cast.expr.get_type(&none).is_ok_and(|from| from.is_floating()));
+    let mut changed = false;
+    for at in 0..values.schema.fields().len() {
+        let decimals = values.schema.field(at).data_type().is_decimal();
+        if !decimals || !values.values.iter().any(|row| is_double(&row[at])) {
+            continue;
+        }
+        changed = true;
+        for row in &mut values.values {
+            row[at] = match std::mem::take(&mut row[at]) {
+                Expr::Literal(null, metadata) if null.is_null() => Expr::Literal(ScalarValue::Float64(None), metadata),
+                Expr::Cast(planned) => match planned.expr.get_type(&none)? {
+                    from if from.is_decimal() => as_double(*planned.expr),
+                    _ => cast(*planned.expr, DataType::Float64),
+                },
+                decimal => as_double(decimal),
+            };
+        }
+    }
+    if !changed {
+        return Ok(Transformed::no(LogicalPlan::Values(values)));
+    }
+    retyped.set(true);
+    Ok(Transformed::yes(LogicalPlanBuilder::values(values.values)?.build()?))
+}
+
 /// A decimal as a double; literals become the nearest one.
 fn as_double(decimal: Expr) -> Expr {
     if let Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), metadata) = &decimal
@@ -185,6 +228,19 @@ impl VisitorMut for Corrections {
             }
             _ => ControlFlow::Continue(()),
         }
+    }
+
+    fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+        // Said twice, decimals that are meant are told from those that the planner makes of doubles.
+        if let ast::SetExpr::Values(values) = query.body.as_mut() {
+            for value in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
+                let once = value.clone();
+                if let ast::Expr::Cast { expr, data_type: ast::DataType::Decimal(_) | ast::DataType::Numeric(_), .. } = value {
+                    **expr = once;
+                }
+            }
+        }
+        ControlFlow::Continue(())
     }
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
