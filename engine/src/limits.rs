@@ -168,7 +168,7 @@ pub const QUARANTINE_STATEMENTS_MAX: usize = 1_000;
 /// Queries that `system.queries` and `system.tasks` remember.
 pub const QUERIES_REMEMBERED: usize = 1_000;
 /// Batches between the query and a slow client before the query is held back.
-pub const RESULT_QUEUE_BATCHES: usize = 4;
+pub const RESULT_QUEUE_BATCHES: usize = 8;
 
 /// How long the reports of a query's tasks may take to arrive after its last row.
 pub const TASK_REPORTS_WAIT: Duration = Duration::from_secs(5);

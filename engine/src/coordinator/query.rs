@@ -45,7 +45,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc::{self, PermitIterator};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 /// A running query's rows. Dropping it ends the query.
@@ -373,7 +374,7 @@ async fn run_once(
     // A plan that is cut while it runs goes to the workers with all that is in it, and what stands in for a node does not travel.
     let plan = if adapts { plan } else { yielding::over_joins_of_head(plan)? };
     let mut held = HeldRows::new(query.options().result_buffer, &state);
-    let sender = client.map(|client| client.sender);
+    let mut outlet = client.map(|client| Outlet { sender: client.sender, places: None });
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {
         let next = tokio::select! {
@@ -395,28 +396,44 @@ async fn run_once(
             return Err(Error::bug("a worker sent rows that it was asked to keep").into());
         }
         observer.released(batch.num_rows());
-        let Some(sender) = sender else { continue };
+        let Some(outlet) = &mut outlet else { continue };
         if batch.num_rows() == 0 {
             continue;
         }
         let Some(first) = held.hold(batch) else { continue };
         attempt.released = true;
-        release(sender, first).await?;
+        outlet.release(first).await?;
     }
-    if let Some(sender) = sender {
+    if let Some(outlet) = &mut outlet {
         let rest = held.rest();
         attempt.released |= !rest.is_empty();
-        release(sender, rest).await?;
+        outlet.release(rest).await?;
     }
     observer.finish();
     Ok(FinishedRun { plan, observer })
 }
 
-async fn release(sender: &Sender, batches: Vec<RecordBatch>) -> Result<(), DataFusionError> {
-    for batch in batches {
-        sender.send(Ok(batch)).await.map_err(|_| client_gone())?;
+/// The way of released rows to the client.
+struct Outlet<'a> {
+    sender: &'a Sender,
+    /// Places in the queue that were taken for what comes next. Taken one by one, each batch that the client reads would wake the query for one more.
+    places: Option<PermitIterator<'a, Result<RecordBatch>>>,
+}
+
+impl Outlet<'_> {
+    async fn release(&mut self, batches: Vec<RecordBatch>) -> Result<(), DataFusionError> {
+        for batch in batches {
+            let place = match self.places.as_mut().and_then(Iterator::next) {
+                Some(place) => place,
+                None => {
+                    let places = self.sender.reserve_many(limits::RESULT_QUEUE_BATCHES / 2).await.map_err(|_| client_gone())?;
+                    self.places.insert(places).next().ok_or_else(client_gone)?
+                }
+            };
+            place.send(Ok(batch));
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn client_gone() -> DataFusionError {
