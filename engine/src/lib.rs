@@ -30,6 +30,7 @@ pub mod fragment;
 pub mod information_schema;
 pub mod limits;
 pub mod operators;
+pub mod port;
 pub mod query_memory;
 pub mod residency;
 pub mod result_messages;

@@ -3,20 +3,18 @@
 //! A caller without a login of its own is told from others by its connection: settings and views that it makes belong
 //! to that connection and end with it. An address would not do, since ports are used again.
 
-mod accept;
-
-pub use accept::incoming;
-
+use crate::limits;
+use crate::tls::ClientTls;
+use bowshot_engine::port::accept::{self, Accepted, Greeter};
+use rustls::pki_types::CertificateDer;
+use rustls::{AlertDescription, CertificateError, ServerConfig};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::SystemTime;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
-use tonic::transport::server::Connected;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_stream::Stream;
 
 /// The number of a connection, unique in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,74 +53,78 @@ impl ClientPeer {
 pub type OnClose = Arc<dyn Fn(ConnectionId) + Send + Sync>;
 
 /// An accepted connection that knows its peer and reports its end.
-pub struct Connection {
-    stream: ClientStream,
-    peer: ClientPeer,
+pub type Connection = Accepted<ClientPeer, ReportsEnd>;
+
+/// Reports the end of the connection that holds it.
+pub struct ReportsEnd {
+    id: ConnectionId,
     on_close: OnClose,
 }
 
-enum ClientStream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl Drop for Connection {
+impl Drop for ReportsEnd {
     fn drop(&mut self) {
-        (self.on_close)(self.peer.id);
+        (self.on_close)(self.id);
     }
 }
 
-impl Connected for Connection {
-    type ConnectInfo = ClientPeer;
-
-    fn connect_info(&self) -> ClientPeer {
-        self.peer.clone()
-    }
+/// The connections that arrive at a listener.
+pub fn incoming(listener: TcpListener, tls: Option<Arc<ClientTls>>, on_close: OnClose) -> impl Stream<Item = io::Result<Connection>> {
+    accept::incoming(listener, Arc::new(Clients { tls, on_close }))
 }
 
-/// The same call on whichever stream it is.
-macro_rules! on_stream {
-    ($self:ident, $stream:ident => $call:expr) => {
-        match &mut $self.stream {
-            ClientStream::Plain(stream) => {
-                let $stream = Pin::new(stream);
-                $call
+/// Greets clients.
+struct Clients {
+    tls: Option<Arc<ClientTls>>,
+    on_close: OnClose,
+}
+
+impl Greeter for Clients {
+    const HANDSHAKE_TIMEOUT: Duration = limits::HANDSHAKE_TIMEOUT;
+    type Peer = ClientPeer;
+    type Held = ReportsEnd;
+
+    fn tls(&self) -> Option<Arc<ServerConfig>> {
+        self.tls.as_ref().map(|tls| tls.server_config())
+    }
+
+    fn greet(&self, address: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Result<(ClientPeer, ReportsEnd), String> {
+        let holder = match (certificate, &self.tls) {
+            (Some(leaf), Some(tls)) => tls.holder(leaf).map_or_else(
+                |problem| {
+                    // It is good for the connection all the same; calls over it need other credentials.
+                    tracing::warn!(%address, problem, "a client certificate names no user");
+                    None
+                },
+                Some,
+            ),
+            _ => None,
+        };
+        // Numbers start at 1: a session without a connection has 0.
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
+        Ok((ClientPeer { id, address, certificate: holder.map(Arc::new) }, ReportsEnd { id, on_close: Arc::clone(&self.on_close) }))
+    }
+
+    async fn refuse_plain(&self, _stream: TcpStream) -> String {
+        "it does not speak TLS: clients connect with grpc+tls:// here".into()
+    }
+
+    fn why(&self, error: &rustls::Error) -> String {
+        match error {
+            rustls::Error::NoCertificatesPresented => "it showed no certificate, which tls.client_auth requires".into(),
+            rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+                "its certificate is not signed by an authority in tls.client_ca".into()
             }
-            ClientStream::Tls(stream) => {
-                let $stream = Pin::new(stream.as_mut());
-                $call
+            rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+                "its certificate has expired".into()
             }
+            rustls::Error::InvalidCertificate(CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. }) => {
+                "its certificate is not for clients: an extended key usage must hold client authentication".into()
+            }
+            rustls::Error::AlertReceived(
+                AlertDescription::UnknownCA | AlertDescription::CertificateUnknown | AlertDescription::BadCertificate,
+            ) => "it does not trust tls.certificate: give it the authority that signed it".into(),
+            other => other.to_string(),
         }
-    };
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_read(context, buffer))
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write(context, bytes))
-    }
-
-    fn poll_write_vectored(mut self: Pin<&mut Self>, context: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        on_stream!(self, stream => stream.poll_write_vectored(context, slices))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            ClientStream::Plain(stream) => stream.is_write_vectored(),
-            ClientStream::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_flush(context))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_stream!(self, stream => stream.poll_shutdown(context))
     }
 }

@@ -82,16 +82,6 @@ pub const JWT_KEYS_UNKNOWN_INTERVAL: Duration = Duration::from_secs(5);
 pub const JWT_KEYS_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// TLS handshake of a client: some round trips and signatures, however slow the way.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes that run at once; more wait in the system's queue. Each takes some ten kilobytes.
-pub const HANDSHAKES_MAX: usize = 256;
-/// Those of one address; more are closed at once, so that no machine can take them all.
-pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
-/// Accepted connections that wait for the service to take them; it takes them at once.
-pub const CONNECTIONS_READY_MAX: usize = 64;
-/// Wait after a connection that could not be accepted: most often too many files are open, and asking again at once burns a core.
-pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
-/// Refused connections are told of at most this often: who may connect at all could fill the disk otherwise.
-pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Time that running calls get to finish after a signal to stop.
 pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 /// Rows that the interactive shell prints of one result.
@@ -103,6 +93,5 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Lines of history the shell keeps.
 pub const HISTORY_LINES_MAX: usize = 10_000;
 
-const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
 const _: () = assert!(REFUSAL_DELAY_FIRST.as_millis() < REFUSAL_DELAY_MAX.as_millis());
 const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX);

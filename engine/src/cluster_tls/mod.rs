@@ -3,13 +3,12 @@
 //! # Life of a connection
 //! 1. A node opens its [`ClusterTls`]: certificate, key and authorities are read and checked against each other ([`credentials`]), so
 //!    that a mistake is found at start and not by the first query.
-//! 2. The accepting side ([`accept`]) takes the state of that moment, runs the handshake beside others, reads from the peer's
-//!    certificate who that is ([`identity::Identity`]), and hands the connection with its [`Peer`] to tonic.
+//! 2. The accepting side ([`accept`], over [`crate::port::accept`]) takes the state of that moment, runs the handshake beside others, reads
+//!    from the peer's certificate who that is ([`identity::Identity`]), and hands the connection with its [`Peer`] to tonic.
 //! 3. The connecting side ([`connect`]) checks the other's certificate against a *role* (this node id, the coordinator), not against a
 //!    host name: addresses behind translation work, and a node cannot pass for another by taking its address.
 //! 4. Every call is checked too: the cluster token, then whether the caller's certificate entitles it to what it asks ([`identity`]).
-//! 5. [`ClusterTls`] looks at its files every few seconds. Files that changed, and fit together, serve the handshakes after that;
-//!    connections that are open stay open with what they showed.
+//! 5. [`ClusterTls`] follows its files ([`crate::port::followed`]).
 //!
 //! Sessions are never resumed: a resumed one would keep an identity that nobody checked again.
 
@@ -27,30 +26,15 @@ pub use identity::{COORDINATOR_NAME, Owner, Peer, is_label, node_name, region_na
 
 use crate::config::{ClusterTlsConfig, CoordinatorConfig, WorkerConfig};
 use crate::error::{Error, Result};
-use crate::limits;
+use crate::port::followed::Followed;
 use credentials::{Credentials, Files};
-use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use url::{Host, Url};
 
 /// What a node shows to others and what it accepts from them; follows its files.
 pub struct ClusterTls {
-    files: Files,
-    owner: Owner,
-    current: RwLock<Arc<Credentials>>,
-}
-
-/// What the last look at the files left behind.
-#[derive(Default)]
-struct Watch {
-    /// Content that was new at the last look: taken when the next look finds the same, so that half-written files are not.
-    settling: Option<[u8; 32]>,
-    /// What was complained about last, so that it is said once.
-    complaint: Option<String>,
-    /// When the end of the certificate was announced last.
-    announced: Option<Instant>,
+    followed: Arc<Followed<Files>>,
 }
 
 impl ClusterTls {
@@ -59,10 +43,8 @@ impl ClusterTls {
     /// # Errors
     /// When only some of the files are set, one cannot be read, they do not fit together, or the certificate is not `owner`'s.
     pub fn load(config: &ClusterTlsConfig, owner: Owner) -> Result<Option<Arc<Self>>> {
-        let Some(files) = Files::of(config, owner.role())? else { return Ok(None) };
-        owner.check_names()?;
-        let credentials = Credentials::read(&files, &owner)?;
-        Ok(Some(Arc::new(Self { files, owner, current: RwLock::new(Arc::new(credentials)) })))
+        let Some(files) = Files::of(config, owner)? else { return Ok(None) };
+        Ok(Some(Arc::new(Self { followed: Arc::new(Followed::open(files)?) })))
     }
 
     /// The certificate of a coordinator.
@@ -100,95 +82,17 @@ impl ClusterTls {
 
     /// When the certificate in use ends, in seconds since the epoch.
     pub fn valid_until(&self) -> u64 {
-        self.current().valid_until
+        self.followed.valid_until()
     }
 
     fn current(&self) -> Arc<Credentials> {
-        self.current.read().clone()
+        self.followed.made()
     }
 
     /// Looks at the files every few seconds for as long as somebody uses the state. Needs a runtime.
-    pub fn follow_files(self: &Arc<Self>) {
-        let weak = Arc::downgrade(self);
-        tokio::spawn(async move {
-            let mut watch = Watch::default();
-            loop {
-                tokio::time::sleep(limits::CERTIFICATE_LOOK_INTERVAL).await;
-                let Some(tls) = weak.upgrade() else { return };
-                let looking = tokio::task::spawn_blocking(move || {
-                    tls.look(&mut watch);
-                    watch
-                });
-                match looking.await {
-                    Ok(looked) => watch = looked,
-                    // Only at the end of the runtime.
-                    Err(_) => return,
-                }
-            }
-        });
+    pub fn follow_files(&self) {
+        self.followed.follow();
     }
-
-    fn look(&self, watch: &mut Watch) {
-        match self.take_new(watch) {
-            Ok(taken) => {
-                watch.complaint = None;
-                if taken {
-                    tracing::info!(
-                        certificate = %self.files.certificate.display(),
-                        valid_until = reason::date(self.valid_until()),
-                        "the certificates were replaced: new connections use them"
-                    );
-                    watch.announced = None;
-                }
-            }
-            Err(error) => {
-                let complaint = error.to_string();
-                if watch.complaint.as_ref() != Some(&complaint) {
-                    tracing::error!(%error, "the certificates cannot be replaced: those before stay in use");
-                    watch.complaint = Some(complaint);
-                }
-            }
-        }
-        self.announce_end(watch);
-    }
-
-    /// Takes files that differ from those in use and did not change since the last look. Returns whether it did.
-    fn take_new(&self, watch: &mut Watch) -> Result<bool> {
-        let content = self.files.read()?;
-        let digest = content.digest();
-        if digest == self.current().digest {
-            watch.settling = None;
-            return Ok(false);
-        }
-        if watch.settling.replace(digest) != Some(digest) {
-            return Ok(false);
-        }
-        *self.current.write() = Arc::new(Credentials::new(&content, &self.files, &self.owner)?);
-        watch.settling = None;
-        Ok(true)
-    }
-
-    /// Says daily that the certificate is about to end: after that no other node would talk to this one.
-    fn announce_end(&self, watch: &mut Watch) {
-        let valid_until = self.valid_until();
-        let left = Duration::from_secs(valid_until.saturating_sub(crate::control::now_ms() / 1000));
-        if left > limits::CERTIFICATE_END_NOTICE
-            || watch.announced.is_some_and(|announced| announced.elapsed() < limits::CERTIFICATE_END_REPEAT)
-        {
-            return;
-        }
-        watch.announced = Some(Instant::now());
-        tracing::warn!(
-            certificate = %self.files.certificate.display(),
-            valid_until = reason::date(valid_until),
-            "the certificate ends soon: replace the file, no restart is needed"
-        );
-    }
-}
-
-/// A date for people.
-pub fn date(seconds: u64) -> String {
-    reason::date(seconds)
 }
 
 /// Why other machines are involved with this worker, if they are.

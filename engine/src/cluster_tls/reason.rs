@@ -1,5 +1,6 @@
 //! Why a handshake failed, in words that say what to mend.
 
+use crate::port::followed::date;
 use rustls::{AlertDescription, CertificateError, Error};
 
 /// What is behind an error of rustls.
@@ -40,12 +41,4 @@ fn certificate(problem: &CertificateError) -> String {
         }
         other => other.to_string(),
     }
-}
-
-/// A moment for people.
-pub(super) fn date(seconds: u64) -> String {
-    i64::try_from(seconds)
-        .ok()
-        .and_then(|seconds| chrono::DateTime::from_timestamp(seconds, 0))
-        .map_or_else(|| format!("second {seconds} of the epoch"), |moment| moment.format("%Y-%m-%d %H:%M UTC").to_string())
 }

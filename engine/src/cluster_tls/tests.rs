@@ -7,12 +7,15 @@ use crate::control::server::ControlService;
 use crate::control::{PROTOCOL_VERSION, Register, Registered};
 use crate::coordinator::membership::Heartbeats;
 use crate::error::ErrorClass;
+use crate::limits;
+use crate::port::followed::Watch;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -295,8 +298,8 @@ async fn callers_that_say_nothing_hold_nobody_up() {
 }
 
 fn look_twice(tls: &ClusterTls, watch: &mut Watch) {
-    tls.look(watch);
-    tls.look(watch);
+    tls.followed.look(watch);
+    tls.followed.look(watch);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -311,9 +314,9 @@ async fn new_files_serve_new_connections_and_leave_open_ones_alone() {
 
     files.write(&[&new], new.issue(&coordinator_names(), 7200));
     let (mut watch, before) = (Watch::default(), server.valid_until());
-    server.look(&mut watch);
+    server.followed.look(&mut watch);
     assert_eq!(server.valid_until(), before, "files are taken once they rest");
-    server.look(&mut watch);
+    server.followed.look(&mut watch);
     assert!(server.valid_until() > before + 3000);
 
     open.register(&register("node-1", "eu")).await.unwrap();
@@ -327,12 +330,12 @@ fn files_that_broke_leave_the_ones_before_in_use_and_are_told_of_once() {
     let own = Authority::new("own");
     let files = worker_files(&own, "node-1");
     let tls = files.load(worker("node-1", "eu"));
-    let (mut watch, before) = (Watch::default(), tls.current().digest);
+    let (mut watch, before) = (Watch::default(), tls.current());
     let mut refuse = |words: &str| {
         look_twice(&tls, &mut watch);
         let complaint = watch.complaint.clone().unwrap_or_default();
         assert!(complaint.contains(words), "'{words}' is not in: {complaint}");
-        assert_eq!(tls.current().digest, before);
+        assert!(Arc::ptr_eq(&tls.current(), &before));
     };
     std::fs::write(files.path("node.pem"), "not a certificate").unwrap();
     refuse("holds no certificate in PEM form");
@@ -342,5 +345,5 @@ fn files_that_broke_leave_the_ones_before_in_use_and_are_told_of_once() {
     refuse("ca.pem cannot be read");
     files.write(&[&own], own.issue(&worker_names("node-1", "eu"), 7200));
     look_twice(&tls, &mut watch);
-    assert!(watch.complaint.is_none() && tls.current().digest != before);
+    assert!(watch.complaint.is_none() && !Arc::ptr_eq(&tls.current(), &before));
 }

@@ -84,7 +84,7 @@ impl Coordinator {
             // Mistakes are found at start, not by the first query.
             crate::worker::store::open_bucket(storage)?;
         }
-        let tls = ClusterTls::of_coordinator(&config)?.inspect(ClusterTls::follow_files);
+        let tls = ClusterTls::of_coordinator(&config)?.inspect(|tls| tls.follow_files());
         let mut store = CatalogStore::open(&config.data_dir)?;
         if !store.snapshot(None)?.schemas.contains_key(&config.default_schema) {
             store.create_schema(&config.default_schema)?;

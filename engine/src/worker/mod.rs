@@ -63,7 +63,7 @@ impl WorkerNode {
     /// Checks the configuration and opens volumes, memory pool, kernels and stores. Nothing listens yet.
     pub fn open(config: WorkerConfig) -> Result<Self> {
         check_config(&config)?;
-        let tls = ClusterTls::of_worker(&config)?.inspect(ClusterTls::follow_files);
+        let tls = ClusterTls::of_worker(&config)?.inspect(|tls| tls.follow_files());
         let stores = Arc::new(store::RestrictedStores::default());
         for (volume, folder) in &config.volumes {
             stores.add_volume(volume, folder)?;

@@ -5,7 +5,8 @@
 
 use crate::error::{Error, Result};
 use bowshot_engine::ClusterTlsConfig;
-use bowshot_engine::cluster_tls::{COORDINATOR_NAME, ClusterTls, Owner, date, is_label, node_name, region_name};
+use bowshot_engine::cluster_tls::{COORDINATOR_NAME, ClusterTls, Owner, is_label, node_name, region_name};
+use bowshot_engine::port::followed::date;
 use clap::Args;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,

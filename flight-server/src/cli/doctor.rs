@@ -4,8 +4,9 @@ use crate::auth::Authenticator;
 use crate::config::Config;
 use crate::shell;
 use crate::tls::ClientTls;
-use bowshot_engine::cluster_tls::{self, ClusterTls};
+use bowshot_engine::cluster_tls::ClusterTls;
 use bowshot_engine::config::machine_memory_bytes;
+use bowshot_engine::port::followed::date;
 use bowshot_engine::{AdapterReport, adapters, machine};
 
 /// Prints what a worker would find here under these settings.
@@ -44,7 +45,7 @@ pub fn run(config: &Config) {
     let worker_certificate = config.worker.as_ref().map(ClusterTls::of_worker);
     for (role, tls) in [("coordinator", Some(ClusterTls::of_coordinator(&config.coordinator))), ("worker", worker_certificate)] {
         match tls {
-            Some(Ok(Some(tls))) => println!("certificate  of the {role}, valid until {}", cluster_tls::date(tls.valid_until())),
+            Some(Ok(Some(tls))) => println!("certificate  of the {role}, valid until {}", date(tls.valid_until())),
             Some(Err(error)) => println!("certificate  {error}"),
             Some(Ok(None)) | None => {}
         }

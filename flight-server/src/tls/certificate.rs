@@ -77,7 +77,7 @@ impl Contents {
     /// A text for the operator.
     pub fn check_time(&self, now: SystemTime) -> Result<(), String> {
         let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
-        let date = |seconds: i64| bowshot_engine::cluster_tls::date(u64::try_from(seconds).unwrap_or_default());
+        let date = |seconds: i64| bowshot_engine::port::followed::date(u64::try_from(seconds).unwrap_or_default());
         match now {
             now if now > self.valid_until => Err(format!("expired on {}", date(self.valid_until))),
             now if now < self.valid_from => {

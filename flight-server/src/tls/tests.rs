@@ -1,9 +1,9 @@
-//! Files that fit, files that do not, and files that change.
+//! Files that fit, files that do not, and whom a certificate speaks for.
 
 use super::*;
 use crate::config::ClientAuth;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
 struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -81,37 +81,6 @@ fn files_that_do_not_fit_are_refused_by_the_name_of_the_setting() {
     files.write((certificate, key.replace("BEGIN", "BEGUN")));
     let error = ClientTls::load(&config).err().unwrap().to_string();
     assert!(error.contains("server.key holds no private key") && !error.contains(&secret), "{error}");
-}
-
-#[test]
-fn new_files_are_taken_once_they_rest_and_broken_ones_are_told_of_once() {
-    let authority = Authority::new();
-    let files = ServerFiles::new(&authority, 3600);
-    let tls = ClientTls::load(&files.config()).unwrap().unwrap();
-    let (mut watch, first) = (Watch::default(), tls.current.read().digest);
-    let digest = || tls.current.read().digest;
-    files.write(authority.issue("server", 7200));
-    tls.look(&mut watch);
-    assert_eq!(digest(), first);
-    tls.look(&mut watch);
-    let second = digest();
-    assert_ne!(second, first);
-    let mut refuse = |words: &str| {
-        tls.look(&mut watch);
-        tls.look(&mut watch);
-        let complaint = watch.complaint.clone().unwrap_or_default();
-        assert!(complaint.contains(words), "'{words}' is not in: {complaint}");
-        assert_eq!(digest(), second);
-    };
-    files.write(authority.issue("server", -1));
-    refuse("expired on");
-    files.write((authority.issue("server", 3600).0, authority.issue("server", 3600).1));
-    refuse("is not of the key");
-    std::fs::write(files.0.path().join("ca.pem"), "").unwrap();
-    files.write(authority.issue("server", 3600));
-    refuse("no authority");
-    std::fs::remove_file(files.0.path().join("server.key")).unwrap();
-    refuse("server.key cannot be read");
 }
 
 #[test]
