@@ -151,6 +151,8 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         count("running_tasks"),
         count("peak_memory_bytes"),
         text("error"),
+        text("result_from"),
+        text("decisions"),
     ];
     add("queries", fields, Arc::new(move || query_rows(&of)));
     let of = coordinator.clone();
@@ -429,6 +431,8 @@ fn query_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
                 })
                 .collect::<StringArray>(),
         ),
+        Arc::new(queries.iter().map(|query| query.result_from).collect::<StringArray>()),
+        Arc::new(queries.iter().map(|query| (!query.decisions.is_empty()).then(|| query.decisions.join("\n"))).collect::<StringArray>()),
     ]
 }
 

@@ -17,6 +17,7 @@ import pytest
 from adbc_driver_flightsql import DatabaseOptions
 from auth_server import password_hash
 from authority import SERVER, Authority
+from test_faults import FILES, ROWS_A_FILE, numbers
 from test_jdbc import driver, told  # noqa: F401
 
 NODES = ("node-1", "node-2", "node-3")
@@ -239,6 +240,18 @@ def test_who_asks_for_parts_in_vain_can_find_out_why(running):
     assert "does not apply" not in explained(SELECT)
 
 
+def test_a_query_says_afterwards_where_its_result_came_from(running, client):
+    def said(sql):
+        info = started(client, sql)
+        for endpoint in info.endpoints:
+            client.do_get(endpoint.ticket).read_all()
+        return running.rows(f"SELECT result_from, decisions FROM system.queries WHERE query_id = '{query_of(info)}'")
+
+    assert said(SELECT) == [("workers", None)]
+    [(result_from, decisions)] = said(f"{SELECT} ORDER BY n LIMIT 3")
+    assert result_from == "coordinator" and decisions.startswith("result_endpoints = workers does not apply: "), decisions
+
+
 def test_small_results_and_those_held_back_come_from_the_server(client):
     option(client, "result_endpoints", "auto")
     assert endpoints_of(client, "SELECT n FROM large") == 1, "24 MB"
@@ -300,6 +313,23 @@ def test_a_worker_that_dies_while_parts_are_fetched_shortens_none(running, clien
         cluster.wait_until("the query has ended", 20, lambda: state_of(running, query_of(info)) != "running")
         running.restart_worker("node-2")
         assert total([running_table(running)]) == WHOLE
+
+
+def test_a_worker_that_is_lost_before_its_part_is_offered_is_left_out(tmp_path):
+    with numbers(tmp_path, copies=FILES) as running, flight_messages.connect(running.port)[0] as client:
+        option(client, "result_endpoints", "workers")
+        # It counts as alive, and takes no plan.
+        running.workers["node-2"].send(signal.SIGSTOP)
+        try:
+            info = started(client, "SELECT id FROM numbers")
+        finally:
+            running.workers["node-2"].send(signal.SIGCONT)
+        assert len(info.endpoints) == FILES - 1
+        ids = pyarrow.concat_tables(client.do_get(endpoint.ticket).read_all() for endpoint in info.endpoints).column("id")
+        assert sorted(ids.to_pylist()) == list(range(ROWS_A_FILE * FILES))
+        columns = "retries, result_from, decisions"
+        [(retries, result_from, decisions)] = running.rows(f"SELECT {columns} FROM system.queries WHERE query_id = '{query_of(info)}'")
+        assert (retries, result_from) == (1, "workers") and decisions.startswith("planned again without node-2: "), decisions
 
 
 def running_table(running):

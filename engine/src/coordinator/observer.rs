@@ -159,8 +159,8 @@ pub struct QueryObserver {
     lost_task: watch::Sender<Option<NodeLost>>,
     /// Tasks whose nodes have taken their plan.
     begun: watch::Sender<usize>,
-    /// Fragment whose rows clients take from the workers.
-    kept_fragment: OnceLock<usize>,
+    /// Fragment whose rows clients take from the workers, if there is one, once that is known.
+    kept_fragment: OnceLock<Option<usize>>,
 }
 
 impl QueryObserver {
@@ -233,9 +233,15 @@ impl QueryObserver {
         let _ = self.begun.subscribe().wait_for(|begun| *begun >= count).await;
     }
 
-    /// Rows of this fragment go from the workers to the client.
-    pub fn keeps_rows_of(&self, fragment: usize) {
+    /// Rows of this fragment go from the workers to the client; of none, if the coordinator has the result.
+    pub fn keeps_rows_of(&self, fragment: Option<usize>) {
+        // A try has one plan.
         let _ = self.kept_fragment.set(fragment);
+    }
+
+    /// Who has the rows for the client, once that is known.
+    pub fn result_from(&self) -> Option<&'static str> {
+        self.kept_fragment.get().map(|kept| if kept.is_some() { "workers" } else { "coordinator" })
     }
 
     /// The coordinator itself reads from a task.
@@ -370,8 +376,8 @@ impl QueryObserver {
         let sum = |figure: fn(&TaskRecord) -> u64| tasks.iter().map(figure).sum::<u64>();
         let finished = self.elapsed_ms.load(Ordering::Relaxed);
         let of_workers = self.inner.lock().tasks.values().map(|task| task.peak_memory_bytes).max().unwrap_or(0);
-        let kept = self.kept_fragment.get();
-        let kept_rows: u64 = tasks.iter().filter(|task| kept == Some(&task.fragment)).map(|task| task.rows).sum();
+        let kept = self.kept_fragment.get().copied().flatten();
+        let kept_rows: u64 = tasks.iter().filter(|task| kept == Some(task.fragment)).map(|task| task.rows).sum();
         let own = self.own_peak_memory.get().map_or(0, |peak| peak.load(Ordering::Relaxed) as u64);
         QuerySummary {
             query_id: self.query_id,

@@ -285,7 +285,7 @@ async fn drive(
                 return Err(error);
             }
             tracing::warn!(query = %handle.query_id(), node, %error, "replanning without the lost node");
-            attempt.leave_out(node);
+            attempt.leave_out(node, &error);
             tokio::time::sleep(wait).await;
             wait *= 2;
         }
@@ -312,11 +312,21 @@ struct Attempt {
     sends_a_side: bool,
     /// Whether a row was given away.
     released: bool,
+    /// Why the tries before this one were given up, without what [`Self::dealt_because`] says.
+    given_up: Vec<String>,
 }
 
 impl Attempt {
     fn first() -> Self {
-        Self { started: Instant::now(), retry: 0, avoid: HashSet::new(), dealt_because: None, sends_a_side: false, released: false }
+        Self {
+            started: Instant::now(),
+            retry: 0,
+            avoid: HashSet::new(),
+            dealt_because: None,
+            sends_a_side: false,
+            released: false,
+            given_up: vec![],
+        }
     }
 
     fn is_last(&self) -> bool {
@@ -333,7 +343,8 @@ impl Attempt {
         self.retry += 1;
     }
 
-    fn leave_out(&mut self, node: String) {
+    fn leave_out(&mut self, node: String, because: &Error) {
+        self.given_up.push(format!("planned again without {node}: {because}"));
         self.avoid.insert(node);
         self.retry += 1;
     }
@@ -352,6 +363,7 @@ async fn run_once(
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
     let (region, started) = (inner.config.region.clone(), attempt.started);
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, region, started, attempt.retry));
+    attempt.given_up.iter().for_each(|why| observer.decided(why.clone()));
     handle.observe(observer.clone());
     let (plan, mut state) = plan_physical(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.as_ref()).await?;
     attempt.sends_a_side = join_sides::sends_a_side(&plan);
@@ -369,12 +381,13 @@ async fn run_once(
             Some(taken)
         }
     };
-    let mut announcing = keep_on_workers(&plan, &mut state, &placement, schema, client.as_deref_mut(), &observer)?;
-    let in_parts = announcing.as_ref().map_or(0, |(_, parts)| parts.len());
+    let mut kept = keep_on_workers(&plan, &mut state, &placement, schema, client.as_deref_mut(), &observer)?;
+    let in_parts = kept.as_ref().map_or(0, |kept| kept.parts.len());
+    observer.keeps_rows_of(kept.as_ref().map(|kept| kept.fragment));
     // A plan that is cut while it runs goes to the workers with all that is in it, and what stands in for a node does not travel.
     let plan = if adapts { plan } else { yielding::over_joins_of_head(plan)? };
     let mut held = HeldRows::new(query.options().result_buffer, &state);
-    let mut outlet = client.map(|client| Outlet { sender: client.sender, places: None });
+    let mut outlet = client.as_ref().map(|client| Outlet { sender: client.sender, places: None });
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {
         let next = tokio::select! {
@@ -382,9 +395,10 @@ async fn run_once(
             next = batches.next() => next,
             lost = observer.lost_task(), if !attempt.released => return Err(DataFusionError::External(Box::new(lost))),
             // From here on the client may have rows.
-            () = observer.tasks_begun(in_parts), if announcing.is_some() => {
+            () = observer.tasks_begun(in_parts), if kept.is_some() => {
                 attempt.released = true;
-                if let Some((announce, parts)) = announcing.take() && announce.send(parts).is_err() {
+                let announce = client.as_mut().and_then(|client| client.announce.take());
+                if let (Some(kept), Some(announce)) = (kept.take(), announce) && announce.send(kept.parts).is_err() {
                     return Err(client_gone());
                 }
                 continue;
@@ -449,26 +463,26 @@ fn keep_on_workers(
     schema: &SchemaRef,
     client: Option<&mut Client<'_>>,
     observer: &QueryObserver,
-) -> Result<Option<(Announce, Vec<ResultPart>)>, DataFusionError> {
-    let announce = client.and_then(|client| client.announce.take());
+) -> Result<Option<PartsOfPlan>, DataFusionError> {
+    // Still there, if another try was to offer parts and was given up before it did.
+    let waiting = client.filter(|client| client.announce.is_some());
     let options = state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
     // Who asked for it hears why not, in EXPLAIN ANALYZE too, where nobody waits for rows.
-    if announce.is_none() && options.result_endpoints != ResultEndpoints::Workers {
+    if waiting.is_none() && options.result_endpoints != ResultEndpoints::Workers {
         return Ok(None);
     }
-    match (parts::of_plan(plan, placement, &options, schema), announce) {
-        (Ok(PartsOfPlan { fragment, parts }), Some(announce)) => {
-            parts::ask_to_keep(state, query_header(observer.query_id)?, fragment)?;
-            observer.keeps_rows_of(fragment);
-            Ok(Some((announce, parts)))
+    match (parts::of_plan(plan, placement, &options, schema), waiting) {
+        (Ok(kept), Some(_)) => {
+            parts::ask_to_keep(state, query_header(observer.query_id)?, kept.fragment)?;
+            Ok(Some(kept))
         }
         (Ok(_), None) => Ok(None),
-        (Err(reason), announce) => {
+        (Err(reason), waiting) => {
             if let Some(reason) = reason {
                 observer.decided(format!("result_endpoints = workers does not apply: {reason}"));
             }
             // Nobody minds if the client is gone: its stream says so.
-            let _ = announce.map(|announce| announce.send(vec![]));
+            let _ = waiting.and_then(|client| client.announce.take()).map(|announce| announce.send(vec![]));
             Ok(None)
         }
     }

@@ -60,6 +60,10 @@ pub struct QueryRecord {
     pub summary: QuerySummary,
     /// Tasks.
     pub tasks: Vec<TaskRecord>,
+    /// Who has its rows for the client, once that is known.
+    pub result_from: Option<&'static str>,
+    /// What was decided about its plan that its reader would not expect, with the reasons.
+    pub decisions: Vec<String>,
 }
 
 struct Entry {
@@ -159,7 +163,9 @@ impl QueryRegistry {
                     queued,
                     state,
                     summary: observer.as_ref().map(|observer| observer.summary()).unwrap_or_default(),
-                    tasks: observer.map(|observer| observer.tasks()).unwrap_or_default(),
+                    tasks: observer.as_ref().map(|observer| observer.tasks()).unwrap_or_default(),
+                    result_from: observer.as_ref().and_then(|observer| observer.result_from()),
+                    decisions: observer.map(|observer| observer.decisions()).unwrap_or_default(),
                 }
             })
             .collect()

@@ -125,7 +125,7 @@ fn listed(rows: &[Vec<String>], style: Style) -> Result<String> {
 async fn show(mut client: Client, id: &str) -> Result<()> {
     let id = whole_id(&mut client, id).await?;
     let columns = "state, user_name, priority, started_at, queued_ms, elapsed_ms, rows, bytes_scanned, bytes_moved, \
-                   bytes_moved_across_regions, running_tasks, peak_memory_bytes, retries, coalesce(error, ''), sql";
+                   bytes_moved_across_regions, running_tasks, peak_memory_bytes, retries, coalesce(result_from, ''), coalesce(decisions, ''), coalesce(error, ''), sql";
     let found = rows(&mut client, &format!("SELECT {columns} FROM system.queries WHERE query_id = '{id}'")).await?;
     let Some(row) = found.first() else { return Err(unknown(&id)) };
     let style = Look::of_process(Format::Table, None, false).style();
@@ -145,8 +145,10 @@ async fn show(mut client: Client, id: &str) -> Result<()> {
         ("tasks", format!("{} running", row[10])),
         ("memory", format!("{} at most on one node", bytes(11))),
         ("retries", row[12].clone()),
-        ("error", row[13].clone()),
-        ("sql", row[14].clone()),
+        ("result", if row[13].is_empty() { String::new() } else { format!("from the {}", row[13]) }),
+        ("decisions", row[14].clone()),
+        ("error", row[15].clone()),
+        ("sql", row[16].clone()),
     ] {
         if !value.is_empty() {
             text.push_str(&labelled(name, &value, style.width));
