@@ -1,9 +1,11 @@
 //! What leaves the engine has plain types: drivers know strings, not view or dictionary layouts.
 
+use crate::sql_types::type_name;
 use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// The plain form of a type; nested types keep their shape.
@@ -27,10 +29,26 @@ pub fn plain_type(data_type: &DataType) -> DataType {
 }
 
 /// The schema of a result: plain types, every column nullable, since a plan's own nullability changes with its rewrites and drivers
-/// reject a stream whose schema is not the announced one.
+/// reject a stream whose schema is not the announced one. Each column says of its SQL type what drivers do not see in Arrow's.
 pub fn plain_schema(schema: &Schema) -> SchemaRef {
-    let fields: Vec<Field> = schema.fields().iter().map(|field| Field::new(field.name(), plain_type(field.data_type()), true)).collect();
-    Arc::new(Schema::new(fields))
+    let fields = schema.fields().iter().map(|field| {
+        let data_type = plain_type(field.data_type());
+        let sql_type = sql_type(&data_type);
+        Field::new(field.name(), data_type, true).with_metadata(sql_type)
+    });
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Begins the names under which Flight SQL has a column's metadata.
+pub const COLUMN_METADATA: &str = "ARROW:FLIGHT:SQL:";
+
+/// The SQL type of a column as Flight SQL's metadata.
+pub fn sql_type(data_type: &DataType) -> HashMap<String, String> {
+    let mut told = vec![("TYPE_NAME", type_name(data_type))];
+    if let DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) = data_type {
+        told.extend([("PRECISION", precision.to_string()), ("SCALE", scale.to_string())]);
+    }
+    told.into_iter().map(|(name, value)| (format!("{COLUMN_METADATA}{name}"), value)).collect()
 }
 
 /// A batch in its plain form.

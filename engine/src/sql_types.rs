@@ -1,6 +1,6 @@
 //! The SQL names of types, as metadata tells them.
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 
 /// The SQL name of a type, without precision and scale; the Arrow name where SQL has none.
 pub fn type_name(data_type: &DataType) -> String {
@@ -34,6 +34,17 @@ pub fn type_name(data_type: &DataType) -> String {
 pub fn declared_type(data_type: &DataType) -> String {
     match data_type {
         DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) => format!("DECIMAL({precision}, {scale})"),
+        DataType::Timestamp(unit, zone) => {
+            let digits = match unit {
+                TimeUnit::Second => "(0)",
+                TimeUnit::Millisecond => "(3)",
+                TimeUnit::Microsecond => "(6)",
+                // What a TIMESTAMP has of itself.
+                TimeUnit::Nanosecond => "",
+            };
+            let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
+            format!("TIMESTAMP{digits}{zone}")
+        }
         other => type_name(other),
     }
 }

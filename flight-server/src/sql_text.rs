@@ -29,7 +29,7 @@ pub fn segments(sql: &str) -> Vec<Segment<'_>> {
     let mut position = 0;
     while position < sql.len() {
         let rest = &sql[position..];
-        let Some((kind, length, closed)) = special(rest, preceded_by_name(sql, position)) else {
+        let Some((kind, length, closed)) = special(rest, ends_in_name(&sql[..position])) else {
             position += rest.chars().next().map_or(1, char::len_utf8);
             continue;
         };
@@ -51,8 +51,8 @@ fn code(text: &str) -> Segment<'_> {
 }
 
 /// `a$b$` is a name, not the start of a dollar quote.
-fn preceded_by_name(sql: &str, position: usize) -> bool {
-    sql[..position].chars().next_back().is_some_and(|before| before.is_alphanumeric() || before == '_')
+fn ends_in_name(before: &str) -> bool {
+    before.chars().next_back().is_some_and(|last| last.is_alphanumeric() || last == '_')
 }
 
 /// Kind, byte length and closedness of the quoted text or comment that `rest` starts with.
@@ -155,24 +155,32 @@ fn has_content(sql: &str) -> bool {
 
 /// Numbers the parameters written as `?`: the first becomes `$1`. The engine would read every `?` as one and the
 /// same parameter.
-pub fn number_parameters(sql: &str) -> String {
+///
+/// # Errors
+/// When parameters have numbers of their own too: which of them a `?` is, nobody could say.
+pub fn number_parameters(sql: &str) -> Result<String, String> {
     let mut numbered = String::with_capacity(sql.len() + 8);
-    let mut count = 0;
+    let (mut count, mut with_numbers) = (0, false);
     for segment in segments(sql) {
         if segment.kind != Kind::Code {
             numbered.push_str(segment.text);
             continue;
         }
-        for letter in segment.text.chars() {
+        let mut letters = segment.text.chars().peekable();
+        while let Some(letter) = letters.next() {
             if letter == '?' {
                 count += 1;
                 numbered.push_str(&format!("${count}"));
-            } else {
-                numbered.push(letter);
+                continue;
             }
+            with_numbers |= letter == '$' && !ends_in_name(&numbered) && letters.peek().is_some_and(char::is_ascii_digit);
+            numbered.push(letter);
         }
     }
-    numbered
+    if count > 0 && with_numbers {
+        return Err("the statement has parameters written as ? and as $n: write all of them in one of the two ways".into());
+    }
+    Ok(numbered)
 }
 
 #[cfg(test)]
@@ -189,11 +197,14 @@ mod tests {
             ("SELECT /* ? /* ? */ ? */ ?", "SELECT /* ? /* ? */ ? */ $1"),
             ("SELECT $$ ? $$, $tag$ ? $$ ? $tag$, ?", "SELECT $$ ? $$, $tag$ ? $$ ? $tag$, $1"),
             ("SELECT $1, $2", "SELECT $1, $2"),
+            ("SELECT a$1, ?", "SELECT a$1, $1"),
+            ("SELECT '$1', ? -- $2", "SELECT '$1', $1 -- $2"),
             ("SELECT 'open ?", "SELECT 'open ?"),
             ("SELECT 'ä' || ? || '日本?'", "SELECT 'ä' || $1 || '日本?'"),
         ] {
-            assert_eq!(number_parameters(sql), expected);
+            assert_eq!(number_parameters(sql).as_deref(), Ok(expected));
         }
+        assert!(number_parameters("SELECT ? WHERE a = $1").unwrap_err().contains("one of the two ways"));
     }
 
     #[test]

@@ -111,6 +111,13 @@ def test_every_type_comes_out(driver, running):
     assert found["bytes"][0] == "VARBINARY" and found["utiny"][1] == "8"
 
 
+def test_columns_say_their_precision_and_scale(driver, running):
+    # Spark makes DECIMAL(38,18) of what has none.
+    sql = "SELECT n, CAST(n * 1.5 AS DECIMAL(10,2)) AS money, sum(CAST(n AS DECIMAL(9,4))) OVER () AS total FROM generate_series(1, 3) AS t(n)"
+    columns = [["n", "BIGINT", "0", "0"], ["money", "DECIMAL", "10", "2"], ["total", "DECIMAL", "19", "4"]]
+    assert told(driver, running.port, "columns", sql) == columns * 3
+
+
 def test_twelve_parameters_go_in_and_come_out_with_nulls(driver, running):
     columns = "a BOOLEAN, b TINYINT, c SMALLINT, d INT, e BIGINT, f REAL, g DOUBLE, h DECIMAL(10,2), i VARCHAR, j BYTEA, k DATE, l TIMESTAMP"
     told(driver, running.port, "update", f"CREATE TABLE twelve ({columns})")

@@ -108,6 +108,28 @@ def test_defaults_and_what_may_not_be_null(connection):
     update(connection, "DROP TABLE people")
 
 
+def test_types_have_the_names_that_tools_write(connection):
+    # Spark's, then others'. What SHOW CREATE TABLE writes makes the same table again.
+    made = """i INTEGER NOT NULL, ti BYTE, f REAL, d DOUBLE PRECISION, de DECIMAL(12,3), t TEXT, b BIT(1), ts TIMESTAMP, bi BLOB,
+        vb VARBINARY(20), cv CHARACTER VARYING(20), c CHARACTER(3), cl CLOB, at DATETIME, at6 DATETIME(6), ts3 TIMESTAMP(3),
+        zoned TIMESTAMP(3) WITH TIME ZONE, tm TIME(6), f53 FLOAT(53), mi MEDIUMINT"""
+    types = [
+        "int32", "int8", "float", "double", "decimal128(12, 3)", "string", "bool", "timestamp[ns]", "binary", "binary", "string", "string", "string",
+        "timestamp[ns]", "timestamp[us]", "timestamp[ms]", "timestamp[ms, tz=UTC]", "time64[ns]", "double", "int32",
+    ]  # fmt: skip
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE TABLE of_tools ({made})")
+        cursor.execute("SHOW CREATE TABLE of_tools")
+        [[_, _, definition]] = cursor.fetchall()
+        cursor.execute(definition.replace("of_tools", "again"))
+        for table in ("of_tools", "again"):
+            cursor.execute(f"SELECT * FROM {table}")
+            assert [str(column.type) for column in cursor.fetch_arrow_table().schema] == types, definition
+        for name in ("UUID", "BIT(8)"):
+            with pytest.raises(adbc_driver_manager.ProgrammingError, match="Unsupported SQL type"):
+                cursor.execute(f"CREATE TABLE impossible (a {name})")
+
+
 def test_what_is_not_supported_says_so(connection, running):
     update(connection, "CREATE TABLE fixed (n INT)")
     for statement, said in [

@@ -40,6 +40,7 @@ public final class JdbcDriver {
             case "queries" -> queries(rest);
             case "update" -> updates(rest);
             case "types" -> types(rest[0]);
+            case "columns" -> columns(rest[0]);
             case "parameters" -> parameters();
             case "batch" -> batch(Integer.parseInt(rest[0]));
             case "cancel" -> cancel(rest[0]);
@@ -124,6 +125,25 @@ public final class JdbcDriver {
             }
         }
         return rows;
+    }
+
+    /** What the columns of a result are said to be: of the plain statement, of the prepared one, and of its result. */
+    private void columns(String sql) throws SQLException {
+        try (Statement statement = connection.createStatement(); ResultSet found = statement.executeQuery(sql)) {
+            columns(found.getMetaData());
+        }
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            columns(statement.getMetaData());
+            try (ResultSet found = statement.executeQuery()) {
+                columns(found.getMetaData());
+            }
+        }
+    }
+
+    private static void columns(ResultSetMetaData columns) throws SQLException {
+        for (int column = 1; column <= columns.getColumnCount(); column++) {
+            tell(columns.getColumnLabel(column), columns.getColumnTypeName(column), columns.getPrecision(column), columns.getScale(column));
+        }
     }
 
     private void query(String sql) throws SQLException {

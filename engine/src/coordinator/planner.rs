@@ -15,6 +15,7 @@ use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
+use crate::statement::type_names::TypeNames;
 use crate::worker::queries::query_header;
 use datafusion::common::DataFusionError;
 use datafusion::common::config::ConfigOptions;
@@ -68,6 +69,7 @@ impl BaseState {
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
+            .with_type_planner(Arc::new(TypeNames))
             .build();
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;

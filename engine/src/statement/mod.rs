@@ -12,3 +12,4 @@ pub mod repeated_names;
 pub mod rewrite;
 pub mod show;
 pub mod substrait;
+pub mod type_names;

@@ -1,8 +1,8 @@
 //! What BI tools read about a column beside its Arrow type.
 
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{Field, Schema};
 use bowshot_engine::TableInfo;
-use bowshot_engine::sql_types::type_name;
+use bowshot_engine::result_types::{COLUMN_METADATA, sql_type};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -17,22 +17,18 @@ pub fn describe(table: &TableInfo) -> Schema {
 }
 
 fn of_column(table: &TableInfo, field: &Field) -> HashMap<String, String> {
-    let mut entries = vec![
-        ("CATALOG_NAME", table.catalog.clone()),
+    let of_table = [
+        ("CATALOG_NAME", table.catalog.as_str()),
         // The specification says the first; the JDBC driver reads the second.
-        ("DB_SCHEMA_NAME", table.schema.clone()),
-        ("SCHEMA_NAME", table.schema.clone()),
-        ("TABLE_NAME", table.name.clone()),
-        ("TYPE_NAME", type_name(field.data_type())),
-        ("IS_AUTO_INCREMENT", "0".to_string()),
-        ("IS_CASE_SENSITIVE", "1".to_string()),
-        ("IS_READ_ONLY", if table.stored.as_ref().is_some_and(|stored| stored.managed) { "0" } else { "1" }.to_string()),
-        ("IS_SEARCHABLE", "1".to_string()),
+        ("DB_SCHEMA_NAME", &table.schema),
+        ("SCHEMA_NAME", &table.schema),
+        ("TABLE_NAME", &table.name),
+        ("IS_AUTO_INCREMENT", "0"),
+        ("IS_CASE_SENSITIVE", "1"),
+        ("IS_READ_ONLY", if table.stored.as_ref().is_some_and(|stored| stored.managed) { "0" } else { "1" }),
+        ("IS_SEARCHABLE", "1"),
     ];
-    if let DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) = field.data_type() {
-        entries.push(("PRECISION", precision.to_string()));
-        entries.push(("SCALE", scale.to_string()));
-    }
-    entries.extend(table.details.column_comments.get(field.name()).map(|comment| ("REMARKS", comment.clone())));
-    entries.into_iter().map(|(key, value)| (format!("ARROW:FLIGHT:SQL:{key}"), value)).collect()
+    let comment = table.details.column_comments.get(field.name()).map(|comment| ("REMARKS", comment.as_str()));
+    let named = of_table.into_iter().chain(comment).map(|(name, value)| (format!("{COLUMN_METADATA}{name}"), value.to_string()));
+    sql_type(field.data_type()).into_iter().chain(named).collect()
 }

@@ -51,7 +51,8 @@ pub async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
             limits::STATEMENT_BYTES_MAX
         )));
     }
-    session.prepare(&sql_text::number_parameters(sql)).await.map_err(status::from_engine)
+    let numbered = sql_text::number_parameters(sql).map_err(Status::invalid_argument)?;
+    session.prepare(&numbered).await.map_err(status::from_engine)
 }
 
 /// Plans a query from a Substrait plan.
