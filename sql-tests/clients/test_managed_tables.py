@@ -108,6 +108,17 @@ def test_defaults_and_what_may_not_be_null(connection):
     update(connection, "DROP TABLE people")
 
 
+@pytest.mark.parametrize("keys", ["a INT PRIMARY KEY, b INT, c INT", "a INT, b INT, c INT, CONSTRAINT by_two PRIMARY KEY (c, a)"])
+def test_columns_of_a_primary_key_are_never_null(connection, keys):
+    update(connection, "DROP TABLE IF EXISTS with_key")
+    update(connection, f"CREATE TABLE with_key ({keys})")
+    nullable = rows(connection, "SELECT column_name, is_nullable FROM information_schema.columns WHERE table_name = 'with_key' ORDER BY 1")
+    of_key = {"a", "c"} if "(c, a)" in keys else {"a"}
+    assert nullable == [(name, "NO" if name in of_key else "YES") for name in "abc"]
+    with pytest.raises(adbc_driver_manager.Error, match="column a"):
+        update(connection, "INSERT INTO with_key (b, c) VALUES (1, 2)")
+
+
 def test_types_have_the_names_that_tools_write(connection):
     # Spark's, then others'. What SHOW CREATE TABLE writes makes the same table again.
     made = """i INTEGER NOT NULL, ti BYTE, f REAL, d DOUBLE PRECISION, de DECIMAL(12,3), t TEXT, b BIT(1), ts TIMESTAMP, bi BLOB,

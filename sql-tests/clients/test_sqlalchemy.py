@@ -1,12 +1,15 @@
 """SQLAlchemy over Flight SQL, as Superset uses it: reflection, and the statements that it sends when a dataset is added
 and a chart is drawn.
 
-The dialect is `datafusion+flightsql` of the package flightsql-dbapi, which Superset's users install; it and
-Superset want SQLAlchemy 1.4. Superset writes every value into the text, and runs the text with a cursor of the driver: so do these tests.
+The dialect is that of the package flightsql-dbapi, which Superset's users install: `datafusion` to who has imported nothing of it, and
+`datafusion+flightsql` besides to who has. It and Superset want SQLAlchemy 1.4. Superset writes every value into the text, and runs the text with a cursor of the driver: so do these tests.
 """
 
 import contextlib
 import datetime
+import re
+import subprocess
+import sys
 import warnings
 
 import answers
@@ -15,6 +18,7 @@ import flightsql.sqlalchemy  # noqa: F401  (registers the dialect)
 import pytest
 import sqlalchemy as sa
 from answers import TPCH_TABLES
+from bowshot.time_grains import TIME_GRAINS
 
 TOKEN = "token-of-the-user-ana"
 
@@ -65,6 +69,35 @@ def test_an_engine_answers_a_ping(engine):
     with engine.connect() as connection:
         assert connection.execute(sa.select(sa.literal_column("1"))).scalar() == 1
         assert engine.dialect.identifier_preparer.initial_quote == '"'
+
+
+def test_an_address_is_enough_to_find_the_dialect(tpch_cluster):
+    # As Superset does, which imports no dialect by itself.
+    program = "import sys, sqlalchemy; print(sqlalchemy.create_engine(sys.argv[1]).execute('SELECT count(*) FROM tpch.region').scalar())"
+    address = f"datafusion://{tpch_cluster.uri.removeprefix('grpc://')}?insecure=true"
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", program, address], capture_output=True, text=True, timeout=60)
+    assert ended.stdout.strip() == "5", ended.stderr
+
+
+MOMENTS = "generate_series(TIMESTAMP '2023-12-20 00:00:00', TIMESTAMP '2024-03-10 00:00:00', INTERVAL '433 seconds') AS moments(moment)"
+
+
+@pytest.mark.parametrize(("column", "ours", "theirs"), [("o_orderdate", "tpch.orders", "orders"), ("moment", MOMENTS, MOMENTS)])
+def test_superset_s_time_grains_cut_as_duckdb_does(engine, duckdb_tpch, column, ours, theirs):
+    for grain, sql in TIME_GRAINS.items():
+        width = re.search("date_bin[(](INTERVAL '[^']+')", sql)
+        same = f"time_bucket({width[1]}, CAST({{col}} AS TIMESTAMP))" if width else sql
+        statement = "SELECT {} AS cut, count(*) AS n FROM {} GROUP BY 1 ORDER BY 1 LIMIT 2000"
+        _, found = of_driver(engine, statement.format(sql.format(col=column), ours))
+        expected = duckdb_tpch.execute(statement.format(same.format(col=column), theirs)).fetchall()
+        assert [(day(cut), n) for cut, n in found] == [(day(cut), n) for cut, n in expected], grain
+
+
+def day(moment):
+    """A date as the timestamp at its beginning."""
+    if isinstance(moment, datetime.datetime):
+        return moment.replace(tzinfo=None)
+    return datetime.datetime.combine(moment, datetime.time())
 
 
 def test_schemas_tables_and_views_are_listed(engine):

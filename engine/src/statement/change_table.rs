@@ -59,6 +59,7 @@ pub(crate) async fn create(
     let defaults = defaults::encode(&create.column_defaults)?;
     let mut details = TableDetails { primary_key: primary_key(create)?, defaults, ..TableDetails::default() };
     with_keys(&stored, &mut details)?;
+    let stored = if declared { without_null(&stored, &details.primary_key) } else { stored };
     let regions = sources_regions(&create.input, &table)?;
     let target = new_target(inner, table.clone(), stored, regions.clone())?;
     let (files, rows, query_id) = if declared {
@@ -258,6 +259,13 @@ fn primary_key(create: &CreateMemoryTable) -> Result<Vec<String>> {
         }
     }
     Ok(vec![])
+}
+
+/// Columns of a primary key are never NULL.
+fn without_null(schema: &SchemaRef, key: &[String]) -> SchemaRef {
+    let fields =
+        schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(field.is_nullable() && !key.contains(field.name())));
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
 }
 
 /// Where a new table's files will be, and what they will hold: the target, its LOCATION, its columns.
