@@ -90,6 +90,10 @@ pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
 pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of the headers of a call that is refused because it came without TLS.
 pub const REFUSED_HEADER_BYTES_MAX: u32 = 16 << 10;
+/// How long after its answer such a caller's connection is ended.
+pub const REFUSED_GRACE: Duration = Duration::from_secs(1);
+/// What is taken of such a caller before its connection is closed in any case.
+pub const REFUSED_BYTES_MAX: u64 = 1 << 20;
 /// How often a node looks whether its certificates were replaced; new ones are taken when two looks found the same.
 pub const CERTIFICATE_LOOK_INTERVAL: Duration = Duration::from_secs(2);
 /// Largest file of certificates or a key: hundreds of authorities.
@@ -199,6 +203,7 @@ pub const BUCKET_FILES_MAX: usize = 100_000;
 pub const SESSION_VIEWS_MAX: usize = 1_000;
 
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
+const _: () = assert!(REFUSED_GRACE.as_millis() < HANDSHAKE_TIMEOUT.as_millis());
 
 /// Files of managed tables that a worker writes at once; more wait.
 pub const TABLE_FILES_WRITTEN_MAX: usize = 8;
