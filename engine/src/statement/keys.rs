@@ -1,4 +1,4 @@
-//! Primary and foreign keys: declared for people and BI tools, not enforced.
+//! Primary and foreign keys: declared for people and BI tools, not enforced, but that CREATE TABLE makes the columns of a primary key NOT NULL.
 //!
 //! DataFusion's planner refuses foreign keys: they are taken out of a CREATE TABLE before it plans, and read from the text here.
 
