@@ -2,6 +2,7 @@
 //! when a statement is planned.
 
 use crate::catalog::Table;
+use crate::catalog::provider::planned;
 use crate::config::residency_of;
 use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
@@ -11,7 +12,6 @@ use crate::result_types::plain_type;
 use crate::statement::definition;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use async_trait::async_trait;
 use datafusion::catalog::memory::MemorySourceConfig;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
@@ -19,6 +19,7 @@ use datafusion::common::{ColumnStatistics, Result, ScalarValue};
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
+use futures::future::BoxFuture;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +40,11 @@ impl SystemTable {
     pub(crate) fn new(fields: Vec<Field>, rows: Rows) -> Self {
         Self { schema: Arc::new(Schema::new(fields)), rows }
     }
+
+    fn plan_scan(&self, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let batch = RecordBatch::try_new(self.schema.clone(), (self.rows)())?;
+        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)
+    }
 }
 
 impl fmt::Debug for SystemTable {
@@ -47,7 +53,6 @@ impl fmt::Debug for SystemTable {
     }
 }
 
-#[async_trait]
 impl TableProvider for SystemTable {
     fn schema(&self) -> SchemaRef {
         self.schema.clone()
@@ -55,9 +60,21 @@ impl TableProvider for SystemTable {
     fn table_type(&self) -> TableType {
         TableType::View
     }
-    async fn scan(&self, _: &dyn Session, projection: Option<&Vec<usize>>, _: &[Expr], _: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
-        let batch = RecordBatch::try_new(self.schema.clone(), (self.rows)())?;
-        Ok(MemorySourceConfig::try_new_exec(&[vec![batch]], self.schema.clone(), projection.cloned())?)
+    fn scan<'a, 'b, 'c, 'd, 'future>(
+        &'a self,
+        _: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        _: &'d [Expr],
+        _: Option<usize>,
+    ) -> BoxFuture<'future, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        'c: 'future,
+        'd: 'future,
+        Self: 'future,
+    {
+        planned(self.plan_scan(projection))
     }
 }
 

@@ -19,6 +19,7 @@ mod actions;
 mod column_metadata;
 mod ingest;
 mod keys;
+mod login;
 mod metadata;
 mod parts;
 mod polls;

@@ -3,7 +3,6 @@
 use super::location::Location;
 use super::{CATALOG_NAME, Snapshot, Table};
 use arrow::datatypes::SchemaRef;
-use async_trait::async_trait;
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, Statistics};
@@ -13,6 +12,7 @@ use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig, FileScanC
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
 use datafusion::physical_plan::ExecutionPlan;
+use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -33,9 +33,33 @@ impl StoredTable {
     pub fn table(&self) -> &Arc<Table> {
         &self.table
     }
+
+    fn plan_scan(&self, session: &dyn Session, projection: Option<&Vec<usize>>, limit: Option<usize>) -> Result<Arc<dyn ExecutionPlan>> {
+        // At least two groups, empty ones included: a scan of one partition would not be distributed, and the coordinator holds no file.
+        let group_count = session.config().target_partitions().max(2);
+        let mut groups = vec![FileGroup::default(); group_count];
+        groups[0] = FileGroup::new(vec![whole_table(&self.table)]);
+        let store = ObjectStoreUrl::parse(self.table.location.store_url()?)?;
+        let options = session.config_options().execution.parquet.clone();
+        let source = ParquetSource::new(self.table.scan_schema.clone())
+            .with_pushdown_filters(options.pushdown_filters)
+            .with_reorder_filters(options.reorder_filters);
+        let config = FileScanConfigBuilder::new(store, Arc::new(source))
+            .with_file_groups(groups)
+            .with_statistics(self.table.statistics.clone())
+            .with_limit(limit)
+            .with_projection_indices(projection.cloned())?
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
 }
 
-#[async_trait]
+/// A plan that is there already, as the future that [`TableProvider::scan`] wants. Written without `#[async_trait]`, whose futures capture all
+/// arguments: rustc would walk the whole type of an expression to prove that they may change threads.
+pub(crate) fn planned<'a>(plan: Result<Arc<dyn ExecutionPlan>>) -> BoxFuture<'a, Result<Arc<dyn ExecutionPlan>>> {
+    Box::pin(std::future::ready(plan))
+}
+
 impl TableProvider for StoredTable {
     fn schema(&self) -> SchemaRef {
         self.table.scan_schema.clone()
@@ -58,29 +82,21 @@ impl TableProvider for StoredTable {
         Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
     }
 
-    async fn scan(
-        &self,
-        session: &dyn Session,
-        projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
+    fn scan<'a, 'b, 'c, 'd, 'future>(
+        &'a self,
+        session: &'b dyn Session,
+        projection: Option<&'c Vec<usize>>,
+        _filters: &'d [Expr],
         limit: Option<usize>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        // At least two groups, empty ones included: a scan of one partition would not be distributed, and the coordinator holds no file.
-        let group_count = session.config().target_partitions().max(2);
-        let mut groups = vec![FileGroup::default(); group_count];
-        groups[0] = FileGroup::new(vec![whole_table(&self.table)]);
-        let store = ObjectStoreUrl::parse(self.table.location.store_url()?)?;
-        let options = session.config_options().execution.parquet.clone();
-        let source = ParquetSource::new(self.table.scan_schema.clone())
-            .with_pushdown_filters(options.pushdown_filters)
-            .with_reorder_filters(options.reorder_filters);
-        let config = FileScanConfigBuilder::new(store, Arc::new(source))
-            .with_file_groups(groups)
-            .with_statistics(self.table.statistics.clone())
-            .with_limit(limit)
-            .with_projection_indices(projection.cloned())?
-            .build();
-        Ok(DataSourceExec::from_data_source(config))
+    ) -> BoxFuture<'future, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        'c: 'future,
+        'd: 'future,
+        Self: 'future,
+    {
+        planned(self.plan_scan(session, projection, limit))
     }
 }
 
@@ -147,7 +163,18 @@ struct StatementSchema {
     overlay: BTreeMap<String, Arc<dyn TableProvider>>,
 }
 
-#[async_trait]
+impl StatementSchema {
+    fn find(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        let stored = || self.stored.get(name).map(|table| Arc::new(StoredTable::new(table.clone())) as Arc<dyn TableProvider>);
+        self.overlay.get(name).cloned().or_else(stored)
+    }
+}
+
+/// As [`planned`], for [`SchemaProvider::table`].
+fn found<'a>(table: Option<Arc<dyn TableProvider>>) -> BoxFuture<'a, Result<Option<Arc<dyn TableProvider>>>> {
+    Box::pin(std::future::ready(Ok(table)))
+}
+
 impl SchemaProvider for StatementSchema {
     fn table_names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.stored.keys().chain(self.overlay.keys()).cloned().collect();
@@ -156,11 +183,13 @@ impl SchemaProvider for StatementSchema {
         names
     }
 
-    async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
-        if let Some(provider) = self.overlay.get(name) {
-            return Ok(Some(provider.clone()));
-        }
-        Ok(self.stored.get(name).map(|table| Arc::new(StoredTable::new(table.clone())) as Arc<dyn TableProvider>))
+    fn table<'a, 'b, 'future>(&'a self, name: &'b str) -> BoxFuture<'future, Result<Option<Arc<dyn TableProvider>>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        Self: 'future,
+    {
+        found(self.find(name))
     }
 
     fn table_exist(&self, name: &str) -> bool {

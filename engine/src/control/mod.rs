@@ -11,10 +11,12 @@ pub mod server;
 use crate::config::StorageConfig;
 use crate::residency::policy::Policy;
 use crate::worker::published::PartId;
+use futures::future::BoxFuture;
 use packed::PackedInventory;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -117,22 +119,21 @@ pub struct ClientQuery {
 pub type WhyEnded = Option<(i32, String)>;
 
 /// Knows the clients: answers what workers ask about them.
-#[tonic::async_trait]
 pub trait ClientDesk: Send + Sync + 'static {
     /// The token of a login for the client's credentials.
     ///
     /// # Errors
     /// The status for the client.
-    async fn log_in(&self, call: ClientCall) -> Result<String, Status>;
+    fn log_in(self: Arc<Self>, call: ClientCall) -> BoxFuture<'static, Result<String, Status>>;
 
     /// What a client may fetch from the worker with its ticket, once.
     ///
     /// # Errors
     /// The status for the client.
-    async fn redeem(&self, asked: ClientTicket) -> Result<Redeemed, Status>;
+    fn redeem(self: Arc<Self>, asked: ClientTicket) -> BoxFuture<'static, Result<Redeemed, Status>>;
 
     /// What ended a query whose part was cut off. Waits a little for it.
-    async fn why_ended(&self, query: ClientQuery) -> WhyEnded;
+    fn why_ended(self: Arc<Self>, query: ClientQuery) -> BoxFuture<'static, WhyEnded>;
 }
 
 /// The coordinator's answer to [`Register`].

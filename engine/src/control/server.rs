@@ -8,16 +8,13 @@ use crate::cluster_tls::Peer;
 use crate::config::StorageConfig;
 use crate::coordinator::membership::Heartbeats;
 use crate::limits;
+use crate::port::flight::{Answer, FlightCalls, FlightPort, Messages};
 use crate::residency::policy::Policy;
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
-use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
-    PutResult, SchemaResult, Ticket,
-};
-use futures::stream::BoxStream;
+use arrow_flight::Action;
+use arrow_flight::flight_service_server::FlightServiceServer;
 use parking_lot::RwLock;
 use std::sync::{Arc, OnceLock};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status};
 
 /// Answers `register`, `heartbeat` and what workers ask about clients; every other Flight call is refused.
 pub struct ControlService {
@@ -40,13 +37,13 @@ impl ControlService {
         Self { membership, token, storage, policy, desk }
     }
 
-    fn desk(&self) -> Result<&Arc<dyn ClientDesk>, Status> {
-        self.desk.get().ok_or_else(|| Status::unavailable("the server does not serve clients yet: try again"))
+    fn desk(&self) -> Result<Arc<dyn ClientDesk>, Status> {
+        self.desk.get().cloned().ok_or_else(|| Status::unavailable("the server does not serve clients yet: try again"))
     }
 
     /// The gRPC server, with its message limit.
-    pub fn into_server(self) -> FlightServiceServer<Self> {
-        FlightServiceServer::new(self).max_decoding_message_size(limits::CONTROL_MESSAGE_BYTES_MAX)
+    pub fn into_server(self) -> FlightServiceServer<FlightPort> {
+        FlightPort::server(Arc::new(self), limits::CONTROL_MESSAGE_BYTES_MAX)
     }
 
     fn authenticate<T>(&self, request: &Request<T>) -> Result<(), Status> {
@@ -58,10 +55,6 @@ impl ControlService {
     }
 }
 
-fn refused<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("this is Bowshot's control port: only workers call it"))
-}
-
 fn body<'a, T: serde::Deserialize<'a>>(action: &'a Action) -> Result<T, Status> {
     serde_json::from_slice(&action.body).map_err(|error| {
         Status::invalid_argument(format!(
@@ -71,24 +64,14 @@ fn body<'a, T: serde::Deserialize<'a>>(action: &'a Action) -> Result<T, Status> 
     })
 }
 
-fn answer<T: serde::Serialize>(value: &T) -> Result<Response<BoxStream<'static, Result<arrow_flight::Result, Status>>>, Status> {
+fn answer<T: serde::Serialize>(value: &T) -> Result<Response<Messages<arrow_flight::Result>>, Status> {
     let body = serde_json::to_vec(value).map_err(|error| Status::internal(error.to_string()))?;
-    let stream: BoxStream<'static, Result<arrow_flight::Result, Status>> =
-        Box::pin(futures::stream::once(async move { Ok(arrow_flight::Result { body: body.into() }) }));
-    Ok(Response::new(stream))
+    let said = arrow_flight::Result { body: body.into() };
+    Ok(Response::new(Box::pin(futures::stream::once(std::future::ready(Ok(said))))))
 }
 
-#[tonic::async_trait]
-impl FlightService for ControlService {
-    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
-    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
-    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
-    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
-    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
-    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
-    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
-
-    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+impl ControlService {
+    async fn act(self: Arc<Self>, request: Request<Action>) -> Result<Response<Messages<arrow_flight::Result>>, Status> {
         self.authenticate(&request)?;
         let peer = Peer::of(request.extensions())?.clone();
         let action = request.into_inner();
@@ -134,32 +117,13 @@ impl FlightService for ControlService {
             other => Err(Status::unimplemented(format!("no control action '{other}'"))),
         }
     }
+}
 
-    async fn handshake(&self, _: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        refused()
+impl FlightCalls for ControlService {
+    fn refusal(&self) -> Status {
+        Status::unimplemented("this is Bowshot's control port: only workers call it")
     }
-    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        refused()
-    }
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        refused()
-    }
-    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        refused()
-    }
-    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        refused()
-    }
-    async fn do_get(&self, _: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        refused()
-    }
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        refused()
-    }
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        refused()
-    }
-    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        refused()
+    fn do_action(self: Arc<Self>, request: Request<Action>) -> Answer<Messages<arrow_flight::Result>> {
+        Box::pin(self.act(request))
     }
 }

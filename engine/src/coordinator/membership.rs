@@ -9,7 +9,7 @@ use crate::control::packed::PackedInventory;
 use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
 use crate::error::{Error, Result};
 use crate::limits;
-use async_trait::async_trait;
+use futures::future::BoxFuture;
 use parking_lot::RwLock;
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,7 +20,6 @@ use url::Url;
 
 /// Which nodes there are and what they hold. Workers report to the coordinator ([`Heartbeats`]); whoever watches a cluster manager or a gossip
 /// ring instead implements this.
-#[async_trait]
 pub trait Membership: Send + Sync {
     /// Workers that may take fragments now, by node id.
     fn live(&self) -> Vec<LiveNode>;
@@ -43,9 +42,9 @@ pub trait Membership: Send + Sync {
     /// A node has written a file of a managed table: it holds it from now on, although its next listing is yet to come.
     fn wrote(&self, node_id: &str, file: WrittenFile);
     /// Waits until every live node knows this version of the rules of residency, or a later one; at most `wait`. Returns whether they do.
-    async fn await_policy(&self, version: i64, wait: Duration) -> bool;
+    fn await_policy(&self, version: i64, wait: Duration) -> BoxFuture<'_, bool>;
     /// Waits until every live node has listed its volumes again after this call began, at most `wait`.
-    async fn await_fresh_inventories(&self, wait: Duration) -> Result<()>;
+    fn await_fresh_inventories(&self, wait: Duration) -> BoxFuture<'_, Result<()>>;
 }
 
 /// Life of a node as the coordinator sees it.
@@ -394,7 +393,54 @@ impl Heartbeats {
     }
 }
 
-#[async_trait]
+impl Heartbeats {
+    async fn policy_known(&self, version: i64, wait: Duration) -> bool {
+        let deadline = Instant::now() + wait;
+        loop {
+            let known = {
+                let now = self.clock.now();
+                let nodes = self.nodes.read();
+                // Releases without rules of residency say nothing; their nodes are told apart by their protocol.
+                let knows = |node: &Node| node.register.protocol_version < 3 || node.policy_version.is_some_and(|known| known >= version);
+                nodes.values().filter(|node| node.state(now) == NodeState::Live).all(knows)
+            };
+            if known || Instant::now() >= deadline {
+                return known;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn all_listed_again(&self, wait: Duration) -> Result<()> {
+        // A node's own clock is only compared with itself.
+        let before: HashMap<String, u64> = self.nodes.read().iter().map(|(id, node)| (id.clone(), node.listed_at_ms)).collect();
+        let deadline = Instant::now() + wait;
+        loop {
+            let behind: Vec<String> = {
+                let now = self.clock.now();
+                let nodes = self.nodes.read();
+                nodes
+                    .iter()
+                    .filter(|(_, node)| node.state(now) == NodeState::Live)
+                    .filter(|(id, node)| before.get(*id).is_some_and(|&listed| node.listed_at_ms <= listed))
+                    .map(|(id, _)| id.clone())
+                    .collect()
+            };
+            if behind.is_empty() {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(Error::retry(format!(
+                    "node {} is live but did not report its volumes within {} s: try again, or stop the node",
+                    behind.join(", "),
+                    wait.as_secs()
+                )));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
 impl Membership for Heartbeats {
     fn trip(&self, node_id: &str) {
         if let Some(node) = self.nodes.write().get_mut(node_id) {
@@ -467,50 +513,12 @@ impl Membership for Heartbeats {
             .collect()
     }
 
-    async fn await_policy(&self, version: i64, wait: Duration) -> bool {
-        let deadline = Instant::now() + wait;
-        loop {
-            let known = {
-                let now = self.clock.now();
-                let nodes = self.nodes.read();
-                // Releases without rules of residency say nothing; their nodes are told apart by their protocol.
-                let knows = |node: &Node| node.register.protocol_version < 3 || node.policy_version.is_some_and(|known| known >= version);
-                nodes.values().filter(|node| node.state(now) == NodeState::Live).all(knows)
-            };
-            if known || Instant::now() >= deadline {
-                return known;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    fn await_policy(&self, version: i64, wait: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(self.policy_known(version, wait))
     }
 
-    async fn await_fresh_inventories(&self, wait: Duration) -> Result<()> {
-        // A node's own clock is only compared with itself.
-        let before: HashMap<String, u64> = self.nodes.read().iter().map(|(id, node)| (id.clone(), node.listed_at_ms)).collect();
-        let deadline = Instant::now() + wait;
-        loop {
-            let behind: Vec<String> = {
-                let now = self.clock.now();
-                let nodes = self.nodes.read();
-                nodes
-                    .iter()
-                    .filter(|(_, node)| node.state(now) == NodeState::Live)
-                    .filter(|(id, node)| before.get(*id).is_some_and(|&listed| node.listed_at_ms <= listed))
-                    .map(|(id, _)| id.clone())
-                    .collect()
-            };
-            if behind.is_empty() {
-                return Ok(());
-            }
-            if Instant::now() >= deadline {
-                return Err(Error::retry(format!(
-                    "node {} is live but did not report its volumes within {} s: try again, or stop the node",
-                    behind.join(", "),
-                    wait.as_secs()
-                )));
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    fn await_fresh_inventories(&self, wait: Duration) -> BoxFuture<'_, Result<()>> {
+        Box::pin(self.all_listed_again(wait))
     }
 
     fn want_checksums(&self, keys: &[String]) {

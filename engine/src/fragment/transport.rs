@@ -10,7 +10,6 @@ use crate::limits;
 use crate::residency::ledger::{ReadingTask, TaskId};
 use crate::residency::{CALLER_REGION_HEADER, ERROR_REGIONS_HEADER, REGIONS_HEADER, Reach, TASK_HEADER};
 use arrow_flight::error::FlightError;
-use async_trait::async_trait;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -21,6 +20,7 @@ use datafusion_distributed::{
     BytesCounterMetric, ChannelResolver, CoordinatorToWorkerMsg, ExecuteTaskRequest, GetWorkerInfoRequest, GetWorkerInfoResponse,
     SetPlanRequest, TaskKey, WorkerChannel, WorkerToCoordinatorMsg,
 };
+use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use http::{HeaderMap, HeaderValue};
@@ -131,26 +131,41 @@ impl ClusterChannels {
     }
 }
 
-#[async_trait]
+impl ClusterChannels {
+    fn node_channel(self, url: Url) -> BoxFuture<'static, Result<Box<dyn WorkerChannel>>> {
+        Box::pin(async move {
+            let channel = self.channel(&url).await.map_err(|lost| DataFusionError::External(Box::new(lost)))?;
+            // Where a task's rows may go stands in the head of the answer, which the library's client does not show.
+            let answered: Arc<Mutex<Answered>> = Arc::default();
+            let seen = answered.clone();
+            let channel = channel.map_response(move |response: http::Response<tonic::body::Body>| {
+                let said = |name| Reach::of_header(response.headers().get(name));
+                *seen.lock() = Answered { rows: said(REGIONS_HEADER), errors: said(ERROR_REGIONS_HEADER) };
+                response
+            });
+            let node = NodeChannel { channel: BoxCloneSyncChannel::new(channel), url, channels: self, answered };
+            Ok(Box::new(node) as Box<dyn WorkerChannel>)
+        })
+    }
+}
+
+// The library's traits are of `#[async_trait]`. Without that attribute here, and over what the futures own, rustc proves once instead of for each
+// method that they may change threads: see `port::flight`.
 impl ChannelResolver for ClusterChannels {
-    async fn get_worker_client_for_url(&self, url: &Url) -> Result<Box<dyn WorkerChannel>> {
-        let channel = self.channel(url).await.map_err(|lost| DataFusionError::External(Box::new(lost)))?;
-        // Where a task's rows may go stands in the head of the answer, which the library's client does not show.
-        let answered: Arc<Mutex<Answered>> = Arc::default();
-        let seen = answered.clone();
-        let channel = channel.map_response(move |response: http::Response<tonic::body::Body>| {
-            let said = |name| Reach::of_header(response.headers().get(name));
-            *seen.lock() = Answered { rows: said(REGIONS_HEADER), errors: said(ERROR_REGIONS_HEADER) };
-            response
-        });
-        let inner = create_worker_client(BoxCloneSyncChannel::new(channel));
-        Ok(Box::new(NodeChannel { inner, url: url.clone(), channels: self.clone(), answered }))
+    fn get_worker_client_for_url<'a, 'b, 'future>(&'a self, url: &'b Url) -> BoxFuture<'future, Result<Box<dyn WorkerChannel>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        Self: 'future,
+    {
+        self.clone().node_channel(url.clone())
     }
 }
 
 /// A connection to one node that names it in errors and books its bytes.
+#[derive(Clone)]
 struct NodeChannel {
-    inner: Box<dyn WorkerChannel>,
+    channel: BoxCloneSyncChannel,
     url: Url,
     channels: ClusterChannels,
     answered: Arc<Mutex<Answered>>,
@@ -308,95 +323,149 @@ fn book_bytes(own: &ExecutionPlanMetricsSet, metrics: &ExecutionPlanMetricsSet, 
     }
 }
 
-#[async_trait]
-impl WorkerChannel for NodeChannel {
-    async fn coordinator_channel(
-        &mut self,
+/// What a task says of itself.
+type Reports = BoxStream<'static, Result<WorkerToCoordinatorMsg>>;
+/// One partition of its rows.
+type Rows = BoxStream<'static, Result<RecordBatch>>;
+
+impl NodeChannel {
+    fn send_plan(
+        self,
         mut headers: HeaderMap,
         request: SetPlanRequest,
         messages: BoxStream<'static, CoordinatorToWorkerMsg>,
         metrics: ExecutionPlanMetricsSet,
-        context: &Arc<TaskContext>,
-    ) -> Result<BoxStream<'static, Result<WorkerToCoordinatorMsg>>> {
-        let observer = context.session_config().get_extension::<QueryObserver>();
-        let key = request.task_key;
-        if let Some(observer) = &observer {
-            observer.task_sent(&key, node_of(&self.url));
-        }
-        headers.insert(TASK_HEADER, header(TaskId::from(&key).header())?);
-        let placement = context.session_config().get_extension::<Placement>();
-        if let Some(borders) = placement.as_ref().and_then(|placement| placement.borders.get()) {
-            for (name, reach) in [(REGIONS_HEADER, borders.reach(key.stage_id)), (ERROR_REGIONS_HEADER, borders.errors(key.stage_id))] {
-                if let Some(regions) = reach.header()? {
-                    headers.insert(name, regions);
+        context: Arc<TaskContext>,
+    ) -> BoxFuture<'static, Result<Reports>> {
+        Box::pin(async move {
+            let observer = context.session_config().get_extension::<QueryObserver>();
+            let key = request.task_key;
+            if let Some(observer) = &observer {
+                observer.task_sent(&key, node_of(&self.url));
+            }
+            headers.insert(TASK_HEADER, header(TaskId::from(&key).header())?);
+            let placement = context.session_config().get_extension::<Placement>();
+            if let Some(borders) = placement.as_ref().and_then(|placement| placement.borders.get()) {
+                for (name, reach) in [(REGIONS_HEADER, borders.reach(key.stage_id)), (ERROR_REGIONS_HEADER, borders.errors(key.stage_id))] {
+                    if let Some(regions) = reach.header()? {
+                        headers.insert(name, regions);
+                    }
                 }
             }
-        }
-        let (url, channels) = (self.url.clone(), self.channels.clone());
-        let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
-        let answers = match self.inner.coordinator_channel(headers, request, messages, metrics, context).await.map_err(&failed) {
-            Ok(answers) => answers,
-            Err(error) => {
-                note_loss(&observer, &error);
-                return Err(error);
-            }
-        };
-        if let Some(observer) = &observer {
-            observer.task_begun();
-        }
-        // From here on only reports come this way. Who reads the task's rows sees its end; a loss that is seen here alone took no row along,
-        // and must not fail a query whose rows are all there.
-        let reports_of = observer.clone();
-        Ok(answers
-            .map_err(failed)
-            .inspect_ok(move |message| {
-                if let (Some(observer), WorkerToCoordinatorMsg::TaskMetrics(metrics)) = (&observer, message) {
-                    observer.task_ended(&key, metrics);
+            let (url, channels) = (self.url.clone(), self.channels.clone());
+            let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
+            let answers = match create_worker_client(self.channel)
+                .coordinator_channel(headers, request, messages, metrics, &context)
+                .await
+                .map_err(&failed)
+            {
+                Ok(answers) => answers,
+                Err(error) => {
+                    note_loss(&observer, &error);
+                    return Err(error);
                 }
-            })
-            .inspect_err(move |error| note_loss(&reports_of, error))
-            .filter(|answer| std::future::ready(!answer.as_ref().is_err_and(is_loss)))
-            .boxed())
+            };
+            if let Some(observer) = &observer {
+                observer.task_begun();
+            }
+            // From here on only reports come this way. Who reads the task's rows sees its end; a loss that is seen here alone took no row along,
+            // and must not fail a query whose rows are all there.
+            let reports_of = observer.clone();
+            Ok(answers
+                .map_err(failed)
+                .inspect_ok(move |message| {
+                    if let (Some(observer), WorkerToCoordinatorMsg::TaskMetrics(metrics)) = (&observer, message) {
+                        observer.task_ended(&key, metrics);
+                    }
+                })
+                .inspect_err(move |error| note_loss(&reports_of, error))
+                .filter(|answer| std::future::ready(!answer.as_ref().is_err_and(is_loss)))
+                .boxed())
+        })
     }
 
-    async fn execute_task(
-        &mut self,
+    fn fetch_rows(
+        self,
         headers: HeaderMap,
         request: ExecuteTaskRequest,
         metrics: ExecutionPlanMetricsSet,
-        context: &Arc<TaskContext>,
-    ) -> Result<Vec<BoxStream<'static, Result<RecordBatch>>>> {
-        let key = request.task_key;
-        let (url, channels) = (self.url.clone(), self.channels.clone());
-        let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
-        let reader = context.session_config().get_extension::<ReadingTask>();
-        let mut streams = Vec::with_capacity(request.target_partition_end - request.target_partition_start);
-        // Each partition comes over a stream of its own. The library would send them over one, where the rows of a partition that nobody takes
-        // yet hold up those behind them: a merge of sorted partitions would wait for ever for the one that comes later.
-        for partition in request.target_partition_start..request.target_partition_end {
-            let one = ExecuteTaskRequest {
-                task_key: key,
-                target_partition_start: partition,
-                target_partition_end: partition + 1,
-                producer_head: request.producer_head.clone(),
-            };
-            // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
-            let own = ExecutionPlanMetricsSet::new();
-            let read = self.inner.execute_task(headers.clone(), one, own.clone(), context).await.map_err(&failed)?;
-            book_bytes(&own, &metrics, &key, context);
-            for stream in read {
-                let stream = stream.map_err(failed.clone());
-                streams.push(match &reader {
-                    Some(reader) => self.within_borders(stream, key, reader.clone()).boxed(),
-                    None => stream.boxed(),
-                });
+        context: Arc<TaskContext>,
+    ) -> BoxFuture<'static, Result<Vec<Rows>>> {
+        Box::pin(async move {
+            let key = request.task_key;
+            let (url, channels) = (self.url.clone(), self.channels.clone());
+            let failed = move |error| name_loss(error, &url, key.stage_id, &channels);
+            let reader = context.session_config().get_extension::<ReadingTask>();
+            let mut client = create_worker_client(self.channel.clone());
+            let mut streams = Vec::with_capacity(request.target_partition_end - request.target_partition_start);
+            // Each partition comes over a stream of its own. The library would send them over one, where the rows of a partition that nobody takes
+            // yet hold up those behind them: a merge of sorted partitions would wait for ever for the one that comes later.
+            for partition in request.target_partition_start..request.target_partition_end {
+                let one = ExecuteTaskRequest {
+                    task_key: key,
+                    target_partition_start: partition,
+                    target_partition_end: partition + 1,
+                    producer_head: request.producer_head.clone(),
+                };
+                // The boundary's metrics are shared by all its senders: read this sender's from a set of its own, then register them there.
+                let own = ExecutionPlanMetricsSet::new();
+                let read = client.execute_task(headers.clone(), one, own.clone(), &context).await.map_err(&failed)?;
+                book_bytes(&own, &metrics, &key, &context);
+                for stream in read {
+                    let stream = stream.map_err(failed.clone());
+                    streams.push(match &reader {
+                        Some(reader) => self.within_borders(stream, key, reader.clone()).boxed(),
+                        None => stream.boxed(),
+                    });
+                }
             }
-        }
-        Ok(streams)
+            Ok(streams)
+        })
     }
 
-    async fn get_worker_info(&mut self, request: GetWorkerInfoRequest) -> Result<GetWorkerInfoResponse> {
-        self.inner.get_worker_info(request).await
+    fn info(self, request: GetWorkerInfoRequest) -> BoxFuture<'static, Result<GetWorkerInfoResponse>> {
+        Box::pin(async move { create_worker_client(self.channel).get_worker_info(request).await })
+    }
+}
+
+impl WorkerChannel for NodeChannel {
+    fn coordinator_channel<'a, 'b, 'future>(
+        &'a mut self,
+        headers: HeaderMap,
+        request: SetPlanRequest,
+        messages: BoxStream<'static, CoordinatorToWorkerMsg>,
+        metrics: ExecutionPlanMetricsSet,
+        context: &'b Arc<TaskContext>,
+    ) -> BoxFuture<'future, Result<Reports>>
+    where
+        'a: 'future,
+        'b: 'future,
+        Self: 'future,
+    {
+        self.clone().send_plan(headers, request, messages, metrics, context.clone())
+    }
+
+    fn execute_task<'a, 'b, 'future>(
+        &'a mut self,
+        headers: HeaderMap,
+        request: ExecuteTaskRequest,
+        metrics: ExecutionPlanMetricsSet,
+        context: &'b Arc<TaskContext>,
+    ) -> BoxFuture<'future, Result<Vec<Rows>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        Self: 'future,
+    {
+        self.clone().fetch_rows(headers, request, metrics, context.clone())
+    }
+
+    fn get_worker_info<'a, 'future>(&'a mut self, request: GetWorkerInfoRequest) -> BoxFuture<'future, Result<GetWorkerInfoResponse>>
+    where
+        'a: 'future,
+        Self: 'future,
+    {
+        self.clone().info(request)
     }
 }
 

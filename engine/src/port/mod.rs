@@ -1,8 +1,9 @@
 //! What the ports of a process share, whoever calls there, nodes or clients: connections that arrive, plain or with TLS ([`accept`]), and the
-//! certificates of the process, which follow their files ([`certificate_files`], [`followed`]).
+//! certificates of the process, which follow their files ([`certificate_files`], [`followed`]). And the Flight calls that come over them ([`flight`]).
 //!
 //! Who may call, what a certificate says of its holder and what refusals advise is the matter of those who own the port.
 
 pub mod accept;
 pub mod certificate_files;
+pub mod flight;
 pub mod followed;

@@ -12,17 +12,13 @@ use crate::control::{REPLICA_FOLDER, is_table_file};
 use crate::error::{Error, ErrorClass, NodeLost, Result};
 use crate::fragment::transport::{self, ClusterChannels, node_of};
 use crate::limits;
+use crate::port::flight::{Answer, FlightCalls, Messages};
 use crate::residency::ledger::caller_region;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_client::FlightServiceClient;
-use arrow_flight::flight_service_server::FlightService;
-use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
-    PutResult, SchemaResult, Ticket,
-};
+use arrow_flight::{Action, FlightData, PutResult, Ticket};
 use bytes::Bytes;
-use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use serde::{Deserialize, Serialize};
 use std::path::{Component, Path, PathBuf};
@@ -102,21 +98,8 @@ impl Sending {
     }
 }
 
-fn refused<T>() -> Result<Response<T>, Status> {
-    Err(Status::unimplemented("this is a Bowshot worker: clients talk to the server's Flight SQL port"))
-}
-
-#[tonic::async_trait]
-impl FlightService for FileService {
-    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
-    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
-    type DoGetStream = BoxStream<'static, Result<FlightData, Status>>;
-    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
-    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
-    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
-    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
-
-    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
+impl FileService {
+    async fn send_file(self: Arc<Self>, request: Request<Action>) -> Result<Response<Messages<arrow_flight::Result>>, Status> {
         let caller = caller_region(request.metadata().as_ref(), request.extensions());
         let action = request.into_inner();
         if action.r#type != READ_FILE {
@@ -148,29 +131,15 @@ impl FlightService for FileService {
         Ok(Response::new(Box::pin(parts)))
     }
 
-    async fn handshake(&self, _: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        refused()
-    }
-    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        refused()
-    }
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        refused()
-    }
-    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        refused()
-    }
-    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        refused()
-    }
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+    async fn send_part(self: Arc<Self>, request: Request<Ticket>) -> Result<Response<Messages<FlightData>>, Status> {
         let part: PartId = serde_json::from_slice(&request.get_ref().ticket)
             .map_err(|error| Status::invalid_argument(format!("the part of a result is not named: {error}")))?;
         let status = |error: Error| Status::new(error.class().code(), error.message());
         let messages = self.node.published.fetch(part, limits::PART_PATIENCE).await.map_err(status)?;
         Ok(Response::new(Box::pin(messages.map_err(status))))
     }
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
+
+    async fn take_file(self: Arc<Self>, request: Request<Streaming<FlightData>>) -> Result<Response<Messages<PutResult>>, Status> {
         let mut data = request.into_inner();
         let first = data.message().await?.ok_or_else(|| Status::invalid_argument("nothing was sent"))?;
         let command = first.flight_descriptor.as_ref().map(|descriptor| descriptor.cmd.clone()).unwrap_or_default();
@@ -182,11 +151,20 @@ impl FlightService for FileService {
         let answer = PutResult { app_metadata: said.into() };
         Ok(Response::new(Box::pin(futures::stream::once(std::future::ready(Ok(answer))))))
     }
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        refused()
+}
+
+impl FlightCalls for FileService {
+    fn refusal(&self) -> Status {
+        Status::unimplemented("this is a Bowshot worker: clients talk to the server's Flight SQL port")
     }
-    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        refused()
+    fn do_action(self: Arc<Self>, request: Request<Action>) -> Answer<Messages<arrow_flight::Result>> {
+        Box::pin(self.send_file(request))
+    }
+    fn do_get(self: Arc<Self>, request: Request<Ticket>) -> Answer<Messages<FlightData>> {
+        Box::pin(self.send_part(request))
+    }
+    fn do_put(self: Arc<Self>, request: Request<Streaming<FlightData>>) -> Answer<Messages<PutResult>> {
+        Box::pin(self.take_file(request))
     }
 }
 

@@ -15,9 +15,9 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::subquery_value::subquery_value;
+use crate::port::flight::FlightPort;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
-use arrow_flight::flight_service_server::FlightServiceServer;
 use datafusion::common::DataFusionError;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
 use datafusion_distributed::{
@@ -53,7 +53,7 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
             ))
         }
     };
-    let files = FlightServiceServer::new(FileService::new(node.clone())).max_decoding_message_size(limits::DATA_MESSAGE_BYTES_MAX);
+    let files = FlightPort::server(Arc::new(FileService::new(node.clone())), limits::DATA_MESSAGE_BYTES_MAX);
     let files = tonic::service::interceptor::InterceptedService::new(files, check_token.clone());
     let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
     let result = Server::builder()

@@ -14,6 +14,7 @@ use arrow_flight::sql::Command;
 use arrow_flight::{FlightEndpoint, Ticket};
 use bowshot_engine::control::{ClientCall, ClientDesk, ClientQuery, ClientTicket, Redeemed, WhyEnded};
 use bowshot_engine::{Delivery, ResultPart};
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -119,15 +120,14 @@ fn credentials(call: &ClientCall) -> Result<(MetadataMap, ClientPeer), Status> {
     Ok((metadata, ClientPeer { id: ConnectionId::ELSEWHERE, address: call.address, certificate }))
 }
 
-#[tonic::async_trait]
-impl ClientDesk for Desk {
-    async fn log_in(&self, call: ClientCall) -> Result<String, Status> {
+impl Desk {
+    async fn token(self: Arc<Self>, call: ClientCall) -> Result<String, Status> {
         // A worker's word about a certificate is enough for a ticket of that certificate's user, and no more.
         let (metadata, peer) = credentials(&ClientCall { certificate: None, ..call })?;
         self.service()?.authenticator.log_in(&metadata, Some(&peer)).await
     }
 
-    async fn redeem(&self, asked: ClientTicket) -> Result<Redeemed, Status> {
+    async fn part(self: Arc<Self>, asked: ClientTicket) -> Result<Redeemed, Status> {
         let (metadata, peer) = credentials(&asked.call)?;
         let service = self.service()?;
         let principal = service.authenticator.authenticate(&metadata, Some(&peer)).await?;
@@ -143,9 +143,23 @@ impl ClientDesk for Desk {
         Ok(Redeemed { part: part.id, query_id })
     }
 
-    async fn why_ended(&self, query: ClientQuery) -> WhyEnded {
+    async fn end_of(self: Arc<Self>, query: ClientQuery) -> WhyEnded {
         let error = self.service().ok()?.results.why_ended(query.query_id).await?;
         Some((error.class().code().into(), error.with_query(query.query_id).message()))
+    }
+}
+
+impl ClientDesk for Desk {
+    fn log_in(self: Arc<Self>, call: ClientCall) -> BoxFuture<'static, Result<String, Status>> {
+        Box::pin(self.token(call))
+    }
+
+    fn redeem(self: Arc<Self>, asked: ClientTicket) -> BoxFuture<'static, Result<Redeemed, Status>> {
+        Box::pin(self.part(asked))
+    }
+
+    fn why_ended(self: Arc<Self>, query: ClientQuery) -> BoxFuture<'static, WhyEnded> {
+        Box::pin(self.end_of(query))
     }
 }
 

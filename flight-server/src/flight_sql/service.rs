@@ -8,22 +8,21 @@ use super::results::{FetchError, Results};
 use super::sessions::Sessions;
 use super::statements;
 use super::ticket::{Fetch, TicketError, TicketSigner};
-use super::{actions, metadata, status};
+use super::{actions, login, metadata, status};
 use crate::auth::{Authenticator, Principal};
 use crate::connection::{ClientPeer, ConnectionId};
 use crate::limits;
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
+use arrow_flight::flight_service_server::FlightServiceServer;
 use arrow_flight::sql::{Any, Command, DoPutPreparedStatementResult, DoPutUpdateResult, TicketStatementQuery};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use bowshot_engine::port::flight::{Answer, FlightCalls, FlightPort, Messages};
 use bowshot_engine::{Coordinator, ParameterRow, Prepared, Session};
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use prost::Message;
-use prost::bytes::Bytes;
 use std::net::IpAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use tonic::{Request, Response, Status, Streaming};
@@ -52,10 +51,6 @@ pub(super) struct Caller {
     pub session: Session,
 }
 
-/// What tonic serves: implements `FlightService` for [`FlightSql`].
-#[derive(Clone)]
-pub struct FlightEndpointService(Arc<FlightSql>);
-
 impl FlightSql {
     /// The service of a coordinator.
     ///
@@ -75,10 +70,8 @@ impl FlightSql {
     }
 
     /// The service for tonic, with our limits on messages.
-    pub fn into_server(self: Arc<Self>) -> FlightServiceServer<FlightEndpointService> {
-        FlightServiceServer::new(FlightEndpointService(self))
-            .max_decoding_message_size(limits::MESSAGE_BYTES_MAX)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+    pub fn into_server(self: Arc<Self>) -> FlightServiceServer<FlightPort> {
+        FlightPort::server(self, limits::MESSAGE_BYTES_MAX).max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
     }
 
     /// Answers what workers ask about clients that fetch from them.
@@ -264,71 +257,72 @@ fn update_result(record_count: i64) -> PutResult {
     PutResult { app_metadata: DoPutUpdateResult { record_count }.encode_to_vec().into() }
 }
 
-type ResponseStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
-
-fn one<T: Send + 'static>(item: T) -> ResponseStream<T> {
+fn one<T: Send + 'static>(item: T) -> Messages<T> {
     Box::pin(futures::stream::once(std::future::ready(Ok(item))))
 }
 
-#[tonic::async_trait]
-impl FlightService for FlightEndpointService {
-    type HandshakeStream = ResponseStream<HandshakeResponse>;
-    type ListFlightsStream = ResponseStream<FlightInfo>;
-    type DoGetStream = FlightDataStream;
-    type DoPutStream = ResponseStream<PutResult>;
-    type DoActionStream = ResponseStream<arrow_flight::Result>;
-    type ListActionsStream = ResponseStream<ActionType>;
-    type DoExchangeStream = ResponseStream<FlightData>;
-
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        let token = self.0.authenticator.log_in(request.metadata(), ClientPeer::of(request.extensions())).await?;
-        let bearer = format!("Bearer {token}").parse().map_err(|error| status::malformed("token", error))?;
-        let payload = Bytes::from(token.into_bytes());
-        let mut response = Response::new(one(HandshakeResponse { protocol_version: 0, payload }));
-        response.metadata_mut().insert("authorization", bearer);
-        Ok(response)
+impl FlightSql {
+    async fn log_in(
+        self: Arc<Self>,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Messages<HandshakeResponse>>, Status> {
+        login::answer(self.authenticator.log_in(request.metadata(), ClientPeer::of(request.extensions())).await?)
     }
 
-    async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.0.caller(&request).await?;
-        // Statements are the flights here, and nobody can list those in advance.
-        Ok(Response::new(Box::pin(futures::stream::empty())))
+    async fn action(&self, request: Request<Action>) -> Result<Messages<arrow_flight::Result>, Status> {
+        let caller = self.caller(&request).await?;
+        let answer = self.act(&caller, request.into_inner()).await?;
+        Ok(Box::pin(futures::stream::iter(answer.map(|body| Ok(arrow_flight::Result { body })))))
+    }
+}
+
+impl FlightCalls for FlightSql {
+    /// Of DoExchange: all other calls are answered.
+    fn refusal(&self) -> Status {
+        Status::unimplemented("this server does not offer DoExchange")
     }
 
-    async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.0.flight_info(request).await.map(Response::new)
+    fn handshake(self: Arc<Self>, request: Request<Streaming<HandshakeRequest>>) -> Answer<Messages<HandshakeResponse>> {
+        Box::pin(self.log_in(request))
     }
 
-    async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.0.poll(request).await.map(Response::new)
+    fn list_flights(self: Arc<Self>, request: Request<Criteria>) -> Answer<Messages<FlightInfo>> {
+        Box::pin(async move {
+            self.caller(&request).await?;
+            // Statements are the flights here, and nobody can list those in advance.
+            Ok(Response::new(futures::stream::empty().boxed()))
+        })
     }
 
-    async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.0.schema(request).await.map(Response::new)
+    fn get_flight_info(self: Arc<Self>, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
+        Box::pin(async move { self.flight_info(request).await.map(Response::new) })
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.0.fetch(request).await.map(Response::new)
+    fn poll_flight_info(self: Arc<Self>, request: Request<FlightDescriptor>) -> Answer<PollInfo> {
+        Box::pin(async move { self.poll(request).await.map(Response::new) })
     }
 
-    async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.0.put(request).await.map(|result| Response::new(one(result)))
+    fn get_schema(self: Arc<Self>, request: Request<FlightDescriptor>) -> Answer<SchemaResult> {
+        Box::pin(async move { self.schema(request).await.map(Response::new) })
     }
 
-    async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        let caller = self.0.caller(&request).await?;
-        let answer = self.0.act(&caller, request.into_inner()).await?;
-        let results = answer.map(|body| Ok(arrow_flight::Result { body }));
-        Ok(Response::new(Box::pin(futures::stream::iter(results))))
+    fn do_get(self: Arc<Self>, request: Request<Ticket>) -> Answer<Messages<FlightData>> {
+        Box::pin(async move { self.fetch(request).await.map(Response::new) })
     }
 
-    async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.0.caller(&request).await?;
-        let offered = actions::offered().into_iter().map(Ok);
-        Ok(Response::new(Box::pin(futures::stream::iter(offered))))
+    fn do_put(self: Arc<Self>, request: Request<Streaming<FlightData>>) -> Answer<Messages<PutResult>> {
+        Box::pin(async move { self.put(request).await.map(|result| Response::new(one(result))) })
     }
 
-    async fn do_exchange(&self, _request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        Err(Status::unimplemented("this server does not offer DoExchange"))
+    fn do_action(self: Arc<Self>, request: Request<Action>) -> Answer<Messages<arrow_flight::Result>> {
+        Box::pin(async move { self.action(request).await.map(Response::new) })
+    }
+
+    fn list_actions(self: Arc<Self>, request: Request<Empty>) -> Answer<Messages<ActionType>> {
+        Box::pin(async move {
+            self.caller(&request).await?;
+            let offered = actions::offered().into_iter().map(Ok);
+            Ok(Response::new(futures::stream::iter(offered).boxed()))
+        })
     }
 }

@@ -1,19 +1,14 @@
 //! What a worker offers to clients: the parts of results that it keeps for them, each to who has its ticket. Everything else is the server's.
 
-use super::result_stream::FlightDataStream;
-use super::status;
+use super::{login, status};
 use crate::connection::ClientPeer;
 use crate::limits;
-use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
-use arrow_flight::{
-    Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
-    PutResult, SchemaResult, Ticket,
-};
+use arrow_flight::flight_service_server::FlightServiceServer;
+use arrow_flight::{FlightData, HandshakeRequest, HandshakeResponse, Ticket};
 use bowshot_engine::control::{ClientCall, ClientTicket};
+use bowshot_engine::port::flight::{Answer, FlightCalls, FlightPort, Messages};
 use bowshot_engine::worker::clients::{PartsForClients, Refused};
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
-use prost::bytes::Bytes;
+use futures::TryStreamExt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use tonic::{Request, Response, Status, Streaming};
@@ -30,10 +25,8 @@ impl WorkerEndpoint {
     }
 
     /// The service for tonic, with our limits on messages.
-    pub fn into_server(self) -> FlightServiceServer<Self> {
-        FlightServiceServer::new(self)
-            .max_decoding_message_size(limits::WORKER_REQUEST_BYTES_MAX)
-            .max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+    pub fn into_server(self) -> FlightServiceServer<FlightPort> {
+        FlightPort::server(Arc::new(self), limits::WORKER_REQUEST_BYTES_MAX).max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
     }
 
     fn call<T>(&self, request: &Request<T>) -> Result<ClientCall, Status> {
@@ -51,33 +44,15 @@ impl WorkerEndpoint {
         })
     }
 
-    fn refused<T>(&self) -> Result<Response<T>, Status> {
-        let node = self.parts.node_id();
-        Err(Status::unimplemented(format!("node {node} is a Bowshot worker, which has parts of results: everything else is the server's")))
-    }
-}
-
-#[tonic::async_trait]
-impl FlightService for WorkerEndpoint {
-    type HandshakeStream = BoxStream<'static, Result<HandshakeResponse, Status>>;
-    type ListFlightsStream = BoxStream<'static, Result<FlightInfo, Status>>;
-    type DoGetStream = FlightDataStream;
-    type DoPutStream = BoxStream<'static, Result<PutResult, Status>>;
-    type DoActionStream = BoxStream<'static, Result<arrow_flight::Result, Status>>;
-    type ListActionsStream = BoxStream<'static, Result<ActionType, Status>>;
-    type DoExchangeStream = BoxStream<'static, Result<FlightData, Status>>;
-
-    async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
+    async fn log_in(
+        self: Arc<Self>,
+        request: Request<Streaming<HandshakeRequest>>,
+    ) -> Result<Response<Messages<HandshakeResponse>>, Status> {
         // Some drivers log in at each address of an endpoint: the token is the server's, and good at both.
-        let token = self.parts.log_in(self.call(&request)?).await?;
-        let bearer = format!("Bearer {token}").parse().map_err(|error| status::malformed("token", error))?;
-        let answer = HandshakeResponse { protocol_version: 0, payload: Bytes::from(token.into_bytes()) };
-        let mut response = Response::new(futures::stream::once(std::future::ready(Ok(answer))).boxed());
-        response.metadata_mut().insert("authorization", bearer);
-        Ok(response)
+        login::answer(self.parts.log_in(self.call(&request)?).await?)
     }
 
-    async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
+    async fn fetch(self: Arc<Self>, request: Request<Ticket>) -> Result<Response<Messages<FlightData>>, Status> {
         let asked = ClientTicket { call: self.call(&request)?, ticket: request.get_ref().ticket.to_vec() };
         // A ticket that was redeemed is used even if the client leaves meanwhile: dropping the part then ends its query, which would wait otherwise.
         let parts = Arc::clone(&self.parts);
@@ -89,29 +64,19 @@ impl FlightService for WorkerEndpoint {
             })?;
         Ok(Response::new(Box::pin(messages.map_err(status::from_engine))))
     }
+}
 
-    async fn list_flights(&self, _: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.refused()
+impl FlightCalls for WorkerEndpoint {
+    fn refusal(&self) -> Status {
+        let node = self.parts.node_id();
+        Status::unimplemented(format!("node {node} is a Bowshot worker, which has parts of results: everything else is the server's"))
     }
-    async fn get_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.refused()
+
+    fn handshake(self: Arc<Self>, request: Request<Streaming<HandshakeRequest>>) -> Answer<Messages<HandshakeResponse>> {
+        Box::pin(self.log_in(request))
     }
-    async fn poll_flight_info(&self, _: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.refused()
-    }
-    async fn get_schema(&self, _: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.refused()
-    }
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.refused()
-    }
-    async fn do_action(&self, _: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        self.refused()
-    }
-    async fn list_actions(&self, _: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.refused()
-    }
-    async fn do_exchange(&self, _: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.refused()
+
+    fn do_get(self: Arc<Self>, request: Request<Ticket>) -> Answer<Messages<FlightData>> {
+        Box::pin(self.fetch(request))
     }
 }
