@@ -18,6 +18,8 @@
 //!
 //! What this crate must not know: client protocols, users' passwords, terminals.
 
+#![forbid(unsafe_code)]
+
 pub mod catalog;
 pub mod cluster_tls;
 pub mod config;

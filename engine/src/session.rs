@@ -205,12 +205,12 @@ impl Session {
     /// Plans a query from a serialized Substrait plan.
     ///
     /// # Errors
-    /// Those of [`substrait::plan`].
+    /// When it is no query that can be run here, or the program [reads](Coordinator::read_substrait) none.
     pub async fn prepare_substrait(&self, bytes: &[u8]) -> Result<Prepared> {
         metrics::counter!("bowshot_statements_planned_total").increment(1);
         let basis = self.basis();
         let state = self.state(basis.snapshot.clone()).await?;
-        let plan = substrait::plan(&state, bytes).await?;
+        let plan = substrait::plan(self.inner.coordinator.inner.substrait.get(), &state, bytes).await?;
         let schema = plain_schema(plan.schema().as_arrow());
         let parameters = parameters::parameter_schema(&plan)?;
         Ok(Prepared {

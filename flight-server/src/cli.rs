@@ -11,6 +11,7 @@ mod settings;
 mod signals;
 mod worker;
 
+use crate::Extensions;
 use crate::config::{Environment, Flags, Layers};
 use crate::error::{Error, Result};
 use crate::shell;
@@ -75,8 +76,8 @@ enum ConfigCommand {
 }
 
 /// Runs a command and turns its outcome into an exit code; errors go to standard error.
-pub fn run(arguments: Arguments) -> ExitCode {
-    let outcome = dispatch(arguments);
+pub fn run(arguments: Arguments, extensions: Extensions) -> ExitCode {
+    let outcome = dispatch(arguments, extensions);
     match outcome {
         Ok(code) => code,
         Err(Error::Interrupted) => ExitCode::from(INTERRUPTED),
@@ -87,14 +88,14 @@ pub fn run(arguments: Arguments) -> ExitCode {
     }
 }
 
-fn dispatch(arguments: Arguments) -> Result<ExitCode> {
+fn dispatch(arguments: Arguments, extensions: Extensions) -> Result<ExitCode> {
     let file = arguments.config;
     let layers = |flags: Flags| Layers::read(file.as_deref(), Environment::of_process(), flags);
     match arguments.command {
         Command::Server(server) => {
             let config = layers(server.flags())?.config()?;
             logging();
-            block_on(server::run(server, config))?;
+            block_on(server::run(server, config, extensions))?;
         }
         Command::Worker(worker) => {
             let config = layers(worker.flags()?)?.config()?;

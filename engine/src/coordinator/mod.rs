@@ -28,6 +28,7 @@ use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::residency::policy::Policy;
 use crate::session::Session;
+use crate::statement::substrait::SubstraitReader;
 use crate::worker::{bind, check_token};
 use admission::Admission;
 use membership::{Heartbeats, Membership, NodeInfo};
@@ -37,8 +38,8 @@ use quarantine::Quarantine;
 use registry::QueryRegistry;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
+use std::sync::{Arc, OnceLock};
 use task_places::TaskPlaces;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -65,6 +66,8 @@ pub(crate) struct CoordinatorInner {
     snapshot: RwLock<Arc<Snapshot>>,
     policy: SharedPolicy,
     desk: SharedDesk,
+    /// Reads Substrait plans, if the program can.
+    pub substrait: OnceLock<Arc<dyn SubstraitReader>>,
     stop: watch::Sender<bool>,
     control_address: SocketAddr,
     pub started: std::time::Instant,
@@ -125,6 +128,7 @@ impl Coordinator {
             snapshot: RwLock::new(snapshot),
             policy,
             desk,
+            substrait: OnceLock::new(),
             stop,
             control_address,
             started: std::time::Instant::now(),
@@ -139,6 +143,16 @@ impl Coordinator {
     /// Lets workers ask about clients that call them. There is one who knows them.
     pub fn answer_workers(&self, desk: Arc<dyn ClientDesk>) {
         let _ = self.inner.desk.set(desk);
+    }
+
+    /// Lets clients send Substrait plans, read by `reader`. There is one.
+    pub fn read_substrait(&self, reader: Arc<dyn SubstraitReader>) {
+        let _ = self.inner.substrait.set(reader);
+    }
+
+    /// The release of Substrait whose plans can be sent, as (major, minor, patch); nothing where none can.
+    pub fn substrait_version(&self) -> Option<(u32, u32, u32)> {
+        self.inner.substrait.get().map(|reader| reader.version())
     }
 
     /// A new session of `user`.

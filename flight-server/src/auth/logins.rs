@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use parking_lot::Mutex;
 use rand::TryRngCore;
 use rand::rngs::OsRng;

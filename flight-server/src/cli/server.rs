@@ -2,6 +2,7 @@
 
 use super::listen::{self, CONTROL, FLIGHT_SQL, HTTP, WORKER};
 use super::{signals, worker};
+use crate::Extensions;
 use crate::auth::Authenticator;
 use crate::config::{AuthMode, Config, Flags};
 use crate::connection;
@@ -79,7 +80,7 @@ impl ServerArguments {
 ///
 /// # Errors
 /// When a setting cannot be used, an address is taken, or a part of the server fails.
-pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
+pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Extensions) -> Result<()> {
     if arguments.with_worker {
         config.worker.get_or_insert_default();
     }
@@ -110,6 +111,9 @@ pub async fn run(arguments: ServerArguments, mut config: Config) -> Result<()> {
         tls.follow_files();
     }
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
+    if let Some(reader) = extensions.substrait {
+        coordinator.read_substrait(reader);
+    }
     let service = FlightSql::new(coordinator.clone(), authenticator)
         .map_err(|source| Error::file("read", std::path::Path::new("random numbers"), source))?;
     let service = Arc::new(service);

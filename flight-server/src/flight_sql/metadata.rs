@@ -54,7 +54,9 @@ impl FlightSql {
                 RecordBatch::try_new(table_types_schema(), vec![Arc::new(StringArray::from(TABLE_TYPES.to_vec()))])
                     .map_err(status::from_encoding)
             }
-            Command::CommandGetSqlInfo(command) => sql_info::answer(&command.info).map_err(status::from_encoding),
+            Command::CommandGetSqlInfo(command) => {
+                sql_info::answer(&command.info, self.coordinator.substrait_version()).map_err(status::from_encoding)
+            }
             Command::CommandGetXdbcTypeInfo(command) => type_info::answer(command.data_type).map_err(status::from_encoding),
             Command::CommandGetPrimaryKeys(command) => {
                 let of = Asked { catalog: command.catalog, schema: command.db_schema, table: command.table };

@@ -51,17 +51,17 @@ pub fn schema() -> Schema {
     SqlInfoDataBuilder::schema().clone()
 }
 
-/// The facts with the given ids, or all for none.
+/// The facts with the given ids, or all for none. `substrait` is the newest release whose plans can be sent, if they can.
 ///
 /// # Errors
 /// A defect of ours only.
-pub fn answer(ids: &[u32]) -> Result<RecordBatch, FlightError> {
-    facts()?.record_batch(ids.iter().copied())
+pub fn answer(ids: &[u32], substrait: Option<(u32, u32, u32)>) -> Result<RecordBatch, FlightError> {
+    facts(substrait)?.record_batch(ids.iter().copied())
 }
 
-fn facts() -> Result<SqlInfoData, FlightError> {
+fn facts(substrait: Option<(u32, u32, u32)>) -> Result<SqlInfoData, FlightError> {
     let mut facts = SqlInfoDataBuilder::new();
-    server(&mut facts);
+    server(&mut facts, substrait);
     language(&mut facts);
     grammar(&mut facts);
     bounds(&mut facts);
@@ -69,17 +69,19 @@ fn facts() -> Result<SqlInfoData, FlightError> {
     facts.build()
 }
 
-fn server(facts: &mut SqlInfoDataBuilder) {
+fn server(facts: &mut SqlInfoDataBuilder, substrait: Option<(u32, u32, u32)>) {
     facts.append(Id::FlightSqlServerName, "Bowshot");
     facts.append(Id::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     facts.append(Id::FlightSqlServerArrowVersion, ARROW_VERSION);
     facts.append(Id::FlightSqlServerReadOnly, false);
     facts.append(Id::FlightSqlServerSql, true);
-    let (major, minor, patch) = bowshot_engine::statement::substrait::VERSION;
-    let substrait = format!("{major}.{minor}.{patch}");
-    facts.append(Id::FlightSqlServerSubstrait, true);
-    facts.append(Id::FlightSqlServerSubstraitMinVersion, SUBSTRAIT_MIN);
-    facts.append(Id::FlightSqlServerSubstraitMaxVersion, substrait.as_str());
+    let (oldest, newest) = match substrait {
+        Some((major, minor, patch)) => (SUBSTRAIT_MIN, format!("{major}.{minor}.{patch}")),
+        None => Default::default(),
+    };
+    facts.append(Id::FlightSqlServerSubstrait, substrait.is_some());
+    facts.append(Id::FlightSqlServerSubstraitMinVersion, oldest);
+    facts.append(Id::FlightSqlServerSubstraitMaxVersion, newest.as_str());
     facts.append(Id::FlightSqlServerTransaction, NO_TRANSACTIONS);
     facts.append(Id::FlightSqlServerCancel, true);
     facts.append(Id::FlightSqlServerBulkIngestion, true);
@@ -199,11 +201,13 @@ mod tests {
 
     #[test]
     fn every_id_of_the_specification_has_an_answer() {
-        let all = answer(&[]).unwrap();
-        let ids = all.column(0).as_any().downcast_ref::<UInt32Array>().unwrap();
-        let known: Vec<u32> = (0..=11).chain(100..=101).chain(500..=576).collect();
-        assert_eq!(ids.values().to_vec(), known);
-        assert_eq!(answer(&[0, 4]).unwrap().num_rows(), 2);
-        assert_eq!(answer(&[99_999]).unwrap().num_rows(), 0);
+        for substrait in [None, Some((0, 90, 1))] {
+            let all = answer(&[], substrait).unwrap();
+            let ids = all.column(0).as_any().downcast_ref::<UInt32Array>().unwrap();
+            let known: Vec<u32> = (0..=11).chain(100..=101).chain(500..=576).collect();
+            assert_eq!(ids.values().to_vec(), known);
+        }
+        assert_eq!(answer(&[0, 4], None).unwrap().num_rows(), 2);
+        assert_eq!(answer(&[99_999], None).unwrap().num_rows(), 0);
     }
 }

@@ -3,7 +3,7 @@
 //! Layout: version (1 byte), query id (16), part (4, big endian; all ones for the whole result), expiry (8, milliseconds since 1970, big
 //! endian), signature (32). The user is signed but not sent: whoever presents the ticket must be that user.
 
-use hmac::{Hmac, Mac};
+use hmac::{Hmac, KeyInit, Mac};
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::Sha256;

@@ -150,7 +150,7 @@ fn cut(line: &str, limit: usize) -> String {
 
 fn draw(columns: &[Column], more: bool, unicode: bool) -> String {
     let mut table = Table::new();
-    table.load_style(if unicode { presets::UTF8_FULL_CONDENSED } else { presets::ASCII_FULL_CONDENSED });
+    table.load_preset(if unicode { presets::UTF8_FULL_CONDENSED } else { presets::ASCII_FULL_CONDENSED });
     // Without this the table would measure the terminal itself and colour cells.
     table.force_no_tty();
     let row = |position: usize| {

@@ -148,7 +148,7 @@ async fn what_the_issuer_did_not_sign_is_refused() {
     let altered = unsigned(&json!({ "alg": "EdDSA", "kid": KEY_ID }), &claims(json!({ "sub": "bob" })));
     // A public key taken for the secret of an HMAC.
     let as_hmac = |algorithm: &str| {
-        use hmac::{Hmac, Mac};
+        use hmac::{Hmac, KeyInit, Mac};
         let signed = unsigned(&json!({ "alg": algorithm, "kid": KEY_ID }), &claims(json!({})));
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(issuer.edwards.public_key().as_ref()).unwrap();
         mac.update(signed.as_bytes());
