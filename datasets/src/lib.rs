@@ -11,6 +11,8 @@
 //!
 //! This crate knows Arrow and Parquet, and nothing of the engine.
 
+#![forbid(unsafe_code)]
+
 pub mod edge_cases;
 pub mod error;
 pub mod hits;

@@ -10,6 +10,8 @@
 //! 6. A sweep doubles the number of groups until the device declines.
 //! 7. [`peers`] and [`native`] run what other engines, and the card's own toolkit, make of Q1 and Q6, where they are installed.
 
+#![forbid(unsafe_code)]
+
 mod answer;
 mod bandwidth;
 mod child;

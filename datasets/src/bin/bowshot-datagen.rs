@@ -1,6 +1,8 @@
 //! Writes data sets as Parquet files: `bowshot-datagen tpch --scale 1 --out DIR`, `bowshot-datagen hits --rows 1000000 --out DIR`,
 //! `bowshot-datagen sweep --rows 1000000 --out DIR`, `bowshot-datagen edge-cases --out DIR`.
 
+#![forbid(unsafe_code)]
+
 use bowshot_datasets::{Options, ParquetCompression, Result, WrittenFile, edge_cases, hits, sweep, tpch};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;

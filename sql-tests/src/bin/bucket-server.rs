@@ -1,5 +1,7 @@
 //! `bucket-server PORT FOLDER KEY SECRET`: the folders below FOLDER as S3 buckets on loopback, for tests of tables in buckets.
 
+#![forbid(unsafe_code)]
+
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use s3s::auth::SimpleAuth;
