@@ -14,8 +14,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 class ProgramHook(BuildHookInterface):
     def initialize(self, version, build_data):
+        if version == "editable":
+            return
+        licence = pathlib.Path(self.root).parents[1] / "LICENSE"
+        if licence.is_file():
+            build_data["force_include"][str(licence)] = "bowshot/LICENSE"
         program = os.environ.get("BOWSHOT_PROGRAM")
-        if not program or version == "editable":
+        if not program:
             return
         if not pathlib.Path(program).is_file():
             raise FileNotFoundError(f"BOWSHOT_PROGRAM names {program}, which is no file: build it with deploy/package")

@@ -41,7 +41,7 @@ def test_a_wheel_without_the_program_fits_any_machine(tmp_path):
     wheel = build(tmp_path)
     assert wheel.name == f"bowshot-{VERSION}-py3-none-any.whl"
     names = zipfile.ZipFile(wheel).namelist()
-    assert "bowshot/__init__.py" in names and not [name for name in names if ".data/" in name]
+    assert {"bowshot/__init__.py", "bowshot/LICENSE"} <= set(names) and not [name for name in names if ".data/" in name]
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path):

@@ -2,7 +2,7 @@
 
 #![forbid(unsafe_code)]
 
-use bowshot_flight_server::Extensions;
+use bowshot::Extensions;
 use std::process::ExitCode;
 
 // Batches are allocated on one thread and freed on another all day long; the system's allocator is slow at that.
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    bowshot_flight_server::run(extensions())
+    bowshot::run(extensions())
 }
 
 #[cfg(feature = "substrait")]
