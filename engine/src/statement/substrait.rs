@@ -12,6 +12,10 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
+/// Why a program without a reader refuses plans.
+pub const NO_READER: &str =
+    "this server was built without Substrait (./demo leaves it out to build faster): send SQL, or build it with its default features";
+
 /// Turns serialized Substrait plans into logical plans.
 pub trait SubstraitReader: Send + Sync + 'static {
     /// The release of Substrait that it understands, as (major, minor, patch); older plans are as far as their parts have kept their meaning.
@@ -30,9 +34,7 @@ pub trait SubstraitReader: Send + Sync + 'static {
 /// When it is none, is too large or too deep, names what is not there, has parts that are not supported, or is no query; and when this program was
 /// built without a reader.
 pub(crate) async fn plan(reader: Option<&Arc<dyn SubstraitReader>>, state: &SessionState, bytes: &[u8]) -> Result<LogicalPlan> {
-    let reader = reader.ok_or_else(|| {
-        Error::user("this server was built without Substrait (./demo leaves it out to build faster): send SQL, or build it with its default features")
-    })?;
+    let reader = reader.ok_or_else(|| Error::user(NO_READER))?;
     if bytes.len() > limits::SQL_BYTES_MAX {
         return Err(Error::user(format!("the Substrait plan has {} bytes, more than the limit of {}", bytes.len(), limits::SQL_BYTES_MAX)));
     }
@@ -47,5 +49,17 @@ pub(crate) async fn plan(reader: Option<&Arc<dyn SubstraitReader>>, state: &Sess
             Err(Error::user("Substrait plans are for queries here: change tables with SQL"))
         }
         query => Ok(query),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::execution::SessionStateBuilder;
+
+    #[tokio::test]
+    async fn a_program_without_a_reader_says_so() {
+        let error = plan(None, &SessionStateBuilder::new().build(), b"").await.unwrap_err();
+        assert_eq!((error.class(), error.message().as_str()), (ErrorClass::User, NO_READER));
     }
 }

@@ -11,6 +11,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{ProstMessageExt, SubstraitPlan, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket};
+use bowshot_engine::statement::substrait::NO_READER;
 use bowshot_engine::{Delivery, ParameterRow, Prepared, ResultPart, Session, StatementKind};
 use futures::{StreamExt, TryStreamExt};
 use prost::Message;
@@ -61,6 +62,9 @@ pub async fn prepare(session: &Session, sql: &str) -> Result<Prepared, Status> {
 /// The status of what is wrong with it.
 pub async fn prepare_substrait(session: &Session, plan: Option<&SubstraitPlan>) -> Result<Prepared, Status> {
     let plan = plan.ok_or_else(|| Status::invalid_argument("the command has no Substrait plan"))?;
+    if session.coordinator().substrait_version().is_none() {
+        return Err(Status::unimplemented(NO_READER));
+    }
     session.prepare_substrait(&plan.plan).await.map_err(status::from_engine)
 }
 
