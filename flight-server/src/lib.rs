@@ -1,4 +1,4 @@
-//! What the program `bowshot` does. Server, worker, shell and demo are commands of it ([`cli`]).
+//! The program `bowshot` as a library. Server, worker, shell and demo are commands of it ([`cli`]).
 //!
 //! The program itself is a crate of its own (`flight-server/program`), which adds the allocator and what a build may leave out. A library is
 //! compiled as soon as the crates below it have said their types; a program waits for their machine code.
@@ -21,7 +21,7 @@ use clap::Parser;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// What a program has built in beside this library.
+/// Parts that a program has built in beside this library.
 #[derive(Clone, Default)]
 pub struct Extensions {
     /// Reads Substrait plans; a server without it refuses them.

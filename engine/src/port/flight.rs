@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use std::sync::Arc;
 use tonic::{Request, Response, Status, Streaming};
 
-/// What becomes of a call.
+/// The outcome of a call.
 pub type Answer<T> = BoxFuture<'static, Result<Response<T>, Status>>;
 /// The messages of an answer that is a stream.
 pub type Messages<T> = BoxStream<'static, Result<T, Status>>;
@@ -70,7 +70,7 @@ fn refused<T: Send + 'static>(status: Status) -> Answer<T> {
     Box::pin(std::future::ready(Err(status)))
 }
 
-/// What tonic serves at a port.
+/// The service that tonic serves at a port.
 pub struct FlightPort(Arc<dyn FlightCalls>);
 
 impl FlightPort {

@@ -12,7 +12,7 @@ use datafusion::logical_expr::LogicalPlan;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 
-/// Why a program without a reader refuses plans.
+/// The refusal of a program without a reader.
 pub const NO_READER: &str =
     "this server was built without Substrait (./demo leaves it out to build faster): send SQL, or build it with its default features";
 

@@ -1,6 +1,6 @@
 //! Substrait plans as logical plans of DataFusion: the library for it, beside the engine and not below it, since it takes long to build and few need it.
 //!
-//! What such a plan may do is said by the engine ([`bowshot_engine::statement::substrait`]), which calls this.
+//! The engine calls this, and says what such a plan may do ([`bowshot_engine::statement::substrait`]).
 //!
 //! What this crate must not know: sessions, clients, the cluster.
 
