@@ -1,8 +1,9 @@
 //! What leaves the engine has plain types: drivers know strings, not view or dictionary layouts.
 
-use crate::sql_types::type_name;
-use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
-use arrow::compute::cast;
+use crate::sql_types::{declared_type, type_name};
+use arrow::array::{Array, ArrayRef, Datum, RecordBatch, RecordBatchOptions};
+use arrow::compute::kernels::cmp::not_distinct;
+use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use std::collections::HashMap;
@@ -51,14 +52,36 @@ pub fn sql_type(data_type: &DataType) -> HashMap<String, String> {
     told.into_iter().map(|(name, value)| (format!("{COLUMN_METADATA}{name}"), value)).collect()
 }
 
+/// A column in the type that was announced for it: in another layout, or as an equal value of another type.
+///
+/// # Errors
+/// When a value has no equal in that type, by the column's name.
+fn exactly(column: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    if column.data_type() == field.data_type() {
+        return Ok(column.clone());
+    }
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let cast = cast_with_options(column, field.data_type(), &strict)?;
+    if plain_type(column.data_type()) == *field.data_type() {
+        return Ok(cast);
+    }
+    let back = cast_with_options(&cast, column.data_type(), &strict)?;
+    let same = not_distinct(&column as &dyn Datum, &back as &dyn Datum)?;
+    if same.false_count() > 0 {
+        return Err(ArrowError::CastError(format!(
+            "column {} was announced as {}, and a value of type {} has no equal there: CAST it in the statement",
+            field.name(),
+            declared_type(field.data_type()),
+            declared_type(column.data_type())
+        )));
+    }
+    Ok(cast)
+}
+
 /// A batch in its plain form.
 pub fn plain_batch(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let columns = batch
-        .columns()
-        .iter()
-        .zip(schema.fields())
-        .map(|(column, field)| if column.data_type() == field.data_type() { Ok(column.clone()) } else { cast(column, field.data_type()) })
-        .collect::<Result<Vec<ArrayRef>, _>>()?;
+    let columns =
+        batch.columns().iter().zip(schema.fields()).map(|(column, field)| exactly(column, field)).collect::<Result<Vec<ArrayRef>, _>>()?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
 }

@@ -8,7 +8,7 @@ mod settings;
 
 pub use listing::TableInfo;
 
-use crate::catalog::provider::OverlaySchemas;
+use crate::catalog::provider::{BrokenView, OverlaySchemas};
 use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table};
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
@@ -23,7 +23,7 @@ use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{ParamValues, ScalarValue, TableReference};
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
@@ -262,8 +262,8 @@ impl Session {
         let plans = match change_table::bind_rows(&dml.input, &rows)? {
             Some(plan) => vec![plan],
             None => {
-                let bound = rows.into_iter().map(|row| dml.input.as_ref().clone().with_param_values(ParamValues::from(row)));
-                bound.collect::<Result<_, _>>().map_err(|error| from_datafusion(&error))?
+                let bound = rows.into_iter().map(|row| parameters::bind(dml.input.as_ref().clone(), &prepared.parameters, row));
+                bound.collect::<Result<_, _>>()?
             }
         };
         let queries = plans.into_iter().map(|plan| self.planned(prepared, plan)).collect();
@@ -386,7 +386,7 @@ impl Session {
         }
         let mut plan = prepared.plan.as_ref().clone();
         if wanted > 0 {
-            plan = plan.with_param_values(ParamValues::from(parameters)).map_err(|error| from_datafusion(&error))?;
+            plan = parameters::bind(plan, &prepared.parameters, parameters)?;
         }
         let query = |plan: LogicalPlan| self.planned(prepared, plan);
         match plan {
@@ -439,17 +439,19 @@ impl Session {
             let mut before = overlay.clone();
             before.insert(INFORMATION_SCHEMA.into(), information_schema::tables(&snapshot, &overlay).await);
             let state = self.state_over(snapshot.clone(), before);
-            let plan = rewrite::plan_statement(&state, &sql).await.map_err(|error| {
-                let error = from_datafusion(&error);
-                Error::new(
-                    error.class(),
-                    format!("view {schema}.{name} no longer fits the tables it reads: {error}; DROP VIEW {schema}.{name} removes it"),
-                )
-            })?;
-            if let LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. })) = plan {
-                let view: Arc<dyn TableProvider> = Arc::new(ViewTable::new(input.as_ref().clone(), definition));
-                overlay.entry(schema).or_default().insert(name, view);
-            }
+            let view: Arc<dyn TableProvider> = match rewrite::plan_statement(&state, &sql).await {
+                Ok(LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. }))) => {
+                    Arc::new(ViewTable::new(input.as_ref().clone(), definition))
+                }
+                Ok(_) => return Err(Error::bug(format!("view {schema}.{name} is planned as something else"))),
+                Err(error) => {
+                    let error = from_datafusion(&error);
+                    let why =
+                        format!("view {schema}.{name} no longer fits the tables it reads: {error}; DROP VIEW {schema}.{name} removes it");
+                    Arc::new(BrokenView { error: Error::new(error.class(), why) })
+                }
+            };
+            overlay.entry(schema).or_default().insert(name, view);
         }
         overlay.insert(INFORMATION_SCHEMA.into(), information_schema::tables(&snapshot, &overlay).await);
         Ok(overlay)

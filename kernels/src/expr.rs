@@ -45,7 +45,10 @@ impl ColumnType {
                 Some((-half, half - 1))
             }
             Self::Int { bits, signed: false } if matches!(bits, 8 | 16 | 32 | 64) => Some((0, (1i128 << bits) - 1)),
-            Self::Decimal128 { .. } => Some((i128::MIN, i128::MAX)),
+            Self::Decimal128 { precision, .. } => {
+                let greatest = 10i128.checked_pow(precision.into())? - 1;
+                Some((-greatest, greatest))
+            }
             Self::Date32 => Some((i128::from(i32::MIN), i128::from(i32::MAX))),
             Self::Timestamp => Some((i128::from(i64::MIN), i128::from(i64::MAX))),
             _ => None,

@@ -62,7 +62,7 @@ def same_average(ours, theirs):
     """DuckDB averages decimals as doubles; ours is a decimal of six digits: equal when the double, to its last digit, rounds to it."""
     if isinstance(ours, decimal.Decimal) and isinstance(theirs, float):
         step = decimal.Decimal(1).scaleb(ours.as_tuple().exponent)
-        return abs(ours - decimal.Decimal(theirs)) <= max(step, decimal.Decimal(math.ulp(theirs)))
+        return abs(ours - decimal.Decimal(theirs)) <= max(step, 8 * decimal.Decimal(math.ulp(theirs)))
     return same_value(ours, theirs)
 
 

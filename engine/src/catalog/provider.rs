@@ -2,7 +2,8 @@
 
 use super::location::Location;
 use super::{CATALOG_NAME, Snapshot, Table};
-use arrow::datatypes::SchemaRef;
+use crate::error::Error;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, Statistics};
@@ -172,7 +173,45 @@ impl StatementSchema {
 
 /// As [`planned`], for [`SchemaProvider::table`].
 fn found<'a>(table: Option<Arc<dyn TableProvider>>) -> BoxFuture<'a, Result<Option<Arc<dyn TableProvider>>>> {
-    Box::pin(std::future::ready(Ok(table)))
+    let found = match table.as_ref().and_then(|table| table.downcast_ref::<BrokenView>()) {
+        Some(broken) => Err(broken.error.clone().into()),
+        None => Ok(table),
+    };
+    Box::pin(std::future::ready(found))
+}
+
+/// A view that can no longer be planned: whoever asks for it hears why, and nobody else.
+#[derive(Debug)]
+pub struct BrokenView {
+    /// Why, and the way out.
+    pub error: Error,
+}
+
+impl TableProvider for BrokenView {
+    fn schema(&self) -> SchemaRef {
+        Arc::new(Schema::empty())
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::View
+    }
+
+    fn scan<'a, 'b, 'c, 'd, 'future>(
+        &'a self,
+        _: &'b dyn Session,
+        _: Option<&'c Vec<usize>>,
+        _: &'d [Expr],
+        _: Option<usize>,
+    ) -> BoxFuture<'future, Result<Arc<dyn ExecutionPlan>>>
+    where
+        'a: 'future,
+        'b: 'future,
+        'c: 'future,
+        'd: 'future,
+        Self: 'future,
+    {
+        planned(Err(self.error.clone().into()))
+    }
 }
 
 impl SchemaProvider for StatementSchema {

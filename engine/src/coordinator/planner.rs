@@ -12,8 +12,10 @@ use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
+use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::window_keys::SortByAllWindowKeys;
+use crate::operators::window_options::register_window_options;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::statement::type_names::TypeNames;
 use crate::worker::queries::query_header;
@@ -74,6 +76,10 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
+        for function in exact_arithmetic() {
+            state.register_udf(function).map_err(|error| from_datafusion(&error))?;
+        }
+        register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
         Ok(Self { state })
     }
 

@@ -1,7 +1,8 @@
 //! `sum` and `avg` under DataFusion's names, exact over doubles: the answer is the exact sum rounded once, whatever the order of rows,
-//! batches, workers or retries. Other types are DataFusion's own business, which is exact already. Variances: see
-//! [`super::exact_variance`].
+//! batches, workers or retries. Integers and decimals: see [`super::exact_integers`]; variances: see [`super::exact_variance`]. Durations
+//! are DataFusion's own business.
 
+use super::exact_integers::{self, Total, total_type};
 use super::exact_variance::variances;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float64Array, UInt64Array};
 use arrow::buffer::BooleanBuffer;
@@ -30,7 +31,7 @@ pub fn exact_aggregates() -> Vec<Arc<AggregateUDF>> {
 
 /// What becomes of sum and count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Answer {
+pub(super) enum Answer {
     Sum,
     /// The rounded sum over the count, as DataFusion divides.
     Average,
@@ -107,6 +108,20 @@ struct ExactAggregate {
     answer: Answer,
 }
 
+impl ExactAggregate {
+    /// What to add up, where it is integers or decimals.
+    fn total(&self, args: &AccumulatorArgs) -> Option<Total> {
+        let [input] = args.expr_fields else { return None };
+        total_type(input.data_type())?;
+        Some(Total {
+            answer: self.answer,
+            name: args.name.into(),
+            input: input.data_type().clone(),
+            result: args.return_field.data_type().clone(),
+        })
+    }
+}
+
 /// Both aggregates return a double exactly where they add doubles.
 fn adds_doubles(return_type: &DataType) -> bool {
     *return_type == Float64Type::DATA_TYPE
@@ -129,20 +144,32 @@ impl AggregateUDFImpl for ExactAggregate {
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let (exact, distinct) = (adds_doubles(args.return_field.data_type()), args.is_distinct);
         match (exact, distinct) {
-            (false, _) => self.builtin.accumulator(args),
+            (false, _) => match (self.total(&args), distinct) {
+                (None, _) => self.builtin.accumulator(args),
+                (Some(total), false) => exact_integers::accumulator(total),
+                (Some(total), true) => {
+                    let none = move || exact_integers::accumulator(total.clone());
+                    Ok(Box::new(ExactDistinct { none: Box::new(none), distinct: self.builtin.accumulator(args)? }))
+                }
+            },
             (true, false) => Ok(Box::new(ExactAccumulator::new(self.answer))),
             (true, true) => {
-                Ok(Box::new(ExactDistinct { none: ExactAccumulator::new(self.answer), distinct: self.builtin.accumulator(args)? }))
+                let answer = self.answer;
+                let none = move || Ok(Box::new(ExactAccumulator::new(answer)) as Box<dyn Accumulator>);
+                Ok(Box::new(ExactDistinct { none: Box::new(none), distinct: self.builtin.accumulator(args)? }))
             }
         }
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        if !adds_doubles(args.return_type()) || args.is_distinct {
-            return self.builtin.state_fields(args);
-        }
+        let total = match args.input_fields {
+            _ if adds_doubles(args.return_type()) => Some(DataType::Binary),
+            [input] => total_type(input.data_type()),
+            _ => None,
+        };
+        let Some(total) = total.filter(|_| !args.is_distinct) else { return self.builtin.state_fields(args) };
         let field = |name: &str, data_type| Arc::new(Field::new(format_state_name(args.name, name), data_type, true));
-        let sum = field("exact sum", DataType::Binary);
+        let sum = field("exact sum", total);
         Ok(match self.answer {
             Answer::Sum => vec![sum],
             Answer::Average => vec![field("count", DataType::UInt64), sum],
@@ -155,13 +182,17 @@ impl AggregateUDFImpl for ExactAggregate {
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
         if !adds_doubles(args.return_field.data_type()) {
-            return self.builtin.create_groups_accumulator(args);
+            return match self.total(&args) {
+                Some(total) => exact_integers::groups_accumulator(total),
+                None => self.builtin.create_groups_accumulator(args),
+            };
         }
         Ok(Box::new(ExactGroups::new(self.answer)))
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        if adds_doubles(args.return_field.data_type()) && !args.is_distinct {
+        let exact = adds_doubles(args.return_field.data_type()) || self.total(&args).is_some();
+        if exact && !args.is_distinct {
             return self.accumulator(args);
         }
         self.builtin.create_sliding_accumulator(args)
@@ -258,22 +289,30 @@ impl Accumulator for ExactAccumulator {
     }
 }
 
+/// An exact aggregate of no values.
+pub(super) type OfNone = Box<dyn Fn() -> Result<Box<dyn Accumulator>> + Send + Sync>;
+
 /// DISTINCT: DataFusion collects the values, which it would then add in the order of its hash table.
-#[derive(Debug)]
-pub(super) struct ExactDistinct<A> {
-    /// An exact aggregate of no values.
-    pub none: A,
+pub(super) struct ExactDistinct {
+    /// Makes what adds the values.
+    pub none: OfNone,
     /// What collects the values.
     pub distinct: Box<dyn Accumulator>,
 }
 
-impl<A: Accumulator + Clone> Accumulator for ExactDistinct<A> {
+impl std::fmt::Debug for ExactDistinct {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExactDistinct").field("distinct", &self.distinct).finish_non_exhaustive()
+    }
+}
+
+impl Accumulator for ExactDistinct {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         self.distinct.update_batch(values)
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        let mut whole = self.none.clone();
+        let mut whole = (self.none)()?;
         for state in self.distinct.state()? {
             let ScalarValue::List(values) = state else {
                 return internal_err!("distinct values are {}", state.data_type());

@@ -81,12 +81,13 @@ impl AggregateUDFImpl for VarianceAggregate {
     }
 
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let none = VarianceAccumulator { answer: self.answer, variance: ExactVariance::default() };
+        let answer = self.answer;
+        let none = move || Ok(Box::new(VarianceAccumulator { answer, variance: ExactVariance::default() }) as Box<dyn Accumulator>);
         if args.is_distinct {
             // The one that collects values: standard deviations have none of their own.
-            return Ok(Box::new(ExactDistinct { none, distinct: var_samp_udaf().accumulator(args)? }));
+            return Ok(Box::new(ExactDistinct { none: Box::new(none), distinct: var_samp_udaf().accumulator(args)? }));
         }
-        Ok(Box::new(none))
+        none()
     }
 
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {

@@ -3,13 +3,13 @@
 use super::hot_plan::StateShape;
 use super::row_group_reader::ReadError;
 use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, ListArray, PrimitiveArray, RecordBatch, RecordBatchOptions,
-    UInt64Array,
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Decimal256Array, ListArray, PrimitiveArray, RecordBatch,
+    RecordBatchOptions, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, SchemaRef, UInt8Type, UInt16Type,
-    UInt32Type, UInt64Type,
+    UInt32Type, UInt64Type, i256,
 };
 use arrow::error::ArrowError;
 use bowshot_kernels::{AggregateColumn, Decline, ExactFloatSum, ExactVariance, GroupedResult, TotalOrder};
@@ -153,7 +153,7 @@ fn float_sums(result: &GroupedResult, at: usize) -> Result<(BinaryArray, &[u64])
     }
 }
 
-/// Integers in an Arrow type; groups without inputs are NULL. Sums over 64-bit integers wrap as DataFusion's do.
+/// Integers in an Arrow type; groups without inputs are NULL.
 fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayRef, ReadError> {
     fn primitive<T: ArrowPrimitiveType>(values: &[i128], counts: &[u64], convert: fn(i128) -> T::Native) -> ArrayRef {
         let array: PrimitiveArray<T> = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then(|| convert(value))).collect();
@@ -178,6 +178,10 @@ fn integers(values: &[i128], counts: &[u64], wanted: &DataType) -> Result<ArrayR
         DataType::Decimal128(precision, scale) => {
             let array: Decimal128Array = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then_some(value)).collect();
             Arc::new(array.with_precision_and_scale(*precision, *scale)?)
+        }
+        DataType::Decimal256(precision, scale) => {
+            let wide = values.iter().zip(counts).map(|(&value, &count)| (count > 0).then(|| i256::from_i128(value)));
+            Arc::new(wide.collect::<Decimal256Array>().with_precision_and_scale(*precision, *scale)?)
         }
         other => return Err(DataFusionError::Internal(format!("a kernel has no state of type {other}")).into()),
     })

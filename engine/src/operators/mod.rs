@@ -3,6 +3,8 @@
 
 pub mod cache_columns;
 pub mod exact_aggregates;
+pub mod exact_arithmetic;
+mod exact_integers;
 pub mod exact_variance;
 pub mod hot_aggregate;
 mod hot_columns;
@@ -18,4 +20,5 @@ pub mod row_group_reader;
 pub mod subquery_value;
 pub mod translate;
 pub mod window_keys;
+pub mod window_options;
 pub mod yielding;

@@ -4,6 +4,7 @@
 //! word in that language (arithmetic on doubles, functions of dates and strings) become columns of their own, which DataFusion computes
 //! once for each row group. Types that kernels do not know (intervals, nested types) decline.
 
+use super::exact_arithmetic::{ExactOp, exact_op};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bowshot_kernels::limits::EXPRESSION_NODES_MAX;
 use bowshot_kernels::{ArithmeticOp, ColumnType, CompareOp, Decline, Expr, Literal, TotalOrder};
@@ -198,6 +199,21 @@ impl Translator {
             let input = go(negative.arg())?;
             let result = arithmetic_type(&input.data_type)?;
             return Ok(Translated { expr: Expr::Negate { input: Box::new(input.expr), result }, data_type: input.data_type });
+        }
+        if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>()
+            && let Some(op) = exact_op(call.fun())
+        {
+            return match (op, call.args()) {
+                (ExactOp::Add, [left, right]) => arithmetic(ArithmeticOp::Add, go(left)?, go(right)?, expr, schema),
+                (ExactOp::Subtract, [left, right]) => arithmetic(ArithmeticOp::Sub, go(left)?, go(right)?, expr, schema),
+                (ExactOp::Multiply, [left, right]) => arithmetic(ArithmeticOp::Mul, go(left)?, go(right)?, expr, schema),
+                (ExactOp::Negate, [of]) => {
+                    let input = go(of)?;
+                    let result = arithmetic_type(&input.data_type)?;
+                    Ok(Translated { expr: Expr::Negate { input: Box::new(input.expr), result }, data_type: input.data_type })
+                }
+                _ => Err(Decline::new(format!("expression {expr}"))),
+            };
         }
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
             let input = go(list.expr())?;

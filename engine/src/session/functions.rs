@@ -1,6 +1,7 @@
-//! Functions about the session: `current_user()`, `current_schema()`, `current_catalog()`, `version()` and their other names.
+//! Functions of the coordinator alone, gone before a plan travels. About the session: `current_user()`, `current_schema()`, `current_catalog()`, `version()` and their other names.
 
 use crate::catalog::CATALOG_NAME;
+use crate::statement::repeated_names::CAST_APART;
 use arrow::datatypes::DataType;
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
@@ -21,7 +22,32 @@ pub fn of_session(user: &str, schema: &str) -> Vec<ScalarUDF> {
     values
         .into_iter()
         .map(|(name, value)| ScalarUDF::from(OfSession { name, value: value.into(), signature: Signature::nullary(Volatility::Stable) }))
+        .chain([ScalarUDF::from(Same { signature: Signature::any(2, Volatility::Immutable) })])
         .collect()
+}
+
+/// Its first argument under another name, see [`CAST_APART`].
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Same {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for Same {
+    fn name(&self) -> &str {
+        CAST_APART
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types[0].clone())
+    }
+    fn simplify(&self, mut args: Vec<Expr>, _: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        Ok(ExprSimplifyResult::Simplified(args.swap_remove(0)))
+    }
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        Ok(args.args.swap_remove(0))
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

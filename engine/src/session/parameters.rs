@@ -2,7 +2,10 @@
 
 use crate::error::{Error, Result, from_datafusion};
 use crate::result_types::plain_type;
+use crate::statement::change_table::ParameterRow;
+use crate::statement::coercion;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use datafusion::common::{ParamValues, ScalarValue};
 use datafusion::logical_expr::LogicalPlan;
 use std::collections::BTreeMap;
 
@@ -35,5 +38,24 @@ fn parameter_type(data_type: &DataType) -> DataType {
         DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),
         DataType::Time32(_) | DataType::Time64(_) => DataType::Time32(TimeUnit::Millisecond),
         other => plain_type(other),
+    }
+}
+
+/// The plan with the values of its parameters, in its final types.
+pub fn bind(plan: LogicalPlan, parameters: &Schema, values: ParameterRow) -> Result<LogicalPlan> {
+    let values = values.into_iter().zip(parameters.fields()).map(|(value, field)| number_as(value, field.data_type()));
+    let bound = plan.with_param_values(ParamValues::from(values.collect::<Vec<_>>()));
+    bound.and_then(coercion::coerced).map_err(|error| from_datafusion(&error))
+}
+
+/// A number as the type that clients were told to send, if that has its equal. What has none is compared as it is.
+fn number_as(value: ScalarValue, wanted: &DataType) -> ScalarValue {
+    let is = value.data_type();
+    if is == *wanted || !is.is_numeric() || !wanted.is_numeric() {
+        return value;
+    }
+    match value.cast_to(wanted) {
+        Ok(number) if number.cast_to(&is).is_ok_and(|back| back == value) => number,
+        _ => value,
     }
 }

@@ -15,8 +15,9 @@ use crate::residency::Reach;
 use crate::result_types::{plain_schema, plain_type};
 use crate::statement::repeated_names::Meant;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::compute::{CastOptions, cast, cast_with_options};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Constraint, DFSchema, ScalarValue};
 use datafusion::logical_expr::dml::InsertOp;
@@ -206,7 +207,8 @@ fn in_columns(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result
         if column.data_type() == field.data_type() {
             return Ok(column);
         }
-        cast_with_options(&column, field.data_type(), &exactly)
+        let rounded = rounded(&column, field.data_type()).map_err(|error| Error::bug(error.to_string()))?;
+        cast_with_options(&rounded, field.data_type(), &exactly)
             .map_err(|error| Error::user(format!("column {} is {}: {error}", field.name(), field.data_type())))
     });
     let columns = casts.collect::<Result<Vec<ArrayRef>>>()?;
@@ -214,6 +216,14 @@ fn in_columns(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result
     let open: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(open)), columns, &options).map_err(|error| Error::bug(error.to_string()))
+}
+
+/// Decimals that become integers are rounded half away from zero, as they are for fewer digits; arrow cuts them.
+fn rounded(column: &ArrayRef, to: &DataType) -> std::result::Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Decimal128(_, 1..) if to.is_integer() => cast(column, &DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0)),
+        _ => Ok(column.clone()),
+    }
 }
 
 /// Columns as they are stored, in types that clients and Parquet know.

@@ -2,6 +2,7 @@
 
 pub mod cache_table;
 pub mod change_table;
+pub mod coercion;
 pub mod definition;
 pub mod diagnosis;
 pub mod external_table;
@@ -11,5 +12,6 @@ pub mod own;
 pub mod repeated_names;
 pub mod rewrite;
 pub mod show;
+pub mod subqueries;
 pub mod substrait;
 pub mod type_names;

@@ -9,8 +9,11 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier};
+use datafusion::sql::sqlparser::ast::{self, Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::parser::Parser;
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// How the planner refuses two columns of one name, when it finds them in expressions and when in the columns of what it has planned.
@@ -56,8 +59,11 @@ pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<(LogicalP
 async fn with_other_names(state: &SessionState, sql: &str) -> Result<Option<(LogicalPlan, Meant)>> {
     let mut statement = rewrite::parse(state, sql)?;
     let Some(query) = query_of(&mut statement) else { return Ok(None) };
-    let mut names = Names { of_wildcards: columns_of_wildcards(state, query).await, ..Names::default() };
+    let aggregates = state.aggregate_functions().keys().cloned().collect();
+    let mut names = Names { of_wildcards: columns_of_wildcards(state, query).await, aggregates, ..Names::default() };
     names.give(&mut query.body);
+    // HAVING and ORDER BY mean the same aggregates.
+    let _ = query.visit(&mut CastsApart { aggregates: &names.aggregates });
     let plan = rewrite::plan_parsed(state, statement).await?;
     let meant = names.meant.into_iter().map(|(given, meant)| (given, meant.of(plan.schema().as_arrow()))).collect();
     Ok(Some((plan, Meant(meant))))
@@ -73,6 +79,54 @@ fn query_of(statement: &mut Statement) -> Option<&mut Query> {
         Statement::Explain(explain) => query_of(&mut explain.statement),
         _ => None,
     }
+}
+
+/// The planner calls `sum(CAST(x AS DOUBLE))` as it calls `sum(x)`, and takes only one of two columns of an aggregation that have one name. A
+/// function around the cast, which means nothing, has a name of its own.
+struct CastsApart<'a> {
+    aggregates: &'a HashSet<String>,
+}
+
+impl VisitorMut for CastsApart<'_> {
+    type Break = ();
+
+    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Function(call) = expr
+            && self.aggregates.contains(&call.name.to_string().to_ascii_lowercase())
+            && let ast::FunctionArguments::List(list) = &mut call.args
+        {
+            for argument in &mut list.args {
+                let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast)) = argument else { continue };
+                let Expr::Cast { data_type, .. } = &*cast else { continue };
+                let name = data_type.to_string().replace('\'', "''");
+                // Two casts of one column have names of their own too.
+                let Some(mut apart) = parsed(&format!("{CAST_APART}(NULL, '{name}')")) else { continue };
+                if let Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut apart
+                    && let Some(first) = list.args.first_mut()
+                {
+                    *first = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast.clone()));
+                    *cast = apart;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// The function that means nothing.
+pub const CAST_APART: &str = "cast_apart";
+
+fn parsed(text: &str) -> Option<Expr> {
+    Parser::new(&GenericDialect).try_with_sql(text).ok()?.parse_expr().ok()
+}
+
+/// Whether the planner leaves out of an expression's name what it asks.
+fn has_subquery(expr: &Expr) -> bool {
+    let found = ast::visit_expressions(expr, |part| match part {
+        Expr::Subquery(_) | Expr::Exists { .. } | Expr::InSubquery { .. } => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    found.is_break()
 }
 
 /// What a query's wildcards stand for. None where they stand for nothing alone, as in groups: the planner says what is wrong then.
@@ -127,6 +181,7 @@ impl Seen {
 #[derive(Debug, Default)]
 struct Names {
     of_wildcards: HashSet<String>,
+    aggregates: HashSet<String>,
     meant: Vec<(String, Name)>,
 }
 
@@ -137,7 +192,7 @@ impl Names {
             SetExpr::SetOperation { left, right, set_quantifier, .. } if !by_name(*set_quantifier) => {
                 self.give(left);
                 // Its names are nobody's: those of the first branch count.
-                Self { of_wildcards: self.of_wildcards.clone(), meant: Vec::new() }.give(right);
+                Self { of_wildcards: self.of_wildcards.clone(), aggregates: self.aggregates.clone(), meant: Vec::new() }.give(right);
             }
             _ => {}
         }
@@ -148,7 +203,19 @@ impl Names {
         let mut wildcards = false;
         for (at, item) in items.iter_mut().enumerate() {
             wildcards |= is_wildcard(item);
-            let Some((expr, key, written)) = named(item) else { continue };
+            let Some((mut expr, key, written)) = named(item) else { continue };
+            let told_apart = !written && {
+                let before = expr.clone();
+                let _ = expr.visit(&mut CastsApart { aggregates: &self.aggregates });
+                expr != before || has_subquery(&expr)
+            };
+            if told_apart {
+                let given = format!("{key} ({at})");
+                seen.insert(given.clone(), Seen::once(None));
+                *item = SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', &given) };
+                self.meant.push((given, Name::Written(key)));
+                continue;
+            }
             let Some(known) = seen.get(&key) else {
                 // Behind a wildcard nobody knows yet which column of the result it is.
                 seen.insert(key, Seen::once((!wildcards).then_some(at)));
@@ -184,6 +251,11 @@ fn named(item: &SelectItem) -> Option<(Expr, String, bool)> {
             let (name, written) = match expr {
                 Expr::Identifier(ident) => (folded(ident), true),
                 Expr::CompoundIdentifier(parts) => (folded(parts.last()?), true),
+                // The planner calls a cast as what it casts.
+                Expr::Cast { expr: cast, .. } => {
+                    let (_, name, written) = named(&SelectItem::UnnamedExpr(cast.as_ref().clone()))?;
+                    (name, written)
+                }
                 // Text in quotes keeps its case.
                 other if other.to_string().contains(['\'', '"']) => (other.to_string(), false),
                 other => (other.to_string().to_ascii_lowercase(), false),

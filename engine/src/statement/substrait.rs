@@ -3,7 +3,7 @@
 //! A plan names tables of the catalog and is a query like any other from its logical plan on. Its bytes are bounded by
 //! [`limits::SQL_BYTES_MAX`], its depth by the decoder's. The decoder is the program's to bring ([`SubstraitReader`]).
 
-use super::rewrite;
+use super::coercion;
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::limits;
 use datafusion::common::DataFusionError;
@@ -38,7 +38,7 @@ pub(crate) async fn plan(reader: Option<&Arc<dyn SubstraitReader>>, state: &Sess
     if bytes.len() > limits::SQL_BYTES_MAX {
         return Err(Error::user(format!("the Substrait plan has {} bytes, more than the limit of {}", bytes.len(), limits::SQL_BYTES_MAX)));
     }
-    let planned = reader.read(state.clone(), bytes.into()).await.and_then(rewrite::correct_plan).map_err(|error| {
+    let planned = reader.read(state.clone(), bytes.into()).await.and_then(coercion::coerced).map_err(|error| {
         let error = from_datafusion(&error);
         // What is wrong with a plan is its client's to mend, however the library calls it.
         let class = if error.class() == ErrorClass::Bug { ErrorClass::User } else { error.class() };

@@ -1,7 +1,7 @@
 //! What a worker checks of every plan before it runs, and how it rewrites it.
 
 use super::published::PartId;
-use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
+use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, float_bounds, inventory};
 use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
@@ -27,6 +27,7 @@ pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteE
         CacheAction::None => event.plan,
         action => cache_columns::over_scans(event.plan, &node.kernels, action)?,
     };
+    let plan = float_bounds::without_upper(plan, &node.runtime)?;
     let plan = plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
         // Over no rows there is nothing for a kernel to do, nor to decline.
         Some(aggregate)

@@ -14,7 +14,9 @@ use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
+use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::subquery_value::subquery_value;
+use crate::operators::window_options::register_window_options;
 use crate::port::flight::FlightPort;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
@@ -98,6 +100,10 @@ fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
+    for function in exact_arithmetic() {
+        state.register_udf(function)?;
+    }
+    register_window_options(&mut state)?;
     Ok(state)
 }
 

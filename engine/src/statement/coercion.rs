@@ -1,0 +1,313 @@
+//! One rule for types: what a statement announces is what it gives. A plan gets its final types here, from its leaves up, before anybody is
+//! told of its columns.
+//!
+//! DataFusion does that as the first step of its optimizer, when columns have been announced already; and it would
+//!
+//! 1. make a decimal of a double that meets one, which has no place for NaN, infinities and most of its range: here both become doubles, in
+//!    comparisons, CASE, COALESCE and its like, columns of a UNION and of VALUES. Times of two units are compared as the finer;
+//! 2. repeat rows for a scalar subquery of many, which it spreads as a join: here that is an error;
+//! 3. wrap integers and cut quotients: see [`exactly`];
+//! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
+//! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
+
+use super::subqueries;
+use crate::operators::exact_arithmetic::exactly;
+use crate::operators::subquery_value::subquery_value;
+use crate::operators::window_options::with_own_options;
+use arrow::datatypes::{DataType, Field, TimeUnit};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
+use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, plan_err};
+use datafusion::functions_window::row_number::row_number;
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InSubquery, SetComparison};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::logical_plan::Subquery;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, cast, lit};
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use std::sync::Arc;
+
+/// The plan in its final types. A plan that has them stays as it is.
+pub fn coerced(plan: LogicalPlan) -> Result<LogicalPlan> {
+    // Values that are stored get the types of their table.
+    let stored = plan.exists(|node| Ok(matches!(node, LogicalPlan::Dml(_))))?;
+    with_types(plan, &DFSchema::empty(), stored)
+}
+
+/// The same for a plan within another one, whose columns it may refer to.
+fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<LogicalPlan> {
+    let announced = match &plan {
+        LogicalPlan::RecursiveQuery(query) => Some(query.static_term.schema().clone()),
+        _ => None,
+    };
+    let plan = plan.map_children(|input| with_types(input, outer, stored).map(Transformed::yes))?.data;
+    if let (LogicalPlan::RecursiveQuery(query), Some(announced)) = (&plan, announced) {
+        // The rows that it reads of itself have been announced in these types.
+        for (is, was) in query.static_term.schema().fields().iter().zip(announced.fields()) {
+            if is.data_type() != was.data_type() {
+                return plan_err!(
+                    "column {} of the recursive query {} is {}: CAST it in the first SELECT to the type that it shall have",
+                    is.name(),
+                    query.name,
+                    is.data_type()
+                );
+            }
+        }
+    }
+    let plan = one_type_by_column(typed_limit(plan))?.data;
+    let plan = if stored { plan } else { doubles_of_values(plan)?.data };
+    let mut schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::TableScan(scan) = &plan {
+        schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
+    }
+    schema.merge(outer);
+    let names = NamePreserver::new(&plan);
+    let plan = plan.map_expressions(|expr| {
+        let name = names.save(&expr);
+        let typed = expr.transform_up(|expr| with_type(expr, &schema, outer, stored).map(Transformed::yes))?;
+        Ok(typed.update_data(|expr| name.restore(expr)))
+    })?;
+    let plan = TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()?;
+    subqueries::joined(of_all_rows(by_multiplicity(plan)?)?)
+}
+
+/// Parameters of LIMIT and OFFSET are numbers of rows.
+fn typed_limit(plan: LogicalPlan) -> LogicalPlan {
+    let LogicalPlan::Limit(mut limit) = plan else { return plan };
+    for bound in [&mut limit.skip, &mut limit.fetch].into_iter().flatten() {
+        if let Expr::Placeholder(parameter) = bound.as_mut() {
+            parameter.field.get_or_insert_with(|| Arc::new(Field::new("", DataType::Int64, true)));
+        }
+    }
+    LogicalPlan::Limit(limit)
+}
+
+/// An expression whose parts have their final types.
+fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> Result<Expr> {
+    let within = |subquery: Subquery| -> Result<Subquery> {
+        let plan = with_types(Arc::unwrap_or_clone(subquery.subquery), schema, stored)?;
+        Ok(Subquery { subquery: Arc::new(plan), ..subquery })
+    };
+    let expr = match expr {
+        // The column may have another type by now than when the subquery was planned.
+        Expr::OuterReferenceColumn(planned, column) => match outer.qualified_field_from_column(&column) {
+            Ok((_, field)) => return Ok(Expr::OuterReferenceColumn(field.clone(), column)),
+            Err(_) => return Ok(Expr::OuterReferenceColumn(planned, column)),
+        },
+        Expr::ScalarSubquery(subquery) => one_row(within(subquery)?)?,
+        Expr::Exists(exists) => {
+            let subquery = within(exists.subquery)?;
+            match has_one_row(&subquery.subquery) {
+                true => return Ok(lit(!exists.negated)),
+                false => Expr::Exists(Exists { subquery, ..exists }),
+            }
+        }
+        Expr::InSubquery(list) => Expr::InSubquery(InSubquery { subquery: within(list.subquery)?, ..list }),
+        Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
+        other => of_one_type(other, schema),
+    };
+    let mut coercion = TypeCoercionRewriter::new(schema);
+    let expr = if has_untyped_parameter(&expr)? {
+        // What stands beside it is settled once it has a value.
+        coercion.f_up(expr.clone()).map_or(expr, |coerced| coerced.data)
+    } else {
+        coercion.f_up(expr)?.data
+    };
+    if let Expr::AggregateFunction(AggregateFunction { func, params }) = &expr
+        && ADDS.contains(&func.name())
+        && let [only] = params.args.as_slice()
+        && only.get_type(schema)?.is_null()
+    {
+        // An untyped NULL has no arithmetic.
+        let params = AggregateFunctionParams { args: vec![cast(only.clone(), DataType::Float64)], ..params.clone() };
+        return Ok(Expr::AggregateFunction(AggregateFunction { func: func.clone(), params }));
+    }
+    if let Expr::WindowFunction(window) = &expr {
+        return Ok(with_own_options(window)?.map_or(expr, |own| Expr::WindowFunction(Box::new(own))));
+    }
+    Ok(exactly(&expr, schema)?.unwrap_or(expr))
+}
+
+/// Whether a plan has a row whatever there is below: an aggregate of all rows has.
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Projection(projection) => has_one_row(&projection.input),
+        LogicalPlan::SubqueryAlias(alias) => has_one_row(&alias.input),
+        LogicalPlan::Aggregate(aggregate) => aggregate.group_expr.is_empty(),
+        _ => false,
+    }
+}
+
+/// `GROUPING SETS ((), ())` as many aggregates of all rows, each of which has a row even of none. DataFusion finds no group to answer for.
+fn of_all_rows(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(plan) };
+    let [Expr::GroupingSet(GroupingSet::GroupingSets(sets))] = aggregate.group_expr.as_slice() else { return Ok(plan) };
+    if sets.iter().any(|set| !set.is_empty()) {
+        return Ok(plan);
+    }
+    let whole = LogicalPlanBuilder::from(aggregate.input.as_ref().clone()).aggregate(Vec::<Expr>::new(), aggregate.aggr_expr.clone())?;
+    if sets.len() == 1 {
+        return whole.build();
+    }
+    let columns: Vec<Expr> = whole.schema().columns().into_iter().map(Expr::Column).collect();
+    let rows = LogicalPlanBuilder::values((0..sets.len()).map(|set| vec![lit(set as i64)]).collect())?.build()?;
+    whole.cross_join(rows)?.project(columns)?.build()
+}
+
+/// EXCEPT ALL and INTERSECT ALL count how often each row is there: DataFusion's join takes all rows that have a partner or none. Rows alike are
+/// numbered on both sides, and the number is one more column to be alike.
+fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Join(join) = &plan else { return Ok(plan) };
+    let columns = join.left.schema().columns();
+    // Of a side without repetitions it takes the right ones already.
+    let once = matches!(join.left.as_ref(), LogicalPlan::Distinct(Distinct::All(_)));
+    let is_set = join.null_equality == NullEquality::NullEqualsNull
+        && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+        && join.filter.is_none()
+        && join.on.len() == columns.len();
+    if once || !is_set || columns.iter().any(|column| column.name == REPETITION) {
+        return Ok(plan);
+    }
+    let numbered = |side: &LogicalPlan| -> Result<(LogicalPlan, Vec<Column>)> {
+        let keys: Vec<Expr> = side.schema().columns().into_iter().map(Expr::Column).collect();
+        let number = row_number().partition_by(keys).build()?.alias(REPETITION);
+        let numbered = LogicalPlanBuilder::from(side.clone()).window(vec![number])?.build()?;
+        let columns = numbered.schema().columns();
+        Ok((numbered, columns))
+    };
+    let ((left, left_keys), (right, right_keys)) = (numbered(&join.left)?, numbered(&join.right)?);
+    let joined =
+        LogicalPlanBuilder::from(left).join_detailed(right, join.join_type, (left_keys, right_keys), None, NullEquality::NullEqualsNull)?;
+    joined.project(columns.into_iter().map(Expr::Column))?.build()
+}
+
+/// The column that numbers rows alike.
+const REPETITION: &str = "__repetition";
+
+fn has_untyped_parameter(expr: &Expr) -> Result<bool> {
+    expr.exists(|part| Ok(matches!(part, Expr::Placeholder(parameter) if parameter.field.is_none())))
+}
+
+/// Aggregates that calculate with their argument.
+const ADDS: [&str; 6] = ["sum", "avg", "var", "var_pop", "stddev", "stddev_pop"];
+
+/// Functions whose arguments get one type.
+const OF_ONE_TYPE: [&str; 9] = ["coalesce", "greatest", "ifnull", "least", "make_array", "nullif", "nvl", "nvl2", "array"];
+
+/// Casts decimals that meet doubles, and times that meet times of another unit.
+fn of_one_type(mut expr: Expr, schema: &DFSchema) -> Expr {
+    let groups: Vec<Vec<&mut Expr>> = match &mut expr {
+        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![vec![&mut binary.left, &mut binary.right]],
+        Expr::Between(between) => vec![vec![&mut between.expr, &mut between.low, &mut between.high]],
+        Expr::InList(list) => vec![std::iter::once(&mut *list.expr).chain(&mut list.list).collect()],
+        Expr::Case(case) => {
+            let (whens, mut results): (Vec<&mut Expr>, Vec<&mut Expr>) =
+                case.when_then_expr.iter_mut().map(|(when, then)| (&mut **when, &mut **then)).unzip();
+            results.extend(case.else_expr.as_deref_mut());
+            let compared = case.expr.as_deref_mut().map(|input| std::iter::once(input).chain(whens).collect());
+            compared.into_iter().chain([results]).collect()
+        }
+        Expr::ScalarFunction(call) if OF_ONE_TYPE.contains(&call.name()) => vec![call.args.iter_mut().collect()],
+        _ => return expr,
+    };
+    for group in groups {
+        // What has no type yet is not settled: DataFusion will say what is wrong with it.
+        let types: Vec<Option<DataType>> = group.iter().map(|side| side.get_type(schema).ok()).collect();
+        let known = || types.iter().flatten();
+        let doubles = known().any(DataType::is_floating);
+        let times =
+            known().next().is_some_and(is_time) && known().all(is_time) && known().any(|data_type| Some(data_type) != known().next());
+        for (side, data_type) in group.into_iter().zip(&types) {
+            if doubles && data_type.as_ref().is_some_and(DataType::is_decimal) {
+                *side = as_double(std::mem::take(side));
+            } else if times && data_type.is_some() {
+                *side = cast(std::mem::take(side), DataType::Time64(TimeUnit::Nanosecond));
+            }
+        }
+    }
+    expr
+}
+
+fn is_time(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
+}
+
+/// Casts the decimals of a UNION's column that is of doubles in another branch.
+fn one_type_by_column(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Union(union) = plan else { return Ok(Transformed::no(plan)) };
+    let type_of = |input: &LogicalPlan, at: usize| input.schema().fields().get(at).map(|field| field.data_type().clone());
+    let mixed: Vec<usize> = (0..union.schema.fields().len())
+        .filter(|at| {
+            let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_of(input, *at)).collect();
+            types.iter().any(DataType::is_floating) && types.iter().any(DataType::is_decimal)
+        })
+        .collect();
+    if mixed.is_empty() {
+        return Ok(Transformed::no(LogicalPlan::Union(union)));
+    }
+    let inputs = union.inputs.iter().map(|input| {
+        let columns = input.schema().columns().into_iter().enumerate().map(|(at, column)| {
+            let name = column.name.clone();
+            let decimal = type_of(input, at).is_some_and(|data_type| data_type.is_decimal());
+            if decimal && mixed.contains(&at) { as_double(Expr::Column(column)).alias(name) } else { Expr::Column(column) }
+        });
+        Ok(Arc::new(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns.collect::<Vec<_>>())?.build()?))
+    });
+    let union = Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?;
+    Ok(Transformed::yes(LogicalPlan::Union(union)))
+}
+
+/// Casts the decimals of a column of VALUES that has doubles, which the planner has cast to decimals. Decimals that the statement itself makes of
+/// doubles are cast twice, see [`super::rewrite`].
+fn doubles_of_values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    let LogicalPlan::Values(mut values) = plan else { return Ok(Transformed::no(plan)) };
+    let none = DFSchema::empty();
+    let is_double = |expr: &Expr| matches!(expr, Expr::Cast(cast) if cast.expr.get_type(&none).is_ok_and(|from| from.is_floating()));
+    let mut changed = false;
+    for at in 0..values.schema.fields().len() {
+        let decimals = values.schema.field(at).data_type().is_decimal();
+        if !decimals || !values.values.iter().any(|row| is_double(&row[at])) {
+            continue;
+        }
+        changed = true;
+        for row in &mut values.values {
+            row[at] = match std::mem::take(&mut row[at]) {
+                Expr::Literal(null, metadata) if null.is_null() => Expr::Literal(ScalarValue::Float64(None), metadata),
+                Expr::Cast(planned) => match planned.expr.get_type(&none)? {
+                    from if from.is_decimal() => as_double(*planned.expr),
+                    _ => cast(*planned.expr, DataType::Float64),
+                },
+                decimal => as_double(decimal),
+            };
+        }
+    }
+    if !changed {
+        return Ok(Transformed::no(LogicalPlan::Values(values)));
+    }
+    Ok(Transformed::yes(LogicalPlanBuilder::values(values.values)?.build()?))
+}
+
+/// A decimal as a double; literals become the nearest one.
+fn as_double(decimal: Expr) -> Expr {
+    if let Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), metadata) = &decimal
+        && let Ok(nearest) = format!("{value}e{}", -i32::from(*scale)).parse()
+    {
+        return Expr::Literal(ScalarValue::Float64(Some(nearest)), metadata.clone());
+    }
+    cast(decimal, DataType::Float64)
+}
+
+/// Puts an aggregate that refuses a second row over a subquery that may have one. Correlated subqueries must aggregate anyway.
+fn one_row(subquery: Subquery) -> Result<Expr> {
+    if !subquery.outer_ref_columns.is_empty() || subquery.subquery.max_rows().is_some_and(|rows| rows <= 1) {
+        return Ok(Expr::ScalarSubquery(subquery));
+    }
+    let plan = subquery.subquery.as_ref().clone();
+    let columns = plan.schema().columns();
+    let [column] = columns.as_slice() else {
+        return plan_err!("a scalar subquery must have one column, this one has {}", columns.len());
+    };
+    let name = column.name.clone();
+    let value = subquery_value().call(vec![Expr::Column(column.clone())]).alias(name);
+    let plan = LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![value])?.build()?;
+    Ok(Expr::ScalarSubquery(Subquery { subquery: Arc::new(plan), ..subquery }))
+}
