@@ -8,7 +8,7 @@
 //!   `max(s1, 16)`; rounded half away from zero. A literal counts with the digits it has.
 //! - product: `s1 + s2` digits after the point; where those before it would have no room, `max(s1, s2, 12)` at least, rounded so.
 
-use super::exact_integers::divided;
+use super::exact_integers::{divided, narrow_divided};
 use crate::sql_types::declared_type;
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array};
 use arrow::compute::kernels::numeric;
@@ -195,9 +195,7 @@ fn scaled_quotients(left: &dyn Datum, right: &dyn Datum, result: &DataType) -> R
             return Err(ArrowError::DivideByZero);
         }
         if let Some(dividend) = narrow.and_then(|factor| dividend.checked_mul(factor)) {
-            let (quotient, rest) = (dividend / divisor, (dividend % divisor).unsigned_abs());
-            let away = if rest >= divisor.unsigned_abs() - rest { if (dividend < 0) == (divisor < 0) { 1 } else { -1 } } else { 0 };
-            return Ok(Some(quotient + away));
+            return Ok(Some(narrow_divided(dividend, divisor)));
         }
         let dividend = i256::from_i128(dividend).checked_mul(factor);
         Ok(dividend.and_then(|dividend| divided(dividend, i256::from_i128(divisor))).and_then(i256::to_i128))

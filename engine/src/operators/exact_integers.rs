@@ -76,6 +76,10 @@ trait Carrying: ArrowPrimitiveType + Send + Sync {
     fn total(low: Self::Native, carry: i64) -> Option<i256>;
     /// A total as low bits and how often they ran over.
     fn parts(total: i256) -> (Self::Native, i64);
+    /// The same for a total of 128 bits.
+    fn narrow_parts(total: i128) -> (Self::Native, i64);
+    /// Totals that never ran over, in 128 bits; `None` for a type that is wider.
+    fn widened(lows: Vec<Self::Native>) -> Option<Vec<i128>>;
     /// Adds all values.
     fn add_all(low: &mut Self::Native, carry: &mut i64, values: &[Self::Native]) {
         values.iter().for_each(|value| *carry += Self::add(low, *value));
@@ -117,6 +121,16 @@ macro_rules! carrying {
                 let carry = total.wrapping_sub(i256::from_i128(low.into())) >> (<$native>::BITS as u8);
                 (low, carry.as_i128() as i64)
             }
+            fn narrow_parts(total: i128) -> ($native, i64) {
+                let low = total as $native;
+                // Of 128 bits nothing is left over; of fewer, the shift is one that there is.
+                let rest = (total - i128::from(low)).checked_shr(<$native>::BITS).unwrap_or(0);
+                (low, rest as i64)
+            }
+            fn widened(lows: Vec<$native>) -> Option<Vec<i128>> {
+                // In place, where the type has as many bits.
+                Some(lows.into_iter().map(i128::from).collect())
+            }
         }
     };
 }
@@ -136,6 +150,12 @@ impl Carrying for Int64Type {
     }
     fn parts(total: i256) -> (i64, i64) {
         <Decimal64Type as Carrying>::parts(total)
+    }
+    fn narrow_parts(total: i128) -> (i64, i64) {
+        <Decimal64Type as Carrying>::narrow_parts(total)
+    }
+    fn widened(lows: Vec<i64>) -> Option<Vec<i128>> {
+        <Decimal64Type as Carrying>::widened(lows)
     }
     fn add_all(low: &mut i64, carry: &mut i64, values: &[i64]) {
         // Halves of words do not run over within a chunk, and both loops are vectors.
@@ -166,6 +186,13 @@ impl Carrying for UInt64Type {
     fn parts(total: i256) -> (u64, i64) {
         let low = total.as_i128() as u64;
         (low, (total.wrapping_sub(i256::from_i128(low.into())) >> (u64::BITS as u8)).as_i128() as i64)
+    }
+    fn narrow_parts(total: i128) -> (u64, i64) {
+        let low = total as u64;
+        (low, ((total - i128::from(low)) >> u64::BITS) as i64)
+    }
+    fn widened(lows: Vec<u64>) -> Option<Vec<i128>> {
+        Some(lows.into_iter().map(i128::from).collect())
     }
 }
 
@@ -200,6 +227,12 @@ impl Carrying for Decimal256Type {
     fn parts(total: i256) -> (i256, i64) {
         (total, 0)
     }
+    fn narrow_parts(total: i128) -> (i256, i64) {
+        (i256::from_i128(total), 0)
+    }
+    fn widened(_: Vec<i256>) -> Option<Vec<i128>> {
+        None
+    }
 }
 
 fn power_of_two(bits: u32) -> i256 {
@@ -221,6 +254,13 @@ pub(super) fn divided(dividend: i256, divisor: i256) -> Option<i256> {
     Some(if rounds && rest != i256::ZERO { quotient.wrapping_add(away) } else { quotient })
 }
 
+/// The same in 128 bits. The divisor is positive, or not the least there is.
+pub(super) fn narrow_divided(dividend: i128, divisor: i128) -> i128 {
+    let (quotient, rest) = (dividend / divisor, (dividend % divisor).unsigned_abs());
+    let away = if (dividend < 0) == (divisor < 0) { 1 } else { -1 };
+    if rest > 0 && rest >= divisor.unsigned_abs() - rest { quotient + away } else { quotient }
+}
+
 impl Total {
     /// The answer for a total of so many values, in the result's own units.
     fn answer(&self, total: Option<i256>, count: u64) -> Result<i256> {
@@ -232,8 +272,14 @@ impl Total {
                 DataType::Decimal32(_, from) | DataType::Decimal64(_, from) | DataType::Decimal128(_, from) | DataType::Decimal256(_, from),
                 DataType::Decimal32(_, to) | DataType::Decimal64(_, to) | DataType::Decimal128(_, to) | DataType::Decimal256(_, to),
             ) => {
-                let scaled = total.checked_mul(power_of_ten(u32::from(to.saturating_sub(*from).unsigned_abs())));
-                scaled.and_then(|scaled| divided(scaled, i256::from_i128(count.into())))
+                let shift = u32::from(to.saturating_sub(*from).unsigned_abs());
+                match total.to_i128().and_then(|total| total.checked_mul(10i128.checked_pow(shift)?)) {
+                    Some(scaled) => Some(i256::from_i128(narrow_divided(scaled, count.into()))),
+                    None => {
+                        let scaled = total.checked_mul(power_of_ten(shift));
+                        scaled.and_then(|scaled| divided(scaled, i256::from_i128(count.into())))
+                    }
+                }
             }
             (_, input, result) => return internal_err!("an average of {input} as {result}"),
         };
@@ -492,25 +538,36 @@ impl<T: Carrying> GroupsAccumulator for ExactTotals<T> {
             accumulate(group_indices, counts, None, |group, count| self.counts[group] += count);
         }
         let (lows, carries) = (&mut self.lows, &mut self.carries);
-        let mut add = |group: usize, total: i256| {
-            let (low, over) = T::parts(total);
-            carry(carries, group, over + T::add(&mut lows[group], low));
-        };
+        let mut add = |group: usize, (low, over): (T::Native, i64)| carry(carries, group, over + T::add(&mut lows[group], low));
         if let Some(sums) = sums.as_primitive_opt::<Decimal128Type>() {
-            self.known.accumulate(group_indices, sums, None, total_num_groups, |group, sum| add(group, i256::from_i128(sum)));
+            self.known.accumulate(group_indices, sums, None, total_num_groups, |group, sum| add(group, T::narrow_parts(sum)));
         } else {
             let sums = column(sums, |sums| sums.as_primitive_opt::<Decimal256Type>())?;
-            self.known.accumulate(group_indices, sums, None, total_num_groups, add);
+            self.known.accumulate(group_indices, sums, None, total_num_groups, |group, sum| add(group, T::parts(sum)));
         }
         Ok(())
     }
 
     fn evaluate(&mut self, emit_to: EmitTo) -> Result<ArrayRef> {
-        let taken = self.take(emit_to);
+        let mut taken = self.take(emit_to);
         let of = &self.of;
         // A total that never ran over is its low bits, and any integer's is an answer.
-        if taken.carries.is_empty() && of.answer == Answer::Sum && of.input == of.result && of.input.is_integer() {
-            return Ok(Arc::new(PrimitiveArray::<T>::new(taken.lows.into(), taken.nulls)));
+        if taken.carries.is_empty() && of.answer == Answer::Sum {
+            if of.input == of.result && of.input.is_integer() {
+                return Ok(Arc::new(PrimitiveArray::<T>::new(taken.lows.into(), taken.nulls)));
+            }
+            if let DataType::Decimal128(precision, scale) = of.result
+                && let Some(limit) = 10i128.checked_pow(precision.into())
+            {
+                let within = |total: &i128| -limit < *total && *total < limit;
+                match T::widened(std::mem::take(&mut taken.lows)) {
+                    Some(totals) if totals.iter().all(within) => {
+                        let totals = PrimitiveArray::<Decimal128Type>::new(totals.into(), taken.nulls);
+                        return Ok(Arc::new(totals.with_precision_and_scale(precision, scale)?));
+                    }
+                    _ => return Err(of.beyond()),
+                }
+            }
         }
         let answers = taken.totals().enumerate().map(|(group, total)| {
             let count = taken.counts.get(group).copied().unwrap_or(0);
@@ -543,8 +600,18 @@ impl<T: Carrying> GroupsAccumulator for ExactTotals<T> {
     }
 
     fn state(&mut self, emit_to: EmitTo) -> Result<Vec<ArrayRef>> {
-        let taken = self.take(emit_to);
+        let mut taken = self.take(emit_to);
         let of = &self.of;
+        if let (true, Some(DataType::Decimal128(precision, scale))) = (taken.carries.is_empty(), total_type(&of.input))
+            && let Some(totals) = T::widened(std::mem::take(&mut taken.lows))
+        {
+            let totals = PrimitiveArray::<Decimal128Type>::new(totals.into(), taken.nulls);
+            let sums: ArrayRef = Arc::new(totals.with_precision_and_scale(precision, scale)?);
+            return Ok(match of.answer {
+                Answer::Sum => vec![sums],
+                Answer::Average => vec![Arc::new(UInt64Array::from(taken.counts)), sums],
+            });
+        }
         let totals = taken.totals().map(|total| total.map(|total| total.ok_or_else(|| of.beyond())).transpose());
         let sums = StateColumn::of(of)?.array(of, totals)?;
         Ok(match of.answer {
