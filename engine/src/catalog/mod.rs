@@ -6,6 +6,7 @@ pub mod defaults;
 pub mod footer;
 pub mod location;
 pub mod provider;
+pub mod series;
 pub mod store;
 
 use crate::control::RowGroupFacts;

@@ -3,6 +3,7 @@
 use super::CoordinatorInner;
 use super::observer::QueryObserver;
 use crate::catalog::provider::{OverlaySchemas, StatementCatalog, StatementCatalogList};
+use crate::catalog::series::register_series;
 use crate::catalog::{CATALOG_NAME, Snapshot};
 use crate::cluster_tls::is_loopback;
 use crate::config::{BowshotOptions, CoordinatorConfig};
@@ -80,6 +81,7 @@ impl BaseState {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
+        register_series(&mut state);
         Ok(Self { state })
     }
 
@@ -100,6 +102,8 @@ pub fn session_config(default_schema: &str) -> SessionConfig {
         .with_round_robin_repartition(false)
         .with_repartition_file_scans(false);
     config.options_mut().execution.collect_statistics = false;
+    // A logical plan may know that a column has no NULL where the physical one does not; types are compared when rows come.
+    config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     // Without a zone TIMESTAMP WITH TIME ZONE would be one without.
     config.options_mut().execution.time_zone = Some("UTC".into());
     // 0.1 is a decimal, as the standard says: a literal read as a double would pull exact columns into rounding.

@@ -314,7 +314,10 @@ fn number(name: &str, argument: &Arc<dyn PhysicalExpr>, input: &mut Input, schem
     let data_type = argument.data_type(schema).map_err(|error| Decline::new(error.to_string()))?;
     match column_type(&data_type) {
         Ok(kind) if kind.is_integer() || kind == ColumnType::Float64 => {
-            Ok((input.translator.translate(argument, &input.bindings, schema)?.expr, kind))
+            match input.translator.translate(argument, &input.bindings, schema)?.expr {
+                Expr::Literal(Literal::Null) => Err(Decline::new(format!("{name} of nothing but NULL"))),
+                argument => Ok((argument, kind)),
+            }
         }
         _ => {
             let column = argument.downcast_ref::<Column>().map_or_else(|| argument.to_string(), |column| column.name().to_string());

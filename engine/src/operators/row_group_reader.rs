@@ -4,6 +4,7 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
+use super::float_bounds::doubtless;
 use super::translate::{ColumnSource, column_type};
 use crate::catalog::footer::row_group_offset;
 use crate::control::CachedColumn;
@@ -528,8 +529,10 @@ fn with_dictionaries(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadat
         })
         .collect();
     let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())));
+    let stored = doubtless(metadata.metadata().clone())?;
     // A file whose schema cannot be read this way keeps its own.
-    Ok(ArrowReaderMetadata::try_new(metadata.metadata().clone(), options).unwrap_or(metadata))
+    let coded = ArrowReaderMetadata::try_new(stored.clone(), options);
+    Ok(coded.or_else(|_| ArrowReaderMetadata::try_new(stored, ArrowReaderOptions::new()))?)
 }
 
 #[cfg(test)]

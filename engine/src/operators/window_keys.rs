@@ -1,7 +1,7 @@
-//! Sorts below windows by all partition keys, constant ones too.
+//! Sorts below windows by all partition keys, constant ones and those that equal others too.
 //!
-//! Where a filter holds a partition key at one value, DataFusion leaves the key out of the sort below the window: the rows are in order without
-//! it. That they are is known to the coordinator alone. A worker sees the window over rows from the network, of which nothing is known, finds
+//! Where a filter holds a partition key at one value, or two keys are one column, DataFusion leaves the key out of the sort below the window: the
+//! rows are in order without it. That they are is known to the coordinator alone. A worker sees the window over rows from the network, of which nothing is known, finds
 //! the key missing in their order, and refuses the plan.
 //!
 //! ```text
@@ -15,11 +15,11 @@ use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::physical_expr::window::WindowExpr;
-use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalSortExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_children_if_necessary};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, InputOrderMode, replace_children_if_necessary};
 use std::sync::Arc;
 
 /// The rule; the last one before a plan is spread.
@@ -28,7 +28,7 @@ pub struct SortByAllWindowKeys;
 
 impl PhysicalOptimizerRule for SortByAllWindowKeys {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, _: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
-        let sorted = plan.transform_up(|node| match constant_keys(&node) {
+        let sorted = plan.transform_up(|node| match unsorted_keys(&node) {
             Some((window, input)) => {
                 let sort = sorted_by_all_keys(window, input);
                 Ok(match sort {
@@ -53,17 +53,19 @@ impl PhysicalOptimizerRule for SortByAllWindowKeys {
 /// A window and its input.
 type WindowOver<'a> = (&'a Arc<dyn WindowExpr>, &'a Arc<dyn ExecutionPlan>);
 
-/// The window and its input, if the node is a window with a partition key that is constant there.
-fn constant_keys(node: &Arc<dyn ExecutionPlan>) -> Option<WindowOver<'_>> {
+/// The window and its input, if the node is a window over sorted rows and a partition key is not among what they are sorted by.
+fn unsorted_keys(node: &Arc<dyn ExecutionPlan>) -> Option<WindowOver<'_>> {
     let (windows, input) = match (node.downcast_ref::<BoundedWindowAggExec>(), node.downcast_ref::<WindowAggExec>()) {
+        (Some(bounded), _) if bounded.input_order_mode != InputOrderMode::Sorted => return None,
         (Some(bounded), _) => (bounded.window_expr(), bounded.input()),
         (None, Some(whole)) => (whole.window_expr(), whole.input()),
         (None, None) => return None,
     };
     // All windows of one node have the same keys.
     let window = windows.first()?;
-    let known = input.equivalence_properties();
-    window.partition_by().iter().any(|key| known.is_expr_constant(key).is_some()).then_some((window, input))
+    let order = input.output_ordering();
+    let is_sorted_by = |key: &Arc<dyn PhysicalExpr>| order.is_some_and(|order| order.iter().any(|sort| sort.expr.eq(key)));
+    window.partition_by().iter().any(|key| !is_sorted_by(key)).then_some((window, input))
 }
 
 fn sorted_by_all_keys(window: &Arc<dyn WindowExpr>, input: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {

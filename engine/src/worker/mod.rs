@@ -3,7 +3,6 @@
 pub mod clients;
 pub mod fault;
 pub mod files;
-mod float_bounds;
 pub mod inventory;
 pub mod load;
 pub mod memory;

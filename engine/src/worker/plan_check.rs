@@ -1,11 +1,11 @@
 //! What a worker checks of every plan before it runs, and how it rewrites it.
 
 use super::published::PartId;
-use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, float_bounds, inventory};
+use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
 use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{cache_columns, panic_guard, publish, yielding};
+use crate::operators::{cache_columns, float_bounds, panic_guard, publish, yielding};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};

@@ -81,7 +81,7 @@ impl AsyncFileReader for Reader {
 }
 
 /// The metadata without bounds that a NaN may be beyond. Indexes of pages are read from where the metadata says: of doubles there are none.
-fn doubtless(metadata: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
+pub fn doubtless(metadata: Arc<ParquetMetaData>) -> ParquetResult<Arc<ParquetMetaData>> {
     let mut builder = Arc::unwrap_or_clone(metadata).into_builder();
     let groups = builder.take_row_groups().into_iter().map(|group: RowGroupMetaData| {
         let columns = group.columns().iter().cloned().map(doubtless_column).collect::<ParquetResult<Vec<_>>>()?;
