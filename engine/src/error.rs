@@ -17,6 +17,8 @@ pub enum ErrorClass {
     Denied,
     /// Name something that exists.
     NotFound,
+    /// Choose another name, or say what shall become of what has this one.
+    Exists,
     /// Try again: the cause was passing.
     Retry,
     /// Ask for less, or give the node more.
@@ -30,11 +32,12 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::User,
         Self::Unauthenticated,
         Self::Denied,
         Self::NotFound,
+        Self::Exists,
         Self::Retry,
         Self::Resource,
         Self::Cancelled,
@@ -49,6 +52,7 @@ impl ErrorClass {
             Self::Unauthenticated => Code::Unauthenticated,
             Self::Denied => Code::PermissionDenied,
             Self::NotFound => Code::NotFound,
+            Self::Exists => Code::AlreadyExists,
             Self::Retry => Code::Unavailable,
             Self::Resource => Code::ResourceExhausted,
             Self::Cancelled => Code::Cancelled,
@@ -83,6 +87,10 @@ impl Error {
     /// Something named does not exist.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorClass::NotFound, message)
+    }
+    /// Something of that name exists.
+    pub fn exists(message: impl Into<String>) -> Self {
+        Self::new(ErrorClass::Exists, message)
     }
     /// A passing cause.
     pub fn retry(message: impl Into<String>) -> Self {

@@ -84,6 +84,11 @@ impl Location {
     }
 }
 
+/// The name of a stored file, character by character. What is made of text otherwise would escape those that some stores do not like.
+pub fn object_path(path: &str) -> object_store::path::Path {
+    object_store::path::Path::parse(path).unwrap_or_else(|_| object_store::path::Path::from(path))
+}
+
 /// URL of a volume's object store inside plans.
 pub fn volume_url(volume: &str) -> Result<Url> {
     Url::parse(&format!("node://{volume}")).map_err(|error| Error::user(format!("volume name '{volume}' cannot be part of a URL: {error}")))

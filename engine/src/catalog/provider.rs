@@ -1,6 +1,6 @@
 //! The catalog as DataFusion sees it: a scan is built from catalog facts alone, no file is opened.
 
-use super::location::Location;
+use super::location::{Location, object_path};
 use super::{CATALOG_NAME, Snapshot, Table};
 use crate::error::Error;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -108,6 +108,7 @@ fn whole_table(table: &Table) -> PartitionedFile {
     let (Location::Node { path, .. } | Location::Bucket { prefix: path, .. }) = &table.location;
     let mut whole = PartitionedFile::new(path.clone(), bytes);
     // Stays in this process: it is not part of the plan that travels.
+    whole.object_meta.location = object_path(path);
     whole.object_meta.e_tag = Some(table.table_id.to_string());
     whole
 }

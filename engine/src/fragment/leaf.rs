@@ -8,6 +8,7 @@
 //! ```
 
 use super::placement::{PlacedFile, Placement};
+use crate::catalog::location::object_path;
 use crate::catalog::provider::scanned_table;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
@@ -130,6 +131,7 @@ fn split_by_row_groups(files: &[&PlacedFile], partitions: usize) -> Vec<FileGrou
 fn ranged(placed: &PlacedFile, first: u64, last: u64) -> PartitionedFile {
     let path = placed.path.as_ref().unwrap_or(&placed.file.path);
     let mut planned = PartitionedFile::new(path.clone(), placed.file.size_bytes);
+    planned.object_meta.location = object_path(path);
     planned.object_meta.last_modified = DateTime::<Utc>::from_timestamp_nanos(placed.version);
     planned.range = Some(FileRange { start: first as i64, end: last as i64 + 1 });
     planned

@@ -43,7 +43,7 @@ impl Session {
                     if create.if_not_exists {
                         return Ok(QueryStream::done(None));
                     }
-                    return Err(Error::user(format!("table {schema}.{name} exists already: add OR REPLACE, or IF NOT EXISTS")));
+                    return Err(Error::exists(format!("table {schema}.{name} exists already: add OR REPLACE, or IF NOT EXISTS")));
                 }
                 let location = match create.locations.as_slice() {
                     [one] => one.clone(),
@@ -55,7 +55,7 @@ impl Session {
                 check_new_homes(inner, &table)?;
                 let replace = create.or_replace;
                 if !inner.change_catalog(move |store| store.create_table(&table, replace)).await? && !create.if_not_exists {
-                    return Err(Error::user(format!("table {schema}.{name} was created by somebody else meanwhile")));
+                    return Err(Error::exists(format!("table {schema}.{name} was created by somebody else meanwhile")));
                 }
                 inner.rules_known().await;
             }
@@ -66,7 +66,7 @@ impl Session {
                 }
                 let added = name.clone();
                 if !inner.change_catalog(move |store| store.create_schema(&added)).await? && !create.if_not_exists {
-                    return Err(Error::user(format!("schema {name} exists already")));
+                    return Err(Error::exists(format!("schema {name} exists already")));
                 }
             }
             DdlStatement::DropCatalogSchema(drop) => {
@@ -127,7 +127,7 @@ impl Session {
         let mut views = self.inner.views.lock();
         let known = views.iter().position(|(s, n, _)| (s, n) == (&schema, &name));
         match known {
-            Some(_) if !create.or_replace => return Err(Error::user(format!("view {schema}.{name} exists already: add OR REPLACE"))),
+            Some(_) if !create.or_replace => return Err(Error::exists(format!("view {schema}.{name} exists already: add OR REPLACE"))),
             Some(at) => views[at].2 = sql.to_string(),
             None if views.len() >= limits::SESSION_VIEWS_MAX => {
                 return Err(Error::new(ErrorClass::Resource, format!("a session holds at most {} views", limits::SESSION_VIEWS_MAX)));

@@ -101,7 +101,7 @@ pub(crate) async fn create(
 }
 
 fn exists_already(table: &str) -> Error {
-    Error::user(format!("table {table} exists already: add OR REPLACE, or IF NOT EXISTS"))
+    Error::exists(format!("table {table} exists already: add OR REPLACE, or IF NOT EXISTS"))
 }
 
 fn done(query_id: Option<Uuid>, rows: u64) -> QueryStream {
@@ -423,7 +423,7 @@ where
     let known = snapshot.table(schema_name, name).cloned();
     let known = match (known, mode) {
         (Some(_), IngestMode::Create) => {
-            return Err(Error::new(ErrorClass::User, format!("table {table} exists already: ingest with mode append or replace")));
+            return Err(Error::exists(format!("table {table} exists already: ingest with mode append or replace")));
         }
         (None, IngestMode::Append) => {
             return Err(Error::not_found(format!("there is no table {table}: ingest with mode create or create_append makes it")));
@@ -492,7 +492,7 @@ where
 /// Which column of the client's goes where: by name, whatever their order. One that is left out is NULL.
 fn places_of(table: &str, stored: &Schema, sent: &Schema) -> Result<Vec<Option<usize>>> {
     if let Some(stranger) = sent.fields().iter().find(|field| stored.index_of(field.name()).is_err()) {
-        return Err(Error::user(format!("table {table} has no column {}", stranger.name())));
+        return Err(Error::not_found(format!("table {table} has no column {}", stranger.name())));
     }
     Ok(stored.fields().iter().map(|field| sent.index_of(field.name()).ok()).collect())
 }

@@ -4,7 +4,7 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
-use crate::catalog::location::Location;
+use crate::catalog::location::{Location, object_path};
 use crate::catalog::store::{NewFile, NewTable};
 use crate::catalog::{Table, TableDetails, footer};
 use crate::control::{FileFacts, VolumeFile, is_table_file};
@@ -210,7 +210,7 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
         };
         Error::new(class, format!("bucket {base}: {error}"))
     };
-    let path = object_store::path::Path::from(prefix);
+    let path = object_path(prefix);
     let mut objects: Vec<object_store::ObjectMeta> = if prefix.to_ascii_lowercase().ends_with(".parquet") {
         vec![bucket.head(&path).await.map_err(failed)?]
     } else {

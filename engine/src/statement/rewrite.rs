@@ -114,6 +114,9 @@ impl VisitorMut for Corrections {
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
             }
+            if let ast::GroupByExpr::Expressions(keys, _) = &mut select.group_by {
+                keys.iter_mut().for_each(repeated_keys);
+            }
             // A row that is compared where it is a whole condition is a partner: that is a join.
             select.selection.iter_mut().for_each(rows_in_conditions);
         }
@@ -149,6 +152,11 @@ impl VisitorMut for Corrections {
         {
             return ControlFlow::Break(no_unit(&interval.to_string()));
         }
+        if let ast::Expr::BinaryOp { op: ast::BinaryOperator::BitwiseXor, left, right } = &*expr {
+            return ControlFlow::Break(DataFusionError::Plan(format!(
+                "{left} ^ {right} is a power to some engines and an exclusive or to others: write power({left}, {right}), or ({left} | {right}) - ({left} & {right})"
+            )));
+        }
         if let Some(row) = row_in_subquery(expr, false) {
             *expr = row;
         }
@@ -164,6 +172,40 @@ impl VisitorMut for Corrections {
         ControlFlow::Continue(())
     }
 }
+
+/// CUBE and ROLLUP over a key that is there twice, as the grouping sets that they stand for: the planner takes a column once.
+fn repeated_keys(key: &mut ast::Expr) {
+    let (parts, is_cube) = match &*key {
+        ast::Expr::Cube(parts) if parts.len() <= CUBE_PARTS_MAX => (parts, true),
+        ast::Expr::Rollup(parts) => (parts, false),
+        _ => return,
+    };
+    let flat: Vec<&ast::Expr> = parts.iter().flatten().collect();
+    if !flat.iter().enumerate().any(|(at, part)| flat[..at].contains(part)) {
+        return;
+    }
+    let chosen: Vec<Vec<&Vec<ast::Expr>>> = if is_cube {
+        (0..1usize << parts.len())
+            .rev()
+            .map(|bits| parts.iter().enumerate().filter(|(at, _)| bits >> at & 1 == 1).map(|(_, part)| part).collect())
+            .collect()
+    } else {
+        (0..=parts.len()).rev().map(|count| parts[..count].iter().collect()).collect()
+    };
+    let once = |set: Vec<&Vec<ast::Expr>>| {
+        let mut keys: Vec<ast::Expr> = vec![];
+        for key in set.into_iter().flatten() {
+            if !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        keys
+    };
+    *key = ast::Expr::GroupingSets(chosen.into_iter().map(once).collect());
+}
+
+/// Parts of a CUBE that are written out as 2 to their number of sets.
+const CUBE_PARTS_MAX: usize = 10;
 
 /// `INTERVAL '3' DECADES`: three seconds under that name.
 fn unit_as_name(item: &ast::SelectItem) -> Option<DataFusionError> {

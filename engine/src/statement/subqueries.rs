@@ -477,7 +477,7 @@ impl Bindings {
                 let (input, bound) = self.pushed_into(Arc::unwrap_or_clone(input))?;
                 Ok((LogicalPlanBuilder::from(input).distinct()?.build()?, bound))
             }
-            LogicalPlan::Aggregate(aggregate) => self.into_aggregate(aggregate),
+            LogicalPlan::Aggregate(aggregate) => self.pushed_below_aggregate(aggregate),
             LogicalPlan::Window(Window { input, window_expr, .. }) => {
                 let (input, bound) = self.pushed_into(Arc::unwrap_or_clone(input))?;
                 let windows = window_expr.into_iter().map(|expr| {
@@ -496,7 +496,7 @@ impl Bindings {
                 let named = LogicalPlanBuilder::from(input).window(windows.collect::<Result<Vec<_>>>()?)?.build()?;
                 Ok((named, bound))
             }
-            LogicalPlan::Join(join) => self.into_join(join),
+            LogicalPlan::Join(join) => self.pushed_below_join(join),
             LogicalPlan::Union(Union { inputs, schema }) => {
                 let name = fresh("binding");
                 let names: Vec<String> = (0..self.outer.len()).map(|at| format!("{name}_{at}")).collect();
@@ -539,7 +539,7 @@ impl Bindings {
         Ok((plan.build()?, bound))
     }
 
-    fn into_aggregate(&self, aggregate: Aggregate) -> Result<(LogicalPlan, Bound)> {
+    fn pushed_below_aggregate(&self, aggregate: Aggregate) -> Result<(LogicalPlan, Bound)> {
         let Aggregate { input, group_expr, aggr_expr, schema, .. } = aggregate;
         if group_expr.iter().any(|expr| matches!(expr, Expr::GroupingSet(_))) {
             return not_impl_err!("GROUPING SETS, CUBE and ROLLUP are not supported in a subquery that refers to the row outside");
@@ -584,7 +584,7 @@ impl Bindings {
         Ok((plan, all))
     }
 
-    fn into_join(&self, join: Join) -> Result<(LogicalPlan, Bound)> {
+    fn pushed_below_join(&self, join: Join) -> Result<(LogicalPlan, Bound)> {
         let Join { left, right, on, filter, join_type, null_equality, .. } = join;
         if !matches!(join_type, JoinType::Inner | JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti) {
             return not_impl_err!(
