@@ -39,7 +39,7 @@ MISTAKES = {
     "node": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'node://node-9/data/x/'", MISSING, ["node-9"]),
     "bucket": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 's3://nowhere/x/'", MISSING, ["s3://nowhere", "[[coordinator.storage]]"]),
     "location": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'file:///etc/'", USER, ["file:///etc/", "node://"]),
-    "table exists": ("CREATE EXTERNAL TABLE nation STORED AS PARQUET LOCATION 'node://*/data/nation/'", USER, ["tpch.nation", "exists"]),
+    "table exists": ("CREATE EXTERNAL TABLE nation STORED AS PARQUET LOCATION 'node://*/data/nation/'", "ALREADY_EXISTS", ["tpch.nation", "exists"]),
     "drop": ("DROP TABLE nope", MISSING, ["nope"]),
 }
 # Words of our libraries and of our source that tell a user nothing.
