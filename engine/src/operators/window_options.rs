@@ -34,10 +34,10 @@ pub fn register_window_options(state: &mut SessionState) -> Result<()> {
     for function in functions {
         let function = match function.reverse_expr() {
             ReversedUDWF::NotSupported => function,
-            _ => Arc::new(WindowUDF::new_from_impl(InWrittenOrder { of: function })),
+            _ => Arc::new(InWrittenOrder::over(function)),
         };
         state.register_udwf(function.clone())?;
-        state.register_udwf(Arc::new(IgnoringNulls::over(function)))?;
+        state.register_udwf(Arc::new(InWrittenOrder::ignoring_nulls(function)))?;
     }
     Ok(())
 }
@@ -62,7 +62,7 @@ pub fn with_own_options(window: &WindowFunction) -> Result<Option<WindowFunction
             if null_treatment.take() != Some(NullTreatment::IgnoreNulls) {
                 return Ok(None);
             }
-            own.fun = WindowFunctionDefinition::WindowUDF(Arc::new(IgnoringNulls::over(function.clone())));
+            own.fun = WindowFunctionDefinition::WindowUDF(Arc::new(InWrittenOrder::ignoring_nulls(function.clone())));
         }
     }
     Ok(Some(own))
@@ -208,62 +208,32 @@ impl Accumulator for FilteredRows {
     }
 }
 
-/// A window function over rows in the order that is written. DataFusion would compute `lag(v) OVER (ORDER BY k DESC)` over rows that lie in the
-/// order of k as something else, read backwards; that it is read so travels neither, and `lag` was not right on one node.
+/// A window function that is computed in the order that is written, and passes over NULLs if it shall. DataFusion would compute
+/// `lag(v) OVER (ORDER BY k DESC)` over rows in the order of k backwards, as another function; that it does so is lost on the way to a worker, and
+/// the answer was wrong without one too.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct InWrittenOrder {
+    name: String,
     of: Arc<WindowUDF>,
+    ignores_nulls: bool,
+}
+
+impl InWrittenOrder {
+    fn over(of: Arc<WindowUDF>) -> WindowUDF {
+        WindowUDF::new_from_impl(Self { name: of.name().into(), of, ignores_nulls: false })
+    }
+
+    fn ignoring_nulls(of: Arc<WindowUDF>) -> WindowUDF {
+        WindowUDF::new_from_impl(Self { name: format!("ignoring_nulls_{}", of.name()), of, ignores_nulls: true })
+    }
 }
 
 impl WindowUDFImpl for InWrittenOrder {
     fn name(&self) -> &str {
-        self.of.name()
+        &self.name
     }
     fn aliases(&self) -> &[String] {
-        self.of.aliases()
-    }
-    fn signature(&self) -> &Signature {
-        self.of.signature()
-    }
-    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
-        self.of.coerce_types(types)
-    }
-    fn expressions(&self, args: ExpressionArgs) -> Vec<Arc<dyn PhysicalExpr>> {
-        self.of.expressions(args)
-    }
-    fn partition_evaluator(&self, args: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
-        self.of.partition_evaluator_factory(args)
-    }
-    fn field(&self, args: WindowUDFFieldArgs) -> Result<FieldRef> {
-        self.of.field(args)
-    }
-    fn sort_options(&self) -> Option<SortOptions> {
-        self.of.sort_options()
-    }
-    fn documentation(&self) -> Option<&Documentation> {
-        self.of.documentation()
-    }
-    fn limit_effect(&self, args: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
-        self.of.inner().limit_effect(args)
-    }
-}
-
-/// A window function that passes over NULLs.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct IgnoringNulls {
-    name: String,
-    of: Arc<WindowUDF>,
-}
-
-impl IgnoringNulls {
-    fn over(of: Arc<WindowUDF>) -> WindowUDF {
-        WindowUDF::new_from_impl(Self { name: format!("ignoring_nulls_{}", of.name()), of })
-    }
-}
-
-impl WindowUDFImpl for IgnoringNulls {
-    fn name(&self) -> &str {
-        &self.name
+        if self.ignores_nulls { &[] } else { self.of.aliases() }
     }
     fn signature(&self) -> &Signature {
         self.of.signature()
@@ -276,10 +246,11 @@ impl WindowUDFImpl for IgnoringNulls {
     }
     fn partition_evaluator(&self, args: PartitionEvaluatorArgs) -> Result<Box<dyn PartitionEvaluator>> {
         let sign = match self.of.name() {
-            "lag" => -1,
-            "lead" => 1,
+            "lag" if self.ignores_nulls => -1,
+            "lead" if self.ignores_nulls => 1,
             _ => {
-                let args = PartitionEvaluatorArgs::new(args.input_exprs(), args.input_fields(), args.is_reversed(), true);
+                let ignores_nulls = self.ignores_nulls || args.ignore_nulls();
+                let args = PartitionEvaluatorArgs::new(args.input_exprs(), args.input_fields(), args.is_reversed(), ignores_nulls);
                 return self.of.partition_evaluator_factory(args);
             }
         };
@@ -299,11 +270,15 @@ impl WindowUDFImpl for IgnoringNulls {
     fn sort_options(&self) -> Option<SortOptions> {
         self.of.sort_options()
     }
+    fn documentation(&self) -> Option<&Documentation> {
+        self.of.documentation()
+    }
     fn limit_effect(&self, args: &[Arc<dyn PhysicalExpr>]) -> LimitEffect {
         match self.of.inner().limit_effect(args) {
-            // How far the next value lies that is not NULL, nobody knows.
             LimitEffect::None => LimitEffect::None,
-            _ => LimitEffect::Unknown,
+            // How far the next value lies that is not NULL, nobody knows.
+            _ if self.ignores_nulls => LimitEffect::Unknown,
+            known => known,
         }
     }
 }
