@@ -397,7 +397,10 @@ impl Bindings {
                     Some(at) => Transformed::yes(Expr::Column(bound[at].clone())),
                     None => Transformed::no(Expr::OuterReferenceColumn(field, column)),
                 },
-                Expr::ScalarSubquery(Subquery { subquery, .. }) | Expr::Exists(Exists { subquery: Subquery { subquery, .. }, .. })
+                Expr::ScalarSubquery(Subquery { subquery, .. })
+                | Expr::Exists(Exists { subquery: Subquery { subquery, .. }, .. })
+                | Expr::InSubquery(InSubquery { subquery: Subquery { subquery, .. }, .. })
+                | Expr::SetComparison(SetComparison { subquery: Subquery { subquery, .. }, .. })
                     if self.is_in(&subquery)? =>
                 {
                     return not_impl_err!("a subquery within a subquery that refers to a row outside of both is not supported here");
