@@ -1,7 +1,7 @@
 //! `sum` and `avg` of integers and decimals: the exact total, or an error where the result's type cannot hold it. Never a total that wrapped.
 //!
 //! A running total keeps its low bits in the column's own type and counts apart how often they ran over, so that rows may come in any
-//! order: what matters is the total alone. States are decimals wide enough for every total.
+//! order: what matters is the total alone. States are decimals of 38 digits, or of 76 where values have more than 28.
 
 use super::exact_aggregates::{Answer, column};
 use crate::sql_types::declared_type;
@@ -13,7 +13,7 @@ use datafusion_functions_aggregate_common::aggregate::groups_accumulator::accumu
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// Digits of a decimal to which sums in a decimal of 38 digits leave room for ten thousand million rows.
+/// Digits of values whose total over ten thousand million rows a decimal of 38 digits holds.
 const NARROW_DIGITS_MAX: u8 = 28;
 
 /// The type in which a total over values of `data_type` travels; `None` where they are no integers or decimals.
