@@ -59,7 +59,8 @@ def same_value(ours, theirs):
 
 
 def same_average(ours, theirs):
-    """DuckDB averages decimals as doubles; ours is a decimal of six digits: equal when the double, to its last digit, rounds to it."""
+    """DuckDB averages and divides decimals as doubles, ours are decimals. They are equal within a unit of ours, or within eight of the double's last
+    place: its sums are doubles too, and a quotient of two of them is rounded three times."""
     if isinstance(ours, decimal.Decimal) and isinstance(theirs, float):
         step = decimal.Decimal(1).scaleb(ours.as_tuple().exponent)
         return abs(ours - decimal.Decimal(theirs)) <= max(step, 8 * decimal.Decimal(math.ulp(theirs)))
