@@ -1,7 +1,7 @@
 //! Doubles as integers of the same order, so that everything kernels know of integers holds for them: ranges, extremes, narrowing.
 
 /// A double by its place in IEEE 754's total order, in which DataFusion compares doubles too, but for 0 and -0:
-/// -NaN < -infinity < ... < -0 < 0 < ... < infinity < NaN.
+/// -infinity < ... < -0 < 0 < ... < infinity < NaN. There is one NaN, as in SQL, whatever its sign and payload were.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TotalOrder(i64);
 
@@ -11,10 +11,11 @@ impl TotalOrder {
     /// The greatest place that is no NaN.
     pub(crate) const GREATEST: Self = Self::of(f64::INFINITY);
 
-    /// The place of a double. Every double has its own, bit by bit.
+    /// The place of a double. Every one that is no NaN has its own, bit by bit.
     #[inline(always)]
     pub const fn of(value: f64) -> Self {
-        Self(mirror_negatives(value.to_bits() as i64))
+        let bits = if value.is_nan() { f64::NAN.to_bits() } else { value.to_bits() };
+        Self(mirror_negatives(bits as i64))
     }
 
     /// The double at a place that [`Self::place`] gave.

@@ -14,6 +14,7 @@ use crate::fragment::{leaf, route};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
+use crate::operators::float_values::float_values;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::operators::window_options::register_window_options;
@@ -77,7 +78,7 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
-        for function in exact_arithmetic() {
+        for function in exact_arithmetic().chain(float_values()) {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;

@@ -16,6 +16,7 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::common::{Result, plan_err};
 use datafusion::datasource::listing::{FileRange, PartitionedFile};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
+use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
@@ -39,9 +40,18 @@ fn is_literal_leaf(plan: &Arc<dyn ExecutionPlan>) -> bool {
         || plan.downcast_ref::<DataSourceExec>().is_some_and(|leaf| leaf.data_source().downcast_ref::<MemorySourceConfig>().is_some())
 }
 
+/// Whether an aggregate's last step has a row even of none.
+fn answers_for_no_row(aggregate: &AggregateExec) -> bool {
+    aggregate.group_expr().is_empty() && !matches!(aggregate.mode(), AggregateMode::Partial | AggregateMode::PartialReduce)
+}
+
 /// Stored scans want one task a node; literal leaves want one, but follow their stage. A recursive query and its work table live in one
-/// process: everything over them runs on the coordinator, up to where rows of other fragments come in.
+/// process: everything over them runs on the coordinator, up to where rows of other fragments come in. An aggregate of all rows answers for
+/// no row too, and would do so in each task.
 pub fn desired_task_count(placement: &Placement, event: DesiredTaskCountEvent) -> Option<Result<DesiredTaskCountEventResponse>> {
+    if event.plan.downcast_ref::<AggregateExec>().is_some_and(answers_for_no_row) {
+        return Some(Ok(DesiredTaskCountEventResponse::maximum(1)));
+    }
     match event.plan.exists(|node| Ok(node.is::<WorkTableExec>())) {
         Ok(true) => return Some(Ok(DesiredTaskCountEventResponse::maximum(1))),
         Ok(false) => {}

@@ -7,6 +7,7 @@ pub mod exact_arithmetic;
 mod exact_integers;
 pub mod exact_variance;
 pub mod float_bounds;
+pub mod float_values;
 pub mod hot_aggregate;
 mod hot_columns;
 mod hot_partition;

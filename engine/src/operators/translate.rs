@@ -5,6 +5,7 @@
 //! once for each row group. Types that kernels do not know (intervals, nested types) decline.
 
 use super::exact_arithmetic::{ExactOp, exact_op};
+use super::float_values::is_one_nan;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use bowshot_kernels::limits::EXPRESSION_NODES_MAX;
 use bowshot_kernels::{ArithmeticOp, ColumnType, CompareOp, Decline, Expr, Literal, TotalOrder};
@@ -214,6 +215,13 @@ impl Translator {
                 }
                 _ => Err(Decline::new(format!("expression {expr}"))),
             };
+        }
+        // Kernels know one NaN.
+        if let Some(call) = expr.downcast_ref::<ScalarFunctionExpr>()
+            && is_one_nan(call.fun())
+            && let [of] = call.args()
+        {
+            return go(of);
         }
         if let Some(list) = expr.downcast_ref::<InListExpr>() {
             let input = go(list.expr())?;

@@ -6,23 +6,27 @@
 //! 1. make a decimal of a double that meets one, which has no place for NaN, infinities and most of its range: here both become doubles, in
 //!    comparisons, CASE, COALESCE and its like, columns of a UNION and of VALUES. Times of two units are compared as the finer;
 //! 2. repeat rows for a scalar subquery of many, which it spreads as a join: here that is an error;
-//! 3. wrap integers and cut quotients: see [`exactly`];
+//! 3. wrap integers and cut quotients, and take NaNs of two signs for two values: see [`exactly`] and [`as_sql_has_doubles`];
 //! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
 //! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
+use super::repeated_names::CAST_APART;
 use super::subqueries;
 use crate::operators::exact_arithmetic::exactly;
+use crate::operators::float_values::{as_sql_has_doubles, one_nan};
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::window_options::with_own_options;
+use crate::sql_types::declared_type;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, plan_err};
 use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::logical_plan::Subquery;
+use datafusion::logical_expr::logical_plan::{RecursiveQuery, Subquery};
+use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Distinct, Expr, ExprFunctionExt, ExprSchemable, LogicalPlan, LogicalPlanBuilder, Union, cast, lit};
+use datafusion::logical_expr::{Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Union, cast, lit};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use std::sync::Arc;
 
@@ -41,6 +45,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
     };
     let plan = plan.map_children(|input| with_types(input, outer, stored).map(Transformed::yes))?.data;
     if let (LogicalPlan::RecursiveQuery(query), Some(announced)) = (&plan, announced) {
+        no_loss_by_recursion(query)?;
         // The rows that it reads of itself have been announced in these types.
         for (is, was) in query.static_term.schema().fields().iter().zip(announced.fields()) {
             if is.data_type() != was.data_type() {
@@ -54,6 +59,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         }
     }
     let plan = one_type_by_column(typed_limit(plan))?.data;
+    let plan = one_type_of_sets(plan)?;
     let plan = if stored { plan } else { doubles_of_values(plan)?.data };
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
@@ -67,7 +73,73 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         Ok(typed.update_data(|expr| name.restore(expr)))
     })?;
     let plan = TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()?;
-    subqueries::joined(of_all_rows(by_multiplicity(plan)?)?)
+    subqueries::joined(with_nan_of_aggregates(of_all_rows(by_multiplicity(plan)?)?)?)
+}
+
+/// The planner casts what a recursive query adds to the types of its first SELECT, around the items as [`rewrite`](super::rewrite) marked them.
+fn no_loss_by_recursion(query: &RecursiveQuery) -> Result<()> {
+    let LogicalPlan::Projection(added) = query.recursive_term.as_ref() else { return Ok(()) };
+    for (at, expr) in added.expr.iter().enumerate() {
+        let Expr::Cast(Cast { expr: item, field }) = expr.clone().unalias() else { continue };
+        let Expr::ScalarFunction(marked) = item.as_ref() else { continue };
+        let (from, to) = (item.get_type(added.input.schema())?, field.data_type());
+        // Integers that do not fit are an error in their row.
+        let holds = match (&from, to) {
+            (DataType::Null, _) => true,
+            (from, to) if from.is_integer() && (to.is_integer() || to.is_decimal()) => true,
+            (DataType::Decimal128(_, from), DataType::Decimal128(_, to)) => from <= to,
+            (from, to) => from == to || type_union_coercion(from, to).as_ref() == Some(to),
+        };
+        if marked.name() == CAST_APART && !holds {
+            return plan_err!(
+                "column {} of the recursive query {} is {} in its first SELECT and {} in the one that repeats: CAST one of them",
+                query.static_term.schema().field(at).name(),
+                query.name,
+                declared_type(to),
+                declared_type(&from)
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Gives both sides of INTERSECT and EXCEPT the types that a UNION of them has: the planner makes joins of them, which compare in such a type and
+/// answer in that of the left side.
+fn one_type_of_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Join(join) = &plan else { return Ok(plan) };
+    let types = |side: &LogicalPlan| side.schema().fields().iter().map(|field| field.data_type().clone()).collect::<Vec<_>>();
+    if !is_set_operation(join) || types(&join.left) == types(&join.right) {
+        return Ok(plan);
+    }
+    let sides = vec![join.left.clone(), join.right.clone()];
+    let union = one_type_by_column(LogicalPlan::Union(Union::try_new_with_loose_types(sides)?))?.data;
+    let union = TypeCoercionRewriter::new(&merge_schema(&union.inputs())).coerce_plan(union)?;
+    let wanted = types(&union);
+    let cast_to = |side: &LogicalPlan| -> Result<LogicalPlan> {
+        let columns = side.schema().columns().into_iter().enumerate().map(|(at, column)| {
+            if side.schema().field(at).data_type() == &wanted[at] {
+                return Expr::Column(column);
+            }
+            let (relation, name) = (column.relation.clone(), column.name.clone());
+            cast(Expr::Column(column), wanted[at].clone()).alias_qualified(relation, name)
+        });
+        let is_distinct = matches!(side, LogicalPlan::Distinct(Distinct::All(_)));
+        let typed = LogicalPlanBuilder::from(side.clone()).project(columns.collect::<Vec<_>>())?;
+        // Values that differ may be one value of the other type.
+        if is_distinct { typed.distinct()?.build() } else { typed.build() }
+    };
+    let (left, right) = (cast_to(&join.left)?, cast_to(&join.right)?);
+    let keys = (left.schema().columns(), right.schema().columns());
+    LogicalPlanBuilder::from(left).join_detailed(right, join.join_type, keys, None, NullEquality::NullEqualsNull)?.build()
+}
+
+/// Whether a join is what the planner makes of INTERSECT and EXCEPT: NULLs are alike in it, and it compares all columns.
+fn is_set_operation(join: &Join) -> bool {
+    join.null_equality == NullEquality::NullEqualsNull
+        && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
+        && join.filter.is_none()
+        && join.on.len() == join.left.schema().fields().len()
+        && join.on.len() == join.right.schema().fields().len()
 }
 
 /// Parameters of LIMIT and OFFSET are numbers of rows.
@@ -124,7 +196,8 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     if let Expr::WindowFunction(window) = &expr {
         return Ok(with_own_options(window)?.map_or(expr, |own| Expr::WindowFunction(Box::new(own))));
     }
-    Ok(exactly(&expr, schema)?.unwrap_or(expr))
+    let expr = exactly(&expr, schema)?.unwrap_or(expr);
+    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
 }
 
 /// Whether a plan has a row whatever there is below: an aggregate of all rows has.
@@ -153,6 +226,35 @@ fn of_all_rows(plan: LogicalPlan) -> Result<LogicalPlan> {
     whole.cross_join(rows)?.project(columns)?.build()
 }
 
+/// Aggregates of DataFusion's that calculate with infinities have a projection over them, see [`one_nan`].
+fn with_nan_of_aggregates(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Aggregate(aggregate) = &plan else { return Ok(plan) };
+    let calculates = |expr: &Expr| match expr.clone().unalias() {
+        Expr::AggregateFunction(call) => {
+            let name = call.func.name();
+            CALCULATE.contains(&name) || name.starts_with("covar") || name.starts_with("regr_")
+        }
+        _ => false,
+    };
+    if !aggregate.aggr_expr.iter().any(calculates) {
+        return Ok(plan);
+    }
+    let groups = aggregate.schema.fields().len() - aggregate.aggr_expr.len();
+    let columns = aggregate.schema.columns().into_iter().enumerate().map(|(at, column)| {
+        let of_aggregate = at.checked_sub(groups).and_then(|at| aggregate.aggr_expr.get(at)).is_some_and(calculates);
+        let name = column.name.clone();
+        if of_aggregate && aggregate.schema.field(at).data_type().is_floating() {
+            one_nan(Expr::Column(column)).alias(name)
+        } else {
+            Expr::Column(column)
+        }
+    });
+    LogicalPlanBuilder::from(plan.clone()).project(columns.collect::<Vec<_>>())?.build()
+}
+
+/// Aggregates that may make a NaN of infinities, beside those of families.
+const CALCULATE: [&str; 3] = ["corr", "median", "percentile_cont"];
+
 /// EXCEPT ALL and INTERSECT ALL count how often each row is there: DataFusion's join takes all rows that have a partner or none. Rows alike are
 /// numbered on both sides, and the number is one more column to be alike.
 fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
@@ -160,11 +262,7 @@ fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
     let columns = join.left.schema().columns();
     // Of a side without repetitions it takes the right ones already.
     let once = matches!(join.left.as_ref(), LogicalPlan::Distinct(Distinct::All(_)));
-    let is_set = join.null_equality == NullEquality::NullEqualsNull
-        && matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti)
-        && join.filter.is_none()
-        && join.on.len() == columns.len();
-    if once || !is_set || columns.iter().any(|column| column.name == REPETITION) {
+    if once || !is_set_operation(join) || columns.iter().any(|column| column.name == REPETITION) {
         return Ok(plan);
     }
     let numbered = |side: &LogicalPlan| -> Result<(LogicalPlan, Vec<Column>)> {

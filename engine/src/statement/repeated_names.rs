@@ -98,13 +98,8 @@ impl VisitorMut for CastsApart<'_> {
             for argument in &mut list.args {
                 let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast)) = argument else { continue };
                 let Expr::Cast { data_type, .. } = &*cast else { continue };
-                let name = data_type.to_string().replace('\'', "''");
                 // Two casts of one column have names of their own too.
-                let Some(mut apart) = parsed(&format!("{CAST_APART}(NULL, '{name}')")) else { continue };
-                if let Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut apart
-                    && let Some(first) = list.args.first_mut()
-                {
-                    *first = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast.clone()));
+                if let Some(apart) = cast_apart(cast.clone(), &data_type.to_string()) {
                     *cast = apart;
                 }
             }
@@ -115,6 +110,17 @@ impl VisitorMut for CastsApart<'_> {
 
 /// The function that means nothing.
 pub const CAST_APART: &str = "cast_apart";
+
+/// The function around an expression, with a text that tells it from others.
+pub(super) fn cast_apart(of: Expr, text: &str) -> Option<Expr> {
+    let mut apart = parsed(&format!("{CAST_APART}(NULL, '{}')", text.replace('\'', "''")))?;
+    if let Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut apart
+        && let Some(first) = list.args.first_mut()
+    {
+        *first = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(of));
+    }
+    Some(apart)
+}
 
 fn parsed(text: &str) -> Option<Expr> {
     Parser::new(&GenericDialect).try_with_sql(text).ok()?.parse_expr().ok()

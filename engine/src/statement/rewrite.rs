@@ -5,6 +5,7 @@
 //! 3. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
 //! 4. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
 
+use super::repeated_names::cast_apart;
 use super::{coercion, keys};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
@@ -110,6 +111,9 @@ impl VisitorMut for Corrections {
     }
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+        if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
+            with.cte_tables.iter_mut().for_each(mark_added_items);
+        }
         if let ast::SetExpr::Select(select) = query.body.as_mut() {
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
@@ -170,6 +174,18 @@ impl VisitorMut for Corrections {
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// Puts a function that means nothing around what a recursive query adds: a cast that the planner puts there is told from one of the statement.
+fn mark_added_items(cte: &mut ast::Cte) {
+    let ast::SetExpr::SetOperation { right, .. } = cte.query.body.as_mut() else { return };
+    let ast::SetExpr::Select(select) = right.as_mut() else { return };
+    for item in &mut select.projection {
+        let (ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
+        if let Some(marked) = cast_apart(expr.clone(), "") {
+            *expr = marked;
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
+use crate::operators::float_values::float_values;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::window_options::register_window_options;
 use crate::port::flight::FlightPort;
@@ -100,7 +101,7 @@ fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
-    for function in exact_arithmetic() {
+    for function in exact_arithmetic().chain(float_values()) {
         state.register_udf(function)?;
     }
     register_window_options(&mut state)?;

@@ -1,0 +1,204 @@
+//! Doubles as SQL has them: one NaN, and the nearest integer.
+//!
+//! Arrow orders doubles bit by bit, so that a NaN whose sign is set is less than everything, and one with another payload is another value. Processors
+//! make such NaNs: of `0.0 / 0.0`, of the difference of infinities. [`one_nan`] makes them the NaN that is greater than everything, where
+//! expressions make doubles; readers do so where files hold them.
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
+use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::logical_expr::{
+    BinaryExpr, Case, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast,
+    Volatility, lit,
+};
+use std::sync::{Arc, LazyLock};
+
+/// What a function here does with a double.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Step {
+    /// Any NaN becomes the one.
+    OneNan,
+    /// The nearest integer, the even one of two.
+    Nearest,
+}
+
+const STEPS: [Step; 2] = [Step::OneNan, Step::Nearest];
+
+/// The functions, to register on coordinators and workers alike.
+pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
+    STEPS.into_iter().map(function)
+}
+
+fn function(step: Step) -> Arc<ScalarUDF> {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> =
+        LazyLock::new(|| STEPS.map(|step| Arc::new(ScalarUDF::from(OfFloats { step, signature: Signature::any(1, Volatility::Immutable) }))));
+    FUNCTIONS[step as usize].clone()
+}
+
+/// The expression with one NaN.
+pub fn one_nan(of: Expr) -> Expr {
+    function(Step::OneNan).call(vec![of])
+}
+
+/// Whether a function gives its argument, but for the sign and payload of a NaN.
+pub fn is_one_nan(function: &ScalarUDF) -> bool {
+    let inner: &dyn std::any::Any = function.inner().as_ref();
+    inner.downcast_ref::<OfFloats>().is_some_and(|known| known.step == Step::OneNan)
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct OfFloats {
+    step: Step,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for OfFloats {
+    fn name(&self) -> &str {
+        match self.step {
+            Step::OneNan => "one_nan",
+            Step::Nearest => "nearest_integer",
+        }
+    }
+
+    /// As the argument would be called: columns keep their names.
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        Ok(args.first().map_or_else(|| self.name().into(), |of| of.schema_name().to_string()))
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types[0].clone())
+    }
+
+    fn is_strict(&self) -> bool {
+        true
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [of] = args.args.as_slice() else { return internal_err!("{} of {} arguments", self.name(), args.args.len()) };
+        Ok(match of {
+            ColumnarValue::Scalar(of) => {
+                let value = self.step.of_array(&of.to_array()?);
+                ColumnarValue::Scalar(ScalarValue::try_from_array(&value, 0)?)
+            }
+            ColumnarValue::Array(of) => ColumnarValue::Array(self.step.of_array(of)),
+        })
+    }
+}
+
+impl Step {
+    fn of_array(self, of: &ArrayRef) -> ArrayRef {
+        match (self, of.data_type()) {
+            (Self::OneNan, _) => with_one_nan(of),
+            (Self::Nearest, DataType::Float64) => Arc::new(of.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
+            (Self::Nearest, DataType::Float32) => Arc::new(of.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
+            (Self::Nearest, _) => of.clone(),
+        }
+    }
+}
+
+/// The array with one NaN; the array itself where it has no other.
+pub fn with_one_nan(of: &ArrayRef) -> ArrayRef {
+    match of.data_type() {
+        DataType::Float64 => {
+            let is_other = |value: f64| value.is_nan() & (value.to_bits() != f64::NAN.to_bits());
+            replaced::<Float64Type>(of, is_other, f64::NAN)
+        }
+        DataType::Float32 => {
+            let is_other = |value: f32| value.is_nan() & (value.to_bits() != f32::NAN.to_bits());
+            replaced::<Float32Type>(of, is_other, f32::NAN)
+        }
+        DataType::Float16 => {
+            let nan = <Float16Type as ArrowPrimitiveType>::Native::NAN;
+            replaced::<Float16Type>(of, |value| value.is_nan() & (value.to_bits() != nan.to_bits()), nan)
+        }
+        _ => of.clone(),
+    }
+}
+
+fn replaced<T: ArrowPrimitiveType>(of: &ArrayRef, is_other: impl Fn(T::Native) -> bool, nan: T::Native) -> ArrayRef {
+    let values: &PrimitiveArray<T> = of.as_primitive();
+    // Without a way out of the loop it runs over many values at once.
+    if !values.values().iter().fold(false, |found, value| found | is_other(*value)) {
+        return of.clone();
+    }
+    Arc::new(values.unary::<_, T>(|value| if is_other(value) { nan } else { value }))
+}
+
+/// Functions that give a double they were given, or none.
+const GIVE_ARGUMENTS: [&str; 8] = ["abs", "coalesce", "greatest", "ifnull", "least", "nullif", "nvl", "nvl2"];
+
+/// The same expression with SQL's doubles: one NaN; 0 and -0 equal in NULLIF and CASE; casts to integers that round.
+pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let is_float = |expr: &Expr| expr.get_type(schema).is_ok_and(|data_type| data_type.is_floating());
+    let call = |step: Step, of: Expr| Some(function(step).call(vec![of]));
+    Ok(match expr {
+        Expr::Literal(value, metadata) if value.data_type().is_floating() && !value.is_null() => {
+            let array = value.to_array()?;
+            let one = with_one_nan(&array);
+            if Arc::ptr_eq(&array, &one) { None } else { Some(Expr::Literal(ScalarValue::try_from_array(&one, 0)?, metadata.clone())) }
+        }
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if is_arithmetic(*op) && is_float(expr) => {
+            let side = |side: &Expr| Box::new(calculated(side).clone());
+            call(Step::OneNan, Expr::BinaryExpr(BinaryExpr { left: side(left), op: *op, right: side(right) }))
+        }
+        Expr::Negative(of) if is_float(of) => call(Step::OneNan, Expr::Negative(Box::new(calculated(of).clone()))),
+        Expr::Cast(Cast { expr: of, field }) if field.data_type().is_floating() && of.get_type(schema)?.is_string() => {
+            call(Step::OneNan, expr.clone())
+        }
+        Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_floating() && of.get_type(schema)?.is_string() => {
+            call(Step::OneNan, expr.clone())
+        }
+        Expr::Cast(Cast { expr: of, field }) if field.data_type().is_integer() && is_float(of) && !is_nearest(of) => {
+            let nearest = function(Step::Nearest).call(vec![of.as_ref().clone()]);
+            Some(Expr::Cast(Cast::new_from_field(Box::new(nearest), field.clone())))
+        }
+        Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_integer() && is_float(of) && !is_nearest(of) => {
+            let nearest = function(Step::Nearest).call(vec![of.as_ref().clone()]);
+            Some(Expr::TryCast(TryCast::new_from_field(Box::new(nearest), field.clone())))
+        }
+        // Of two single values its kernel compares bits.
+        Expr::ScalarFunction(nullif) if nullif.name() == "nullif" && nullif.args.iter().any(is_float) => match nullif.args.as_slice() {
+            [of, other] if !of.is_volatile() => {
+                let none = ScalarValue::try_from(of.get_type(schema)?)?;
+                let equal = of.clone().eq(other.clone());
+                Some(Expr::Case(Case::new(None, vec![(Box::new(equal), Box::new(lit(none)))], Some(Box::new(of.clone())))))
+            }
+            _ => None,
+        },
+        Expr::ScalarFunction(made) if is_one_nan(&made.func) => match made.args.as_slice() {
+            [Expr::ScalarFunction(inner)] if is_one_nan(&inner.func) => Some(made.args[0].clone()),
+            _ => None,
+        },
+        Expr::ScalarFunction(made) if !GIVE_ARGUMENTS.contains(&made.name()) && made.func.name() != "nearest_integer" && is_float(expr) => {
+            call(Step::OneNan, expr.clone())
+        }
+        Expr::Case(Case { expr: Some(of), when_then_expr, else_expr }) if is_float(of) && !of.is_volatile() => {
+            let branches = when_then_expr
+                .iter()
+                .map(|(when, then)| (Box::new(of.as_ref().clone().eq(when.as_ref().clone())), then.clone()))
+                .collect();
+            Some(Expr::Case(Case::new(None, branches, else_expr.clone())))
+        }
+        _ => None,
+    })
+}
+
+fn is_arithmetic(op: Operator) -> bool {
+    matches!(op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo)
+}
+
+fn is_nearest(expr: &Expr) -> bool {
+    matches!(expr, Expr::ScalarFunction(call) if call.func.name() == "nearest_integer")
+}
+
+/// An operand of arithmetic: NaN stays NaN in it, whichever it is.
+fn calculated(operand: &Expr) -> &Expr {
+    match operand {
+        Expr::ScalarFunction(call) if is_one_nan(&call.func) => call.args.first().unwrap_or(operand),
+        _ => operand,
+    }
+}
