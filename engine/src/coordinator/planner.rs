@@ -16,8 +16,10 @@ use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
 use crate::operators::join_sides::SendSmallSides;
+use crate::operators::time_bins::time_bins;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::operators::window_options::register_window_options;
+use crate::operators::zoned_times::zoned_times;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::statement::type_names::TypeNames;
 use crate::worker::queries::query_header;
@@ -78,7 +80,7 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
-        for function in exact_arithmetic().chain(float_values()) {
+        for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_bins()) {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;

@@ -30,8 +30,9 @@ pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> =
-        LazyLock::new(|| STEPS.map(|step| Arc::new(ScalarUDF::from(OfFloats { step, signature: Signature::any(1, Volatility::Immutable) }))));
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> = LazyLock::new(|| {
+        STEPS.map(|step| Arc::new(ScalarUDF::from(OfFloats { step, signature: Signature::any(1, Volatility::Immutable) })))
+    });
     FUNCTIONS[step as usize].clone()
 }
 
@@ -177,10 +178,8 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
             call(Step::OneNan, expr.clone())
         }
         Expr::Case(Case { expr: Some(of), when_then_expr, else_expr }) if is_float(of) && !of.is_volatile() => {
-            let branches = when_then_expr
-                .iter()
-                .map(|(when, then)| (Box::new(of.as_ref().clone().eq(when.as_ref().clone())), then.clone()))
-                .collect();
+            let branches =
+                when_then_expr.iter().map(|(when, then)| (Box::new(of.as_ref().clone().eq(when.as_ref().clone())), then.clone())).collect();
             Some(Expr::Case(Case::new(None, branches, else_expr.clone())))
         }
         _ => None,

@@ -2,10 +2,14 @@
 
 use crate::catalog::CATALOG_NAME;
 use crate::statement::repeated_names::CAST_APART;
-use arrow::datatypes::DataType;
-use datafusion::common::{Result, ScalarValue};
+use crate::statement::times::AT_TIME_ZONE;
+use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
+use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
+};
+use std::sync::Arc;
 
 /// The functions of one statement: each has one value, which plans hold from their first simplification on.
 pub fn of_session(user: &str, schema: &str) -> Vec<ScalarUDF> {
@@ -23,6 +27,7 @@ pub fn of_session(user: &str, schema: &str) -> Vec<ScalarUDF> {
         .into_iter()
         .map(|(name, value)| ScalarUDF::from(OfSession { name, value: value.into(), signature: Signature::nullary(Volatility::Stable) }))
         .chain([ScalarUDF::from(Same { signature: Signature::any(2, Volatility::Immutable) })])
+        .chain([ScalarUDF::from(AtTimeZone { signature: Signature::any(3, Volatility::Immutable) })])
         .collect()
 }
 
@@ -47,6 +52,40 @@ impl ScalarUDFImpl for Same {
     }
     fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         Ok(args.args.swap_remove(0))
+    }
+}
+
+/// `AT TIME ZONE` until a plan has its types, see [`times`](crate::statement::times).
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct AtTimeZone {
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for AtTimeZone {
+    fn name(&self) -> &str {
+        AT_TIME_ZONE
+    }
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        let name = |at: usize| args.get(at).map(|arg| arg.schema_name().to_string()).unwrap_or_default();
+        Ok(format!("{} AT TIME ZONE {}", name(0), name(1)))
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        internal_err!("AT TIME ZONE over {types:?} has a type for its arguments alone")
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let session = args.scalar_arguments.get(2).copied().flatten().and_then(|value| value.try_as_str()).flatten();
+        let data_type = match args.arg_fields.first().map(|of| of.data_type()) {
+            Some(DataType::Timestamp(unit, None)) => DataType::Timestamp(*unit, session.map(Into::into)),
+            Some(DataType::Timestamp(unit, Some(_))) => DataType::Timestamp(*unit, None),
+            _ => DataType::Timestamp(TimeUnit::Microsecond, None),
+        };
+        Ok(Arc::new(Field::new(self.name(), data_type, true)))
+    }
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        internal_err!("AT TIME ZONE is there yet in a plan that has its types")
     }
 }
 

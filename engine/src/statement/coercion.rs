@@ -11,7 +11,7 @@
 //! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
 use super::repeated_names::CAST_APART;
-use super::subqueries;
+use super::{subqueries, times};
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan};
 use crate::operators::subquery_value::subquery_value;
@@ -26,7 +26,9 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{RecursiveQuery, Subquery};
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Union, cast, lit};
+use datafusion::logical_expr::{
+    Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection, Union, cast, lit,
+};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use std::sync::Arc;
 
@@ -73,6 +75,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         Ok(typed.update_data(|expr| name.restore(expr)))
     })?;
     let plan = TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()?;
+    let plan = own_casts_of_union(plan)?;
     subqueries::joined(with_nan_of_aggregates(of_all_rows(by_multiplicity(plan)?)?)?)
 }
 
@@ -118,13 +121,13 @@ fn one_type_of_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
     let cast_to = |side: &LogicalPlan| -> Result<LogicalPlan> {
         let columns = side.schema().columns().into_iter().enumerate().map(|(at, column)| {
             if side.schema().field(at).data_type() == &wanted[at] {
-                return Expr::Column(column);
+                return Ok(Expr::Column(column));
             }
             let (relation, name) = (column.relation.clone(), column.name.clone());
-            cast(Expr::Column(column), wanted[at].clone()).alias_qualified(relation, name)
+            Ok(own_cast(cast(Expr::Column(column), wanted[at].clone()), side.schema())?.alias_qualified(relation, name))
         });
         let is_distinct = matches!(side, LogicalPlan::Distinct(Distinct::All(_)));
-        let typed = LogicalPlanBuilder::from(side.clone()).project(columns.collect::<Vec<_>>())?;
+        let typed = LogicalPlanBuilder::from(side.clone()).project(columns.collect::<Result<Vec<_>>>()?)?;
         // Values that differ may be one value of the other type.
         if is_distinct { typed.distinct()?.build() } else { typed.build() }
     };
@@ -175,7 +178,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         }
         Expr::InSubquery(list) => Expr::InSubquery(InSubquery { subquery: within(list.subquery)?, ..list }),
         Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
-        other => of_one_type(other, schema),
+        other => of_one_type(times::of_one_unit(&other, schema)?.unwrap_or(other), schema),
     };
     let mut coercion = TypeCoercionRewriter::new(schema);
     let expr = if has_untyped_parameter(&expr)? {
@@ -184,6 +187,8 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     } else {
         coercion.f_up(expr)?.data
     };
+    // Casts that it has added go by the same rules.
+    let expr = expr.map_children(|child| Ok(Transformed::yes(own_cast(child, schema)?)))?.data;
     if let Expr::AggregateFunction(AggregateFunction { func, params }) = &expr
         && ADDS.contains(&func.name())
         && let [only] = params.args.as_slice()
@@ -197,7 +202,36 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         return Ok(with_own_options(window)?.map_or(expr, |own| Expr::WindowFunction(Box::new(own))));
     }
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
+    let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// A cast by our rules; what is no cast, as it is.
+fn own_cast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    if !matches!(expr, Expr::Cast(_) | Expr::TryCast(_)) {
+        return Ok(expr);
+    }
+    let expr = times::by_the_clock(&expr, schema)?.unwrap_or(expr);
+    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// The casts that give the branches of a UNION their type, by our rules.
+fn own_casts_of_union(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Union(union) = &plan else { return Ok(plan) };
+    let own = |branch: &Arc<LogicalPlan>| -> Result<Arc<LogicalPlan>> {
+        let LogicalPlan::Projection(Projection { expr, input, .. }) = branch.as_ref() else { return Ok(branch.clone()) };
+        let exprs = expr.iter().map(|expr| match expr {
+            Expr::Alias(alias) => {
+                let own = own_cast(alias.expr.as_ref().clone(), input.schema())?;
+                Ok(own.alias_qualified(alias.relation.clone(), alias.name.clone()))
+            }
+            cast @ Expr::Cast(_) => Ok(own_cast(cast.clone(), input.schema())?.alias(cast.schema_name().to_string())),
+            other => Ok(other.clone()),
+        });
+        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs.collect::<Result<_>>()?, input.clone())?)))
+    };
+    let inputs = union.inputs.iter().map(own).collect::<Result<_>>()?;
+    Ok(LogicalPlan::Union(Union { inputs, schema: union.schema.clone() }))
 }
 
 /// Whether a plan has a row whatever there is below: an aggregate of all rows has.
@@ -291,7 +325,7 @@ const ADDS: [&str; 6] = ["sum", "avg", "var", "var_pop", "stddev", "stddev_pop"]
 /// Functions whose arguments get one type.
 const OF_ONE_TYPE: [&str; 9] = ["coalesce", "greatest", "ifnull", "least", "make_array", "nullif", "nvl", "nvl2", "array"];
 
-/// Casts decimals that meet doubles, and times that meet times of another unit.
+/// Casts decimals that meet doubles, times that meet times of another unit, and dates that meet timestamps.
 fn of_one_type(mut expr: Expr, schema: &DFSchema) -> Expr {
     let groups: Vec<Vec<&mut Expr>> = match &mut expr {
         Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![vec![&mut binary.left, &mut binary.right]],
@@ -314,8 +348,11 @@ fn of_one_type(mut expr: Expr, schema: &DFSchema) -> Expr {
         let doubles = known().any(DataType::is_floating);
         let times =
             known().next().is_some_and(is_time) && known().all(is_time) && known().any(|data_type| Some(data_type) != known().next());
+        let instants = instants_with_dates(known());
         for (side, data_type) in group.into_iter().zip(&types) {
-            if doubles && data_type.as_ref().is_some_and(DataType::is_decimal) {
+            if let (Some(instants), Some(DataType::Date32)) = (&instants, data_type) {
+                *side = cast(std::mem::take(side), instants.clone());
+            } else if doubles && data_type.as_ref().is_some_and(DataType::is_decimal) {
                 *side = as_double(std::mem::take(side));
             } else if times && data_type.is_some() {
                 *side = cast(std::mem::take(side), DataType::Time64(TimeUnit::Nanosecond));
@@ -325,30 +362,46 @@ fn of_one_type(mut expr: Expr, schema: &DFSchema) -> Expr {
     expr
 }
 
+/// The type of timestamps that dates meet: DataFusion would take nanoseconds, whose years end in 2262. Of nanoseconds there are no others.
+fn instants_with_dates<'a>(types: impl Iterator<Item = &'a DataType> + Clone) -> Option<DataType> {
+    let is_coarse = |data_type: &&DataType| {
+        matches!(data_type, DataType::Timestamp(TimeUnit::Second | TimeUnit::Millisecond | TimeUnit::Microsecond, _))
+    };
+    let dates = types.clone().any(|data_type| data_type == &DataType::Date32);
+    let first = types.clone().find(is_coarse).filter(|_| dates)?;
+    types.into_iter().all(|other| other == first || matches!(other, DataType::Date32 | DataType::Null)).then(|| first.clone())
+}
+
 fn is_time(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Time32(_) | DataType::Time64(_))
 }
 
-/// Casts the decimals of a UNION's column that is of doubles in another branch.
+/// Casts the decimals of a UNION's column that is of doubles in another branch, and the dates of one that is of timestamps.
 fn one_type_by_column(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Union(union) = plan else { return Ok(Transformed::no(plan)) };
     let type_of = |input: &LogicalPlan, at: usize| input.schema().fields().get(at).map(|field| field.data_type().clone());
-    let mixed: Vec<usize> = (0..union.schema.fields().len())
-        .filter(|at| {
-            let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_of(input, *at)).collect();
-            types.iter().any(DataType::is_floating) && types.iter().any(DataType::is_decimal)
+    let wanted: Vec<Option<DataType>> = (0..union.schema.fields().len())
+        .map(|at| {
+            let types: Vec<DataType> = union.inputs.iter().filter_map(|input| type_of(input, at)).collect();
+            let doubles = types.iter().any(DataType::is_floating) && types.iter().any(DataType::is_decimal);
+            if doubles { Some(DataType::Float64) } else { instants_with_dates(types.iter()) }
         })
         .collect();
-    if mixed.is_empty() {
+    if wanted.iter().all(Option::is_none) {
         return Ok(Transformed::no(LogicalPlan::Union(union)));
     }
     let inputs = union.inputs.iter().map(|input| {
         let columns = input.schema().columns().into_iter().enumerate().map(|(at, column)| {
             let name = column.name.clone();
-            let decimal = type_of(input, at).is_some_and(|data_type| data_type.is_decimal());
-            if decimal && mixed.contains(&at) { as_double(Expr::Column(column)).alias(name) } else { Expr::Column(column) }
+            match (wanted.get(at).cloned().flatten(), type_of(input, at)) {
+                (Some(DataType::Float64), Some(decimal)) if decimal.is_decimal() => Ok(as_double(Expr::Column(column)).alias(name)),
+                (Some(instants @ DataType::Timestamp(..)), Some(DataType::Date32)) => {
+                    Ok(own_cast(cast(Expr::Column(column), instants), input.schema())?.alias(name))
+                }
+                _ => Ok(Expr::Column(column)),
+            }
         });
-        Ok(Arc::new(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns.collect::<Vec<_>>())?.build()?))
+        Ok(Arc::new(LogicalPlanBuilder::from(input.as_ref().clone()).project(columns.collect::<Result<Vec<_>>>()?)?.build()?))
     });
     let union = Union::try_new_with_loose_types(inputs.collect::<Result<_>>()?)?;
     Ok(Transformed::yes(LogicalPlan::Union(union)))

@@ -14,4 +14,5 @@ pub mod rewrite;
 pub mod show;
 pub mod subqueries;
 pub mod substrait;
+pub mod times;
 pub mod type_names;

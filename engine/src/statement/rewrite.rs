@@ -3,9 +3,11 @@
 //! 1. `0.1` is a decimal and `1e300` is a double, as in the standard; DataFusion knows only one of the two at a time.
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
 //! 3. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
-//! 4. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
+//! 4. TIMESTAMP has microseconds. `AT TIME ZONE` is a function that knows the session's zone.
+//! 5. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
 
 use super::repeated_names::cast_apart;
+use super::times::AT_TIME_ZONE;
 use super::{coercion, keys};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
@@ -24,7 +26,7 @@ pub async fn plan_statement(state: &SessionState, sql: &str) -> Result<LogicalPl
 /// Parses one statement and corrects it.
 pub(super) fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
     let mut statement = state.sql_to_statement(sql, &state.config_options().sql_parser.dialect)?;
-    correct(&mut statement)?;
+    correct(&mut statement, state.config_options().execution.time_zone.as_deref().unwrap_or("UTC"))?;
     Ok(statement)
 }
 
@@ -33,23 +35,24 @@ pub(super) async fn plan_parsed(state: &SessionState, statement: Statement) -> R
     coercion::coerced(state.statement_to_plan(statement).await?)
 }
 
-fn correct(statement: &mut Statement) -> Result<()> {
+fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
     match statement {
         Statement::Statement(statement) => {
             match &mut **statement {
                 ast::Statement::CreateTable(create) => {
                     refuse_unkept(create)?;
                     drop(keys::take_foreign_keys(create));
+                    create.columns.iter_mut().for_each(|column| with_unit(&mut column.data_type));
                 }
                 ast::Statement::Set(set) => set_time_zone(set),
                 _ => {}
             }
-            match statement.visit(&mut Corrections) {
+            match statement.visit(&mut Corrections { zone }) {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(error) => Err(error),
             }
         }
-        Statement::Explain(explain) => correct(&mut explain.statement),
+        Statement::Explain(explain) => correct(&mut explain.statement, zone),
         _ => Ok(()),
     }
 }
@@ -85,9 +88,12 @@ fn set_time_zone(set: &mut ast::Set) {
 /// Functions that the standard writes without parentheses.
 const WITHOUT_PARENTHESES: [&str; 5] = ["current_catalog", "current_schema", "current_user", "session_user", "user"];
 
-struct Corrections;
+struct Corrections<'a> {
+    /// The session's time zone.
+    zone: &'a str,
+}
 
-impl VisitorMut for Corrections {
+impl VisitorMut for Corrections<'_> {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<DataFusionError> {
@@ -150,6 +156,19 @@ impl VisitorMut for Corrections {
                 Err(error) => return ControlFlow::Break(error),
             }
         }
+        match expr {
+            ast::Expr::Cast { data_type, .. } => with_unit(data_type),
+            ast::Expr::TypedString(typed) => {
+                with_digits(typed);
+                with_unit(&mut typed.data_type);
+            }
+            ast::Expr::AtTimeZone { .. } => {
+                if let Some(call) = at_time_zone(expr, self.zone) {
+                    *expr = call;
+                }
+            }
+            _ => {}
+        }
         if let ast::Expr::Interval(interval) = &*expr
             && interval.leading_field.is_none()
             && matches!(interval.value.as_ref(), ast::Expr::Value(value) if matches!(value.value, Value::Number(..)))
@@ -168,7 +187,7 @@ impl VisitorMut for Corrections {
             && name.quote_style.is_none()
             && WITHOUT_PARENTHESES.iter().any(|function| name.value.eq_ignore_ascii_case(function))
         {
-            match call(&name.value) {
+            match call(&format!("{}()", name.value)) {
                 Ok(call) => *expr = call,
                 Err(error) => return ControlFlow::Break(error),
             }
@@ -187,6 +206,38 @@ fn mark_added_items(cte: &mut ast::Cte) {
             *expr = marked;
         }
     }
+}
+
+/// TIMESTAMP WITH TIME ZONE with a unit that there is: microseconds, where it says none. [`type_names`](super::type_names) knows no zone.
+fn with_unit(data_type: &mut ast::DataType) {
+    if let ast::DataType::Timestamp(digits, ast::TimezoneInfo::Tz | ast::TimezoneInfo::WithTimeZone) = data_type {
+        *digits = Some(match digits {
+            Some(0) => 0,
+            Some(1..=3) => 3,
+            None | Some(4..=6) => 6,
+            Some(other) => (*other).max(9),
+        });
+    }
+}
+
+/// A literal with more digits than microseconds has them.
+fn with_digits(typed: &mut ast::TypedString) {
+    if let (ast::DataType::Timestamp(digits @ None, _), Value::SingleQuotedString(text)) = (&mut typed.data_type, &typed.value.value)
+        && let Some((_, fraction)) = text.split_once('.')
+        && fraction.bytes().take_while(u8::is_ascii_digit).count() > 6
+    {
+        *digits = Some(9);
+    }
+}
+
+fn at_time_zone(expr: &ast::Expr, session: &str) -> Option<ast::Expr> {
+    let ast::Expr::AtTimeZone { timestamp, time_zone } = expr else { return None };
+    let mut call = call(&format!("{AT_TIME_ZONE}(NULL, NULL, '{}')", session.replace('\'', "''"))).ok()?;
+    let ast::Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut call else { return None };
+    for (place, argument) in list.args.iter_mut().zip([timestamp, time_zone]) {
+        *place = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument.as_ref().clone()));
+    }
+    Some(call)
 }
 
 /// CUBE and ROLLUP over a key that is there twice, as the grouping sets that they stand for: the planner takes a column once.
@@ -275,8 +326,8 @@ fn row_in_subquery(expr: &ast::Expr, is_condition: bool) -> Option<ast::Expr> {
     Parser::new(&GenericDialect).try_with_sql(&text).ok()?.parse_expr().ok()
 }
 
-fn call(function: &str) -> Result<ast::Expr> {
-    Ok(Parser::new(&GenericDialect).try_with_sql(&format!("{function}()"))?.parse_expr()?)
+fn call(text: &str) -> Result<ast::Expr> {
+    Ok(Parser::new(&GenericDialect).try_with_sql(text)?.parse_expr()?)
 }
 
 /// `CAST('1e300' AS DOUBLE)`.

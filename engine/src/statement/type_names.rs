@@ -39,6 +39,8 @@ fn meant(name: &Name) -> Option<DataType> {
         Name::Bit(None | Some(1)) => Some(DataType::Boolean),
         Name::MediumInt(_) => Some(DataType::Int32),
         Name::Float(ExactNumberInfo::Precision(bits)) if (REAL_BITS + 1..=DOUBLE_BITS).contains(bits) => Some(DataType::Float64),
+        // Years 1 to 9999 and beyond; nanoseconds end in 2262.
+        Name::Timestamp(None, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
         // Other numbers of digits are kept in the next unit that there is.
         Name::Timestamp(Some(1 | 2), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
             Some(DataType::Timestamp(TimeUnit::Millisecond, None))
@@ -49,8 +51,8 @@ fn meant(name: &Name) -> Option<DataType> {
         Name::Timestamp(Some(7 | 8), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
             Some(DataType::Timestamp(TimeUnit::Nanosecond, None))
         }
-        Name::Datetime(None | Some(7..=9)) => Some(DataType::Timestamp(TimeUnit::Nanosecond, None)),
-        Name::Datetime(Some(4..=6)) => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
+        Name::Datetime(Some(7..=9)) => Some(DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        Name::Datetime(None | Some(4..=6)) => Some(DataType::Timestamp(TimeUnit::Microsecond, None)),
         Name::Datetime(Some(1..=3)) => Some(DataType::Timestamp(TimeUnit::Millisecond, None)),
         Name::Datetime(Some(0)) => Some(DataType::Timestamp(TimeUnit::Second, None)),
         Name::Time(Some(0..=9), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => Some(DataType::Time64(TimeUnit::Nanosecond)),

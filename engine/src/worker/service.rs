@@ -17,7 +17,9 @@ use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
 use crate::operators::subquery_value::subquery_value;
+use crate::operators::time_bins::time_bins;
 use crate::operators::window_options::register_window_options;
+use crate::operators::zoned_times::zoned_times;
 use crate::port::flight::FlightPort;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
@@ -101,7 +103,7 @@ fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
-    for function in exact_arithmetic().chain(float_values()) {
+    for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_bins()) {
         state.register_udf(function)?;
     }
     register_window_options(&mut state)?;

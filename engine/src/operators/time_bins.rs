@@ -1,0 +1,265 @@
+//! `date_trunc` and `date_bin` over all years: DataFusion's go by nanoseconds, which begin in 1677 and end in 2262, and answer NULL or an error beyond.
+//!
+//! What does not go through them there stays with DataFusion's functions: times of a day, and units of a day and less where clocks do not change.
+
+use super::zoned_times::{from_datetime, resolve};
+use arrow::array::timezone::Tz;
+use arrow::array::types::ArrowTimestampType;
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, temporal_conversions::as_datetime};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    TimestampNanosecondType, TimestampSecondType,
+};
+use arrow::error::ArrowError;
+use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
+use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
+use datafusion::functions::datetime;
+use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
+};
+use std::sync::Arc;
+
+/// The functions, in the place of DataFusion's on coordinators and workers.
+pub fn time_bins() -> [Arc<ScalarUDF>; 2] {
+    let bin = DateBin { builtin: datetime::date_bin(), signature: Signature::user_defined(Volatility::Immutable) };
+    [Arc::new(ScalarUDF::from(DateTrunc { builtin: datetime::date_trunc() })), Arc::new(ScalarUDF::from(bin))]
+}
+
+/// Calls `$work::<T>($arguments)` for the type of a unit.
+macro_rules! by_unit {
+    ($unit:expr, $work:ident($($argument:expr),*)) => {
+        match $unit {
+            TimeUnit::Second => $work::<TimestampSecondType>($($argument),*),
+            TimeUnit::Millisecond => $work::<TimestampMillisecondType>($($argument),*),
+            TimeUnit::Microsecond => $work::<TimestampMicrosecondType>($($argument),*),
+            TimeUnit::Nanosecond => $work::<TimestampNanosecondType>($($argument),*),
+        }
+    };
+}
+
+fn zone_of(zone: Option<&str>) -> Result<Tz> {
+    let zone = zone.unwrap_or("UTC");
+    zone.parse().map_err(|_| exec_datafusion_err!("{zone} is no time zone: write a name like Europe/Berlin, or +01:00"))
+}
+
+fn beyond() -> ArrowError {
+    ArrowError::ComputeError("a time is beyond what a TIMESTAMP holds".into())
+}
+
+/// The same value of one row or an array of many, labelled with the result's zone.
+fn answered(result: ArrayRef, scalar: bool, data_type: &DataType) -> Result<ColumnarValue> {
+    let result = match data_type {
+        DataType::Timestamp(unit, Some(_)) => arrow::compute::cast(&result, &DataType::Timestamp(*unit, Some("UTC".into())))?,
+        _ => result,
+    };
+    let result = arrow::compute::cast(&result, data_type)?;
+    Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateTrunc {
+    builtin: Arc<ScalarUDF>,
+}
+
+impl ScalarUDFImpl for DateTrunc {
+    fn name(&self) -> &str {
+        self.builtin.name()
+    }
+    fn aliases(&self) -> &[String] {
+        self.builtin.aliases()
+    }
+    fn signature(&self) -> &Signature {
+        self.builtin.signature()
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.builtin.return_type(types)
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        self.builtin.return_field_from_args(args)
+    }
+    fn output_ordering(&self, input: &[ExprProperties]) -> Result<SortProperties> {
+        self.builtin.inner().output_ordering(input)
+    }
+    fn documentation(&self) -> Option<&Documentation> {
+        self.builtin.documentation()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let (DataType::Timestamp(unit, zone), Some(step)) = (args.args[1].data_type(), args.args.first().and_then(CalendarStep::named))
+        else {
+            return self.builtin.invoke_with_args(args);
+        };
+        let clock_changes = zone.as_deref().is_some_and(|zone| !is_fixed(zone));
+        if !clock_changes && matches!(step, CalendarStep::Hour | CalendarStep::Day) {
+            return self.builtin.invoke_with_args(args);
+        }
+        let scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
+        let times = args.args[1].to_array(if scalar { 1 } else { args.number_rows })?;
+        let tz = zone_of(zone.as_deref())?;
+        let result = by_unit!(unit, truncated(&times, step, tz))?;
+        answered(result, scalar, args.return_field.data_type())
+    }
+}
+
+fn is_fixed(zone: &str) -> bool {
+    ["utc", "z", "+00:00", "etc/utc", "gmt"].iter().any(|name| zone.eq_ignore_ascii_case(name))
+}
+
+/// A unit that goes by the calendar, or by a clock that may change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CalendarStep {
+    Hour,
+    Day,
+    Week,
+    Month,
+    Quarter,
+    Year,
+}
+
+impl CalendarStep {
+    fn named(value: &ColumnarValue) -> Option<Self> {
+        let ColumnarValue::Scalar(name) = value else { return None };
+        Some(match name.try_as_str().flatten()?.to_ascii_lowercase().as_str() {
+            "hour" => Self::Hour,
+            "day" => Self::Day,
+            "week" => Self::Week,
+            "month" => Self::Month,
+            "quarter" => Self::Quarter,
+            "year" => Self::Year,
+            _ => return None,
+        })
+    }
+
+    fn first_day(self, of: NaiveDate) -> Option<NaiveDate> {
+        match self {
+            Self::Hour | Self::Day => Some(of),
+            Self::Week => of.checked_sub_days(Days::new(of.weekday().num_days_from_monday().into())),
+            Self::Month => of.with_day(1),
+            Self::Quarter => of.with_day(1)?.with_month0(of.month0() / 3 * 3),
+            Self::Year => NaiveDate::from_ymd_opt(of.year(), 1, 1),
+        }
+    }
+}
+
+fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: Tz) -> Result<ArrayRef> {
+    let begin = |value: i64| -> Option<DateTime<Utc>> {
+        let at = as_datetime::<T>(value)?.and_utc();
+        let wall = at.with_timezone(&tz).naive_local();
+        if step == CalendarStep::Hour {
+            // Of an hour that a clock shows twice, the one that it is.
+            let into = wall.time().signed_duration_since(NaiveTime::from_hms_opt(0, 0, 0)?).num_nanoseconds()? % 3_600_000_000_000;
+            return at.checked_sub_signed(TimeDelta::nanoseconds(into));
+        }
+        resolve(step.first_day(wall.date())?.and_time(NaiveTime::MIN), &tz)
+    };
+    let truncated: PrimitiveArray<T> =
+        times.as_primitive::<T>().try_unary(|value| begin(value).ok_or_else(beyond).and_then(from_datetime::<T>))?;
+    Ok(Arc::new(truncated))
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct DateBin {
+    builtin: Arc<ScalarUDF>,
+    signature: Signature,
+}
+
+impl ScalarUDFImpl for DateBin {
+    fn name(&self) -> &str {
+        self.builtin.name()
+    }
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let (2 | 3, [stride, source, ..]) = (types.len(), types) else {
+            return plan_err!("date_bin takes an interval, a time and perhaps an origin");
+        };
+        if !matches!(stride, DataType::Interval(_) | DataType::Duration(_) | DataType::Null) && !stride.is_string() {
+            return plan_err!("date_bin takes an interval first, as in date_bin(INTERVAL '15 minutes', t)");
+        }
+        let of = match source {
+            DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_) => source.clone(),
+            DataType::Date32 | DataType::Date64 | DataType::Null => DataType::Timestamp(TimeUnit::Microsecond, None),
+            text if text.is_string() => DataType::Timestamp(TimeUnit::Microsecond, None),
+            other => return plan_err!("date_bin takes a TIMESTAMP or a TIME, no {}", crate::sql_types::declared_type(other)),
+        };
+        let mut wanted = vec![DataType::Interval(IntervalUnit::MonthDayNano), of.clone()];
+        wanted.extend(types.get(2).map(|_| of));
+        Ok(wanted)
+    }
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types[1].clone())
+    }
+    fn return_field_from_args(&self, args: ReturnFieldArgs) -> Result<FieldRef> {
+        let nullable = args.arg_fields.iter().any(|field| field.is_nullable());
+        Ok(Arc::new(Field::new(self.name(), args.arg_fields[1].data_type().clone(), nullable)))
+    }
+    fn output_ordering(&self, input: &[ExprProperties]) -> Result<SortProperties> {
+        self.builtin.inner().output_ordering(input)
+    }
+    fn documentation(&self) -> Option<&Documentation> {
+        self.builtin.documentation()
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let DataType::Timestamp(unit, _) = args.args[1].data_type() else { return self.builtin.invoke_with_args(args) };
+        let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
+        let rows = if scalar { 1 } else { args.number_rows };
+        let strides = args.args[0].to_array(rows)?;
+        let times = args.args[1].to_array(rows)?;
+        let origins = args.args.get(2).map(|origin| origin.to_array(rows)).transpose()?;
+        let result = by_unit!(unit, binned(&strides, &times, origins.as_ref()))?;
+        answered(result, scalar, args.return_field.data_type())
+    }
+}
+
+fn binned<T: ArrowTimestampType>(strides: &ArrayRef, times: &ArrayRef, origins: Option<&ArrayRef>) -> Result<ArrayRef> {
+    let strides = strides.as_primitive::<IntervalMonthDayNanoType>();
+    let (times, origins) = (times.as_primitive::<T>(), origins.map(|origins| origins.as_primitive::<T>()));
+    let value = |row: usize| -> Result<Option<i64>> {
+        if strides.is_null(row) || times.is_null(row) || origins.is_some_and(|origins| origins.is_null(row)) {
+            return Ok(None);
+        }
+        let (stride, time) = (strides.value(row), times.value(row));
+        let origin = origins.map_or(0, |origins| origins.value(row));
+        let nanos = i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.nanoseconds);
+        match (stride.months, nanos) {
+            (0, 1..) => bin_of_nanos(nanos, time, origin, nanos_a_tick::<T>()).map(Some).ok_or_else(|| beyond().into()),
+            (1.., 0) => Ok(Some(bin_of_months::<T>(stride.months, time, origin)?)),
+            (0, _) | (..0, 0) => exec_err!("date_bin takes an interval of more than nothing"),
+            _ => exec_err!("date_bin takes an interval of months, or of days and less, not of both"),
+        }
+    };
+    let values = (0..times.len()).map(value).collect::<Result<Vec<_>>>()?;
+    Ok(Arc::new(PrimitiveArray::<T>::from_iter(values)))
+}
+
+fn nanos_a_tick<T: ArrowTimestampType>() -> i128 {
+    match T::UNIT {
+        TimeUnit::Second => 1_000_000_000,
+        TimeUnit::Millisecond => 1_000_000,
+        TimeUnit::Microsecond => 1_000,
+        TimeUnit::Nanosecond => 1,
+    }
+}
+
+fn bin_of_nanos(stride: i128, time: i64, origin: i64, tick: i128) -> Option<i64> {
+    let origin = i128::from(origin) * tick;
+    let begin = origin + (i128::from(time) * tick - origin).div_euclid(stride) * stride;
+    i64::try_from(begin.div_euclid(tick)).ok()
+}
+
+fn bin_of_months<T: ArrowTimestampType>(stride: i32, time: i64, origin: i64) -> Result<i64, ArrowError> {
+    let (at, from) = (as_datetime::<T>(time).ok_or_else(beyond)?, as_datetime::<T>(origin).ok_or_else(beyond)?);
+    let months = |of: NaiveDateTime| of.year() * 12 + of.month0() as i32;
+    let bins = (months(at) - months(from)).div_euclid(stride);
+    let begin = |bins: i32| -> Option<NaiveDateTime> {
+        let step = bins.checked_mul(stride)?;
+        let magnitude = Months::new(step.unsigned_abs());
+        if step < 0 { from.checked_sub_months(magnitude) } else { from.checked_add_months(magnitude) }
+    };
+    // An origin within a month begins its bins there.
+    let found = begin(bins).filter(|begin| *begin <= at).or_else(|| begin(bins - 1)).ok_or_else(beyond)?;
+    from_datetime::<T>(found.and_utc())
+}
