@@ -1,18 +1,19 @@
-//! From times of a wall clock to instants, and calendar steps of instants, in zones where clocks change.
+//! From times of a wall clock to instants, calendar steps of instants, in zones where clocks change; times rounded, and as text.
 //!
 //! Arrow refuses the hours that a clock skips or shows twice. Here, as in Postgres and DuckDB, a time that is skipped is read with the offset before
 //! the change, and one that is shown twice means its second time, which is standard time.
 
+use crate::sql_types::declared_type;
 use arrow::array::timezone::Tz;
 use arrow::array::types::ArrowTimestampType;
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, temporal_conversions::as_datetime};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray, temporal_conversions::as_datetime};
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
+    DataType, Field, FieldRef, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
-use chrono::{DateTime, Days, LocalResult, Months, NaiveDateTime, TimeDelta, TimeZone, Utc};
+use chrono::{DateTime, Days, LocalResult, Months, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err, internal_err, plan_err};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility, lit,
@@ -26,9 +27,13 @@ enum Step {
     Instant,
     /// `calendar_add(instant, interval)`: months and days by the calendar of the instant's zone, then the rest.
     CalendarAdd,
+    /// `rounded_time(time, unit)`: the nearest time of a coarser unit; of two, the one further from 1970.
+    Rounded,
+    /// `time_text(time)`: a TIMESTAMP as SQL writes it.
+    Text,
 }
 
-const STEPS: [Step; 2] = [Step::Instant, Step::CalendarAdd];
+const STEPS: [Step; 4] = [Step::Instant, Step::CalendarAdd, Step::Rounded, Step::Text];
 
 /// The functions, to register on coordinators and workers alike.
 pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -36,7 +41,7 @@ pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> = LazyLock::new(|| {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
         STEPS.map(|step| Arc::new(ScalarUDF::from(OfZones { step, signature: Signature::user_defined(Volatility::Immutable) })))
     });
     FUNCTIONS[step as usize].clone()
@@ -50,6 +55,16 @@ pub fn instant(wall: Expr, zone: &str, unit: TimeUnit) -> Expr {
 /// The instant that many months, days and nanoseconds later.
 pub fn calendar_add(instant: Expr, interval: Expr) -> Expr {
     function(Step::CalendarAdd).call(vec![instant, interval])
+}
+
+/// A time in a coarser unit.
+pub fn rounded_time(time: Expr, unit: TimeUnit) -> Expr {
+    function(Step::Rounded).call(vec![time, lit(unit_name(unit))])
+}
+
+/// `2024-07-01 12:00:00`, with a fraction and the offset of a zone where there is one: text of type VARCHAR.
+pub fn time_text(time: Expr) -> Expr {
+    function(Step::Text).call(vec![time])
 }
 
 fn unit_name(unit: TimeUnit) -> &'static str {
@@ -81,13 +96,15 @@ impl ScalarUDFImpl for OfZones {
         match self.step {
             Step::Instant => "instant",
             Step::CalendarAdd => "calendar_add",
+            Step::Rounded => "rounded_time",
+            Step::Text => "time_text",
         }
     }
 
     /// As the cast or the sum would be called: columns keep their names.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(match (self.step, args) {
-            (Step::Instant, [wall, ..]) => wall.schema_name().to_string(),
+            (Step::Instant | Step::Rounded | Step::Text, [time, ..]) => time.schema_name().to_string(),
             (_, [left, right]) => format!("{} + {}", left.schema_name(), right.schema_name()),
             _ => self.name().into(),
         })
@@ -114,6 +131,11 @@ impl ScalarUDFImpl for OfZones {
                 _ => return plan_err!("a time zone is a literal here"),
             },
             (Step::CalendarAdd, [instant, _]) => instant.data_type().clone(),
+            (Step::Rounded, [time, _]) => match (time.data_type(), literal(1)) {
+                (DataType::Timestamp(_, zone), Some(unit)) => DataType::Timestamp(unit_of(unit), zone.clone()),
+                (other, _) => return plan_err!("{} takes a TIMESTAMP, no {}", self.name(), declared_type(other)),
+            },
+            (Step::Text, [_]) => DataType::Utf8,
             _ => return plan_err!("{} takes other arguments", self.name()),
         };
         Ok(Arc::new(Field::new(self.name(), data_type, nullable)))
@@ -122,13 +144,22 @@ impl ScalarUDFImpl for OfZones {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if scalar { 1 } else { args.number_rows };
+        let of = args.args[0].to_array(rows)?;
+        let answer = |result: ArrayRef| -> Result<ColumnarValue> {
+            Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+        };
+        match self.step {
+            Step::Rounded => return answer(rounded(&of, args.return_field.data_type())?),
+            Step::Text => return answer(texts(&of)?),
+            Step::Instant | Step::CalendarAdd => {}
+        }
         let DataType::Timestamp(unit, Some(zone)) = args.return_field.data_type() else {
             return internal_err!("{} gives {}", self.name(), args.return_field.data_type());
         };
         let tz: Tz =
             zone.parse().map_err(|_| exec_datafusion_err!("{zone} is no time zone: write a name like Europe/Berlin, or +01:00"))?;
-        let of = args.args[0].to_array(rows)?;
         let result = match self.step {
+            Step::Rounded | Step::Text => return internal_err!("{} is done", self.name()),
             Step::Instant => match unit {
                 TimeUnit::Second => instants::<TimestampSecondType>(&of, tz),
                 TimeUnit::Millisecond => instants::<TimestampMillisecondType>(&of, tz),
@@ -148,7 +179,69 @@ impl ScalarUDFImpl for OfZones {
         // It knows no zone yet.
         let result = arrow::compute::cast(&result, &DataType::Timestamp(*unit, Some("UTC".into())))?;
         let result = arrow::compute::cast(&result, args.return_field.data_type())?;
-        Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
+        answer(result)
+    }
+}
+
+fn ticks_a_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
+fn rounded(of: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
+    let (DataType::Timestamp(from, _), DataType::Timestamp(unit, _)) = (of.data_type(), to) else {
+        return internal_err!("{} is rounded to {to}", of.data_type());
+    };
+    let step = ticks_a_second(*from) / ticks_a_second(*unit);
+    let ticks = arrow::compute::cast(of, &DataType::Int64)?;
+    let nearest = ticks.as_primitive::<Int64Type>().unary::<_, Int64Type>(|ticks| {
+        let (whole, rest) = (ticks / step, ticks % step);
+        whole + i64::from(rest.abs() >= step - step / 2) * rest.signum()
+    });
+    Ok(arrow::compute::cast(&nearest, to)?)
+}
+
+fn texts(of: &ArrayRef) -> Result<ArrayRef> {
+    let DataType::Timestamp(unit, zone) = of.data_type() else { return internal_err!("{} is written as a time", of.data_type()) };
+    let tz: Option<Tz> = zone.as_deref().map(str::parse).transpose()?;
+    match unit {
+        TimeUnit::Second => texts_of::<TimestampSecondType>(of, tz),
+        TimeUnit::Millisecond => texts_of::<TimestampMillisecondType>(of, tz),
+        TimeUnit::Microsecond => texts_of::<TimestampMicrosecondType>(of, tz),
+        TimeUnit::Nanosecond => texts_of::<TimestampNanosecondType>(of, tz),
+    }
+}
+
+fn texts_of<T: ArrowTimestampType>(of: &ArrayRef, tz: Option<Tz>) -> Result<ArrayRef> {
+    let texts = of.as_primitive::<T>().iter().map(|value| {
+        let Some(value) = value else { return Ok(None) };
+        let at = as_datetime::<T>(value).ok_or_else(beyond)?;
+        let Some(tz) = tz else { return Ok(Some(written(at))) };
+        let shown = at.and_utc().with_timezone(&tz);
+        let offset = shown.offset().fix().local_minus_utc();
+        let (hours, minutes, seconds) = (offset.abs() / 3600, offset.abs() / 60 % 60, offset.abs() % 60);
+        let sign = if offset < 0 { '-' } else { '+' };
+        let mut text = format!("{}{sign}{hours:02}", written(shown.naive_local()));
+        if (minutes, seconds) != (0, 0) {
+            text += &format!(":{minutes:02}");
+        }
+        if seconds != 0 {
+            text += &format!(":{seconds:02}");
+        }
+        Ok(Some(text))
+    });
+    Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
+}
+
+fn written(at: NaiveDateTime) -> String {
+    let text = at.format("%Y-%m-%d %H:%M:%S").to_string();
+    match at.nanosecond() {
+        0 => text,
+        nanos => format!("{text}.{}", format!("{nanos:09}").trim_end_matches('0')),
     }
 }
 

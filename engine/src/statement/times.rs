@@ -5,7 +5,7 @@
 //! - TIMESTAMP WITH TIME ZONE is an instant, shown by the clock of the session's zone. A cast between it and the types without zone goes by that clock; so
 //!   do days and months that are added to it. `AT TIME ZONE` goes by the clock of the zone that it names.
 
-use crate::operators::zoned_times::{calendar_add, instant};
+use crate::operators::zoned_times::{calendar_add, instant, rounded_time, time_text};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions::datetime::to_local_time;
@@ -26,7 +26,21 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         Expr::TryCast(TryCast { expr, field }) => (expr.as_ref(), field.data_type(), true),
         _ => return Ok(None),
     };
-    let DataType::Timestamp(to_unit, to_zone) = to else { return Ok(None) };
+    let (to_unit, to_zone) = match to {
+        DataType::Timestamp(unit, zone) => (unit, zone),
+        // Postgres and DuckDB write no T between date and time.
+        text if text.is_string() && matches!(of.get_type(schema)?, DataType::Timestamp(..)) => {
+            return Ok(Some(cast(time_text(of.clone()), text.clone())));
+        }
+        _ => return Ok(None),
+    };
+    // Arrow cuts, towards 1970.
+    if let DataType::Timestamp(unit, _) = of.get_type(schema)?
+        && unit > *to_unit
+    {
+        let rounded = rounded_time(of.clone(), *to_unit);
+        return Ok(Some(by_the_clock_or_same(cast(rounded, to.clone()), schema)?));
+    }
     let without_zone = DataType::Timestamp(*to_unit, None);
     let in_unit = |of: Expr, from: &DataType| if from == &without_zone { of } else { cast(of, without_zone.clone()) };
     Ok(match (of.get_type(schema)?, to_zone) {
