@@ -3,7 +3,7 @@
 //! The life of one generated file:
 //!
 //! 1. A caller asks for part k of n of a table ([`tpch::write_part`], [`hits::write_part`], [`sweep::write_part`]) or for the edge cases
-//!    ([`edge_cases::write`]).
+//!    ([`edge_cases::write`]), or for small tables that are dealt to nodes ([`spread::write`]).
 //! 2. If the file is there already and the manifest beside it names the same parameters, it is kept as it is.
 //! 3. Otherwise the rows are generated batch by batch and written under a temporary name ([`parquet_file`]).
 //! 4. The file is synced to disk and renamed into place, so that a reader never sees half a file.
@@ -20,6 +20,7 @@ pub mod manifest;
 pub mod parquet_file;
 mod parts;
 mod random;
+pub mod spread;
 pub mod sweep;
 pub mod tpch;
 

@@ -25,7 +25,7 @@ TPCH_SCALE = "0.01"
 def generated_tables(folder):
     """DuckDB with a view for every table that the test of the scripts has."""
     generator = cluster.BINARY.with_name("bowshot-datagen")
-    for arguments in (["tpch", "--scale", TPCH_SCALE], ["edge-cases"]):
+    for arguments in (["tpch", "--scale", TPCH_SCALE], ["spread"], ["edge-cases"]):
         subprocess.run([generator, *arguments, "--out", folder / "node"], check=True, capture_output=True)
     peer = answers.duckdb_over(folder, [path.name for path in sorted((folder / "node").iterdir()) if path.is_dir()])
     peer.execute("SET TimeZone = 'UTC'")

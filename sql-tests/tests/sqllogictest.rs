@@ -1,8 +1,8 @@
 //! Every script below `slt/`, through Flight SQL, on the host kernel, on the device and without kernels: the answers must be the same, and
 //! those of the file, which DuckDB gave (`clients/complete_slt.py`).
 //!
-//! The scripts run over a cluster of three workers that this test starts: TPC-H at scale 0.01 in parts, and the edge-case tables, each on
-//! one node. With `BOWSHOT_URL` they run against a server that has those tables already.
+//! The scripts run over a cluster of three workers that this test starts: TPC-H at scale 0.01 and the spread tables in parts, and the edge-case
+//! tables, each on one node. With `BOWSHOT_URL` they run against a server that has those tables already.
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type, Schema};
@@ -166,7 +166,9 @@ fn generate(target: &Path) -> (Vec<PathBuf>, Vec<String>) {
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
     for (part, volume) in (1..).zip(&volumes) {
-        generate(&["tpch", "--scale", TPCH_SCALE, "--part", &part.to_string(), "--parts", &NODES.to_string()], volume);
+        let dealt = ["--part", &part.to_string(), "--parts", &NODES.to_string()];
+        generate(&[&["tpch", "--scale", TPCH_SCALE][..], &dealt].concat(), volume);
+        generate(&[&["spread"][..], &dealt].concat(), volume);
     }
     let mut tables = folder_names(&volumes[0]);
     let edge_cases = target.join("edge-cases");

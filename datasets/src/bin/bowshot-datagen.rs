@@ -1,9 +1,9 @@
 //! Writes data sets as Parquet files: `bowshot-datagen tpch --scale 1 --out DIR`, `bowshot-datagen hits --rows 1000000 --out DIR`,
-//! `bowshot-datagen sweep --rows 1000000 --out DIR`, `bowshot-datagen edge-cases --out DIR`.
+//! `bowshot-datagen sweep --rows 1000000 --out DIR`, `bowshot-datagen edge-cases --out DIR`, `bowshot-datagen spread --parts 3 --out DIR`.
 
 #![forbid(unsafe_code)]
 
-use bowshot_datasets::{Options, ParquetCompression, Result, WrittenFile, edge_cases, hits, sweep, tpch};
+use bowshot_datasets::{Options, ParquetCompression, Result, WrittenFile, edge_cases, hits, spread, sweep, tpch};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +41,18 @@ enum Command {
         rows: usize,
         #[command(flatten)]
         part: Part,
+    },
+    /// Small tables of nulls, repeated values and mixed types, or one part of their rows.
+    Spread {
+        /// Which part to write, counted from 1.
+        #[arg(long, default_value_t = 1)]
+        part: usize,
+        /// Into how many parts the rows are dealt.
+        #[arg(long, default_value_t = 1)]
+        parts: usize,
+        /// Folder that gets one folder a table.
+        #[arg(long)]
+        out: PathBuf,
     },
     /// Small tables of nulls, extremes and odd values.
     EdgeCases {
@@ -98,6 +110,7 @@ fn run(command: Command) -> Result<Vec<WrittenFile>> {
         Command::Tpch { scale, part } => tpch::write_tables(scale, part.part, part.parts, &part.out, &part.options()),
         Command::Hits { rows, part } => hits::write_part(rows, part.part, part.parts, &part.out, &part.options()),
         Command::Sweep { rows, part } => sweep::write_part(rows, part.part, part.parts, &part.out, &part.options()),
+        Command::Spread { part, parts, out } => spread::write(&out, part, parts),
         Command::EdgeCases { out } => edge_cases::write(&out),
     }
 }

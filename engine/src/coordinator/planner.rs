@@ -23,6 +23,7 @@ use crate::operators::zoned_times::zoned_times;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::statement::type_names::TypeNames;
 use crate::worker::queries::query_header;
+use crate::worker::time_zone::{self, TimeZone};
 use datafusion::common::DataFusionError;
 use datafusion::common::config::ConfigOptions;
 use datafusion::execution::memory_pool::TrackConsumersPool;
@@ -88,6 +89,11 @@ impl BaseState {
         Ok(Self { state })
     }
 
+    /// Functions, rules and planners.
+    pub fn state(&self) -> &SessionState {
+        &self.state
+    }
+
     /// What all queries share on the coordinator: memory and spill folder.
     pub fn runtime(&self) -> &RuntimeEnv {
         self.state.runtime_env()
@@ -108,7 +114,7 @@ pub fn session_config(default_schema: &str) -> SessionConfig {
     // A logical plan may know that a column has no NULL where the physical one does not; types are compared when rows come.
     config.options_mut().execution.skip_physical_aggregate_schema_check = true;
     // Without a zone TIMESTAMP WITH TIME ZONE would be one without.
-    config.options_mut().execution.time_zone = Some("UTC".into());
+    config.options_mut().execution.time_zone = Some(time_zone::DEFAULT.into());
     // 0.1 is a decimal, as the standard says: a literal read as a double would pull exact columns into rounding.
     config.options_mut().sql_parser.parse_float_as_decimal = true;
     // Places of names, for the caret in errors.
@@ -190,6 +196,7 @@ pub(crate) fn physical_state(
     };
     let pool = query_pool(inner.base.runtime(), &options, &observer);
     let query = query_header(observer.query_id)?;
+    let zone = TimeZone::of(logical.config());
     let config = pool.suited(logical.config().clone());
     let mut config = config.with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
     let optimizer = &mut config.options_mut().optimizer;
@@ -224,6 +231,7 @@ pub(crate) fn physical_state(
             .with_physical_optimizer_rules(rules)
             .with_runtime_env(runtime)
             .with_distributed_option_extension(options)
+            .with_distributed_option_extension(zone)
             .with_distributed_passthrough_headers(query)?
             .with_distributed_worker_resolver(NodeUrls(urls))
             .with_distributed_channel_resolver(inner.channels.clone())

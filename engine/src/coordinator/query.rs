@@ -19,6 +19,7 @@ use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::{BowshotOptions, ResultEndpoints};
 use crate::error::{Error, ErrorClass, Result, from_datafusion, lost_at_work, lost_node, stale_copy};
+use crate::fragment::journey;
 use crate::fragment::leaf::stored_scan;
 use crate::fragment::placement::Placement;
 use crate::limits;
@@ -569,7 +570,8 @@ pub(crate) async fn plan_physical(
             None => Ok(TreeNodeRecursion::Continue),
         })?;
     }
-    Ok((replay::in_recursive_terms(plan)?, state))
+    let adapts = planner::adapts(&query.options(), &placement);
+    Ok((journey::fit(replay::in_recursive_terms(plan)?, adapts)?, state))
 }
 
 /// Shapes of a plan, in the order in which they are tried. Only the first one is for all queries; the others are for rows that must not go where

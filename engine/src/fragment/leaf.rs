@@ -7,6 +7,7 @@
 //!   DistributedLeafExec                      node-1's files    node-2's files    node-3's files
 //! ```
 
+use super::journey;
 use super::placement::{PlacedFile, Placement};
 use crate::catalog::location::object_path;
 use crate::catalog::provider::scanned_table;
@@ -94,6 +95,8 @@ fn scale_up_stored(
         }
         let mut variant = scan.clone();
         variant.file_groups = split_by_row_groups(&files, partitions);
+        // A larger one cannot travel, and there is another one above: see `journey`.
+        variant.limit = variant.limit.filter(|rows| *rows <= journey::ROWS_MAX);
         DataSourceExec::from_data_source(variant) as Arc<dyn ExecutionPlan>
     });
     let leaf: Arc<dyn ExecutionPlan> = Arc::new(DistributedLeafExec::try_new(Arc::clone(event.plan), variants)?);

@@ -15,6 +15,7 @@ pub mod service;
 pub mod store;
 pub mod table_files;
 pub mod task_request;
+pub mod time_zone;
 
 use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig};

@@ -5,6 +5,7 @@
 
 use super::files::FileService;
 use super::load::{Load, TaskBody};
+use super::time_zone::{self, TimeZone};
 use super::{WorkerNode, plan_check, queries, task_request};
 use crate::cluster_tls::identity::CheckedCalls;
 use crate::cluster_tls::incoming;
@@ -24,7 +25,9 @@ use crate::port::flight::FlightPort;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
 use datafusion::common::DataFusionError;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
+use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext,
 };
@@ -89,7 +92,7 @@ pub fn default_threads() -> usize {
 fn library_worker(node: Arc<WorkerNode>) -> Result<Worker> {
     let runtime = node.runtime.clone();
     let version = format!("{} {}", node.config.node_id, env!("CARGO_PKG_VERSION"));
-    let template = template(&node).map_err(|error| Error::bug(format!("the worker's session cannot be built: {error}")))?;
+    let template = template(node.runtime.clone()).map_err(|error| Error::bug(format!("the worker's session cannot be built: {error}")))?;
     let worker = Worker::from_session_builder(move |context: WorkerQueryContext| {
         let session = session(&template, node.clone(), context);
         async move { session }
@@ -98,8 +101,10 @@ fn library_worker(node: Arc<WorkerNode>) -> Result<Worker> {
 }
 
 /// What is the same in every session: hundreds of functions, whose registration costs more than a clone of it.
-fn template(node: &WorkerNode) -> Result<SessionState, DataFusionError> {
-    let mut state = SessionStateBuilder::new().with_default_features().with_runtime_env(node.runtime.clone()).build();
+pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionError> {
+    let mut config = SessionConfig::new();
+    config.options_mut().execution.time_zone = Some(time_zone::DEFAULT.into());
+    let mut state = SessionStateBuilder::new().with_config(config).with_default_features().with_runtime_env(runtime).build();
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
@@ -122,6 +127,7 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
         .take()
         .unwrap_or_default()
         .with_distributed_option_extension_from_headers::<BowshotOptions>(&context.headers)?
+        .with_distributed_option_extension_from_headers::<TimeZone>(&context.headers)?
         .with_distributed_channel_resolver(channels)
         .with_distributed_worker_plan_rewrite_handler(move |event: WorkerPlanRewriteEvent<'_>| plan_check::rewrite(&node, &headers, event));
     if let Some(reading) = reading {
@@ -138,7 +144,10 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
         }
         None => template.clone(),
     };
+    let zone = config.options().extensions.get::<TimeZone>().cloned().unwrap_or_default();
+    config.options_mut().execution.time_zone = Some(time_zone::DEFAULT.into());
     *state.config_mut() = config;
+    time_zone::apply(&mut state, &zone)?;
     Ok(state)
 }
 
