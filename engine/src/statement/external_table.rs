@@ -12,25 +12,26 @@ use crate::coordinator::membership::Inventory;
 use crate::coordinator::{CoordinatorInner, blocking};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
+use crate::statement::columns_of_files::columns_of_files;
 use crate::worker::{inventory, store};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Footers of a bucket that are read at once.
 const BUCKET_READS_AT_ONCE: usize = 16;
 
-/// Finds the files of `location` and checks that they make one table. Of the table as it is `known`, files whose nodes are away stay where the
-/// cluster has copies of them: a file is gone only when its node says so.
+/// Finds the files of `location` and the columns of the table that they make: those of a column list, or of all files. Of the table as it is
+/// `known`, files whose nodes are away stay where the cluster has copies of them: a file is gone only when its node says so.
 pub(crate) async fn discover(
     inner: &CoordinatorInner,
     schema_name: &str,
     name: &str,
     location_text: &str,
+    declared: Option<Schema>,
     known: Option<&Table>,
 ) -> Result<NewTable> {
     let location = Location::parse(location_text)?;
@@ -49,8 +50,9 @@ pub(crate) async fn discover(
     if files.is_empty() {
         return Err(nothing_found(inner, &location, location_text));
     }
+    let details = TableDetails { columns_declared: declared.is_some(), ..TableDetails::default() };
     // A table may have a hundred thousand files.
-    let (files, schema) = blocking(move || common_schema(&files).map(|schema| (files, schema))).await?;
+    let (files, schema) = blocking(move || columns_of_files(files, declared)).await?;
     let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
     Ok(NewTable {
         schema_name: schema_name.into(),
@@ -61,7 +63,7 @@ pub(crate) async fn discover(
         replicas: 1,
         regions: vec![],
         managed: false,
-        details: TableDetails::default(),
+        details,
     })
 }
 
@@ -235,43 +237,4 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
         .buffered(BUCKET_READS_AT_ONCE)
         .try_collect()
         .await
-}
-
-/// The columns that all files share; a difference is an error that names file and column.
-fn common_schema(files: &[NewFile]) -> Result<Schema> {
-    let mut common: Option<(Schema, &NewFile)> = None;
-    let mut known_text = None;
-    for file in files {
-        // Most files of a table say the same in the same words.
-        if known_text.replace(&file.facts.schema_ipc) == Some(&file.facts.schema_ipc) {
-            continue;
-        }
-        let schema = footer::decode_schema(&file.facts.schema_ipc).map_err(Error::bug)?;
-        let Some((known, first)) = &mut common else {
-            common = Some((schema, file));
-            continue;
-        };
-        let differs = |what: String| {
-            let at = |file: &NewFile| match file.homes.first() {
-                Some((node, _)) => format!("{} on node {node}", file.path),
-                None => file.path.clone(),
-            };
-            Err(Error::user(format!("the files at this location do not make one table: {what} ({} against {})", at(file), at(first))))
-        };
-        if known.fields().len() != schema.fields().len() {
-            return differs(format!("{} columns against {}", schema.fields().len(), known.fields().len()));
-        }
-        let mut fields = Vec::with_capacity(schema.fields().len());
-        for (mine, theirs) in schema.fields().iter().zip(known.fields()) {
-            if mine.name() != theirs.name() {
-                return differs(format!("column {} against {}", mine.name(), theirs.name()));
-            }
-            if mine.data_type() != theirs.data_type() {
-                return differs(format!("column {} is {} against {}", mine.name(), mine.data_type(), theirs.data_type()));
-            }
-            fields.push(Arc::new(Field::new(mine.name(), mine.data_type().clone(), mine.is_nullable() || theirs.is_nullable())));
-        }
-        *known = Schema::new(fields);
-    }
-    common.map(|(schema, _)| schema).ok_or_else(|| Error::bug("a table without files"))
 }
