@@ -45,6 +45,12 @@ fn plain_decimal(precision: u8, scale: i8) -> DataType {
     }
 }
 
+/// The columns of a table in plain types.
+pub fn plain_columns(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
+    Schema::new(fields.collect::<Vec<_>>())
+}
+
 /// The schema of a result: plain types, every column nullable, since a plan's own nullability changes with its rewrites and drivers
 /// reject a stream whose schema is not the announced one. Each column says of its SQL type what drivers do not see in Arrow's.
 pub fn plain_schema(schema: &Schema) -> SchemaRef {

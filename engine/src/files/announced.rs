@@ -3,6 +3,7 @@
 //! Writers leave a hint of the type that they had in memory: large strings, categories, half floats. None of these is another SQL type.
 //! Parquet's own INT96, INTERVAL and UUID have no hint, and need none.
 
+use super::exact::UUID_BYTES;
 use super::readable::with_raw_leaves;
 use crate::result_types::plain_type;
 use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, Schema, TimeUnit};
@@ -11,6 +12,9 @@ use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, SchemaDescriptor};
 use std::sync::Arc;
+
+/// Arrow's name of the type.
+const UUID_EXTENSION: &str = "arrow.uuid";
 
 /// The columns of a file in SQL's types.
 ///
@@ -70,6 +74,17 @@ fn announced<'l>(data_type: &DataType, leaves: &mut impl Iterator<Item = &'l Col
             None => plain_type(leaf),
         },
     }
+}
+
+/// A column of a client's rows in SQL's types.
+pub fn announced_of_client(field: &Field) -> Field {
+    let data_type = match field.data_type() {
+        DataType::FixedSizeBinary(UUID_BYTES) if field.extension_type_name() == Some(UUID_EXTENSION) => DataType::Utf8,
+        DataType::Date64 => DataType::Date32,
+        // Of NULLs without a type as well: text.
+        other => plain_type(other),
+    };
+    Field::new(field.name(), data_type, field.is_nullable())
 }
 
 /// Types that Parquet knows and Arrow's reader does not.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 /// Bytes of a UUID.
-const UUID_BYTES: i32 = 16;
+pub const UUID_BYTES: i32 = 16;
 /// Days from the one that INT96 counts from to 1970.
 const EPOCH_JULIAN_DAY: i128 = 2_440_588;
 const NANOSECONDS_A_DAY: i128 = 86_400 * NANOSECONDS_A_SECOND;
