@@ -28,6 +28,7 @@ pub mod coordinator;
 pub mod cpu_runtime;
 pub mod error;
 pub mod fair_pool;
+pub mod files;
 pub mod fragment;
 pub mod information_schema;
 pub mod limits;

@@ -4,7 +4,7 @@ use crate::sql_types::{declared_type, type_name};
 use arrow::array::{Array, ArrayRef, Datum, RecordBatch, RecordBatchOptions};
 use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, IntervalUnit, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use std::sync::Arc;
 pub fn plain_type(data_type: &DataType) -> DataType {
     let plain_field = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     match data_type {
-        DataType::Utf8View => DataType::Utf8,
-        DataType::BinaryView => DataType::Binary,
+        DataType::Utf8View | DataType::LargeUtf8 => DataType::Utf8,
+        DataType::BinaryView | DataType::LargeBinary => DataType::Binary,
         DataType::Dictionary(_, value) => plain_type(value),
         DataType::RunEndEncoded(_, value) => plain_type(value.data_type()),
         // Large lists too: the library that encodes messages announces them as what they are, and sends lists.
@@ -23,10 +23,32 @@ pub fn plain_type(data_type: &DataType) -> DataType {
         }
         DataType::FixedSizeList(item, size) => DataType::FixedSizeList(plain_field(item), *size),
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
+        DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
+        DataType::Float16 => DataType::Float32,
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => plain_decimal(*precision, *scale),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) if *scale < 0 => plain_decimal(*precision, *scale),
+        // The one unit that all drivers know.
+        DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         // A column of untyped NULLs: drivers have no such type.
         DataType::Null => DataType::Utf8,
         other => other.clone(),
     }
+}
+
+/// A decimal of as many digits, none of which is left out before the point; of so many that no type has them it stays as it is.
+fn plain_decimal(precision: u8, scale: i8) -> DataType {
+    let (digits, after) = (precision.saturating_add(scale.min(0).unsigned_abs()), scale.max(0));
+    match digits {
+        ..=DECIMAL128_MAX_PRECISION => DataType::Decimal128(digits, after),
+        ..=DECIMAL256_MAX_PRECISION => DataType::Decimal256(digits, after),
+        _ => DataType::Decimal128(precision, scale),
+    }
+}
+
+/// The columns of a table in plain types.
+pub fn plain_columns(schema: &Schema) -> Schema {
+    let fields = schema.fields().iter().map(|field| Field::new(field.name(), plain_type(field.data_type()), field.is_nullable()));
+    Schema::new(fields.collect::<Vec<_>>())
 }
 
 /// The schema of a result: plain types, every column nullable, since a plan's own nullability changes with its rewrites and drivers

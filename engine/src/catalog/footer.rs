@@ -1,7 +1,10 @@
 //! Facts of a Parquet file from its footer, in the form that travels and is stored.
 
 use crate::control::{ColumnFacts, FileFacts, RowGroupFacts};
-use arrow::datatypes::{Schema, SchemaRef};
+use crate::files::announced::{announced_schema, read_schema};
+use crate::files::exact::exactly;
+use crate::files::readable::readable;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow_flight::{IpcMessage, SchemaAsIpc};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -9,7 +12,6 @@ use datafusion::common::stats::Precision;
 use datafusion::common::{ColumnStatistics, ScalarValue, Statistics};
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion_proto::protobuf;
-use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use prost::Message;
 use serde::{Deserialize, Serialize};
@@ -23,13 +25,10 @@ pub fn row_group_offset(row_group: &RowGroupMetaData) -> u64 {
 
 /// Reads the facts out of parsed metadata.
 pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> Result<FileFacts, String> {
+    check_rows(metadata)?;
     let file = metadata.file_metadata();
-    let schema = parquet_to_arrow_schema(file.schema_descr(), file.key_value_metadata()).map_err(|error| error.to_string())?;
-    // Metadata that writers leave in the schema (pandas indexes and the like) is not part of a table's type.
-    let schema: SchemaRef = Arc::new(Schema::new(schema.fields().clone()));
-    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(metadata, &schema).map_err(|error| error.to_string())?;
-    let columns =
-        (0..schema.fields().len()).map(|index| statistics.column_statistics.get(index).map(column_facts).unwrap_or_default()).collect();
+    let schema = announced_schema(metadata)?;
+    let columns = column_bounds(metadata, &schema)?;
     let row_groups: Vec<_> = metadata
         .row_groups()
         .iter()
@@ -49,6 +48,60 @@ pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> 
         checksum: None,
         columns,
     })
+}
+
+/// A footer that contradicts itself would give another count to each reader.
+fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
+    let groups = metadata.row_groups();
+    let rows = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()).filter(|_| group.num_rows() >= 0));
+    let said = metadata.file_metadata().num_rows();
+    if rows != Some(said) {
+        return Err(format!("the footer says that the file has {said} rows, and its row groups have another number"));
+    }
+    let mut starts: Vec<u64> = groups.iter().filter(|group| group.num_rows() > 0).map(row_group_offset).collect();
+    starts.sort_unstable();
+    // Readers are told by a row group's first byte which they are to read. A file without columns has no bytes.
+    let distinct = starts.windows(2).all(|pair| pair[0] < pair[1]) || metadata.file_metadata().schema_descr().num_columns() == 0;
+    if distinct { Ok(()) } else { Err("two row groups of the file begin at the same byte".to_string()) }
+}
+
+/// Bounds of the columns, in the types of `schema`. They come from what readers have, where every bound means something.
+fn column_bounds(metadata: &ParquetMetaData, schema: &Schema) -> Result<Vec<ColumnFacts>, String> {
+    let readable = readable(Arc::new(metadata.clone()), "").map_err(|error| error.to_string())?;
+    let read: SchemaRef = Arc::new(read_schema(metadata)?);
+    let statistics = DFParquetMetadata::statistics_from_parquet_metadata(&readable, &read).map_err(|error| error.to_string())?;
+    let facts = schema.fields().iter().enumerate().map(|(index, field)| {
+        let facts = statistics.column_statistics.get(index).map(column_facts).unwrap_or_default();
+        facts_in_type(facts, read.field(index).data_type(), field.data_type())
+    });
+    Ok(facts.collect())
+}
+
+/// Facts of a column in another type. A bound that has no equal there is none.
+fn facts_in_type(facts: ColumnFacts, from: &DataType, to: &DataType) -> ColumnFacts {
+    if from == to {
+        return facts;
+    }
+    let cast = |bound: Option<String>| {
+        let bound = decode_scalar(bound.as_deref()?)?;
+        let exact = exactly(&bound.to_array().ok()?, to).ok()?;
+        encode_scalar(&ScalarValue::try_from_array(&exact, 0).ok()?)
+    };
+    ColumnFacts { min: cast(facts.min), max: cast(facts.max), null_count: facts.null_count }
+}
+
+/// The facts of a file in the columns of its table: by name, and NULL in every row where the file has none of that name.
+pub fn facts_of_table(facts: &mut FileFacts, file: &Schema, table: &Schema) {
+    let mut known: Vec<Option<ColumnFacts>> = std::mem::take(&mut facts.columns).into_iter().map(Some).collect();
+    let rows = facts.row_count;
+    let of_table = table.fields().iter().map(|field| match file.column_with_name(field.name()) {
+        Some((index, stored)) => {
+            let facts = known.get_mut(index).and_then(Option::take).unwrap_or_default();
+            facts_in_type(facts, stored.data_type(), field.data_type())
+        }
+        None => ColumnFacts { null_count: Some(rows), ..ColumnFacts::default() },
+    });
+    facts.columns = of_table.collect();
 }
 
 /// A fingerprint of everything the footer says of the content. Two files with different fingerprints differ; equal ones may not.

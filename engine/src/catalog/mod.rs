@@ -104,6 +104,9 @@ pub struct TableDetails {
     /// What its columns are, by column.
     #[serde(default)]
     pub column_comments: BTreeMap<String, String>,
+    /// Whether a column list made the columns of an external table; else its files do, and may widen them.
+    #[serde(default)]
+    pub columns_declared: bool,
 }
 
 /// Columns whose values are those of a key of another table.

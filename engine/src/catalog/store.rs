@@ -8,6 +8,7 @@ use super::location::Location;
 use super::{CatalogFile, Snapshot, Table, TableDetails, footer, scan_schema};
 use crate::control::{FileFacts, RowGroupFacts, now_ms};
 use crate::error::{Error, Result};
+use crate::result_types::plain_columns;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;
@@ -192,7 +193,8 @@ impl CatalogStore {
         let (table_id, schema_name, name): (i64, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
         let (location_text, schema_ipc, regions): (String, String, String) = (row.get(3)?, row.get(4)?, row.get(7)?);
         let damaged = |what: &str, why: String| Error::bug(format!("the catalog's {what} of {schema_name}.{name} is damaged: {why}"));
-        let stored = footer::decode_schema(&schema_ipc).map_err(|why| damaged("schema", why))?;
+        // Releases before this one kept large strings and other layouts.
+        let stored = plain_columns(&footer::decode_schema(&schema_ipc).map_err(|why| damaged("schema", why))?);
         let details: TableDetails = serde_json::from_str(&row.get::<_, String>(10)?).map_err(|why| damaged("details", why.to_string()))?;
         let scan_schema = Arc::new(scan_schema(&stored));
         let files = self.files(table_id)?;

@@ -11,6 +11,7 @@ use super::journey;
 use super::placement::{PlacedFile, Placement};
 use crate::catalog::location::object_path;
 use crate::catalog::provider::scanned_table;
+use crate::control::RowGroupFacts;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::tree_node::TreeNode;
@@ -112,20 +113,24 @@ fn gathered(leaf: Arc<dyn ExecutionPlan>, slots: usize, event: &ScaleUpLeafNodeE
     Ok(if partitions == 1 { Arc::new(CoalescePartitionsExec::new(gathered)) } else { gathered })
 }
 
-/// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node.
+/// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node. Those without rows are
+/// left out: they may begin where the next one does, and readers know a row group by its first byte.
 fn split_by_row_groups(files: &[&PlacedFile], partitions: usize) -> Vec<FileGroup> {
     let total: u64 = files.iter().flat_map(|placed| placed.file.row_groups.iter()).map(|group| group.rows).sum();
     let mut groups: Vec<Vec<PartitionedFile>> = vec![vec![]; partitions];
     let mut before = 0u64;
     for placed in files {
+        let filled: Vec<&RowGroupFacts> = placed.file.row_groups.iter().filter(|group| group.rows > 0).collect();
+        // A range of bytes holds nothing else only where row groups lie in their order.
+        let in_order = filled.windows(2).all(|pair| pair[0].offset < pair[1].offset);
         let mut run: Option<(usize, u64, u64)> = None;
-        for row_group in placed.file.row_groups.iter() {
+        for row_group in filled {
             // The row group belongs to the partition in whose share its middle row lies.
             let middle = before + row_group.rows / 2;
             let partition = ((middle as u128 * partitions as u128) / total.max(1) as u128).min(partitions as u128 - 1) as usize;
             before += row_group.rows;
             run = match run {
-                Some((open, first, last)) if open == partition && row_group.offset > last => Some((open, first, row_group.offset)),
+                Some((open, first, _)) if open == partition && in_order => Some((open, first, row_group.offset)),
                 Some((open, first, last)) => {
                     groups[open].push(ranged(placed, first, last));
                     Some((partition, row_group.offset, row_group.offset))
@@ -165,7 +170,6 @@ fn scale_up_literal(event: &ScaleUpLeafNodeEvent) -> Result<ScaleUpLeafNodeEvent
 mod tests {
     use super::*;
     use crate::catalog::CatalogFile;
-    use crate::control::RowGroupFacts;
 
     fn file(size_bytes: u64, rows: &[u64]) -> PlacedFile {
         let row_groups = rows.iter().enumerate().map(|(i, &rows)| RowGroupFacts { offset: 4 + 100 * i as u64, rows, bytes: 100 }).collect();
@@ -197,6 +201,24 @@ mod tests {
         seen.sort();
         assert_eq!(groups.len(), 2);
         assert_eq!(seen, [(1000, 4), (1000, 104), (1000, 204), (2000, 4)]);
+    }
+
+    #[test]
+    fn row_groups_without_rows_or_out_of_order_are_read_once() {
+        let mut odd = file(1000, &[10, 0, 10, 10]);
+        let mut groups = odd.file.row_groups.to_vec();
+        // The second begins where the third does, and the last lies before both.
+        (groups[1].offset, groups[2].offset, groups[3].offset) = (500, 500, 100);
+        let mut changed = Arc::into_inner(odd.file).unwrap();
+        changed.row_groups = groups.into();
+        odd.file = Arc::new(changed);
+        for partitions in 1..5 {
+            let planned = split_by_row_groups(&[&odd], partitions);
+            let ranges: Vec<FileRange> = planned.iter().flat_map(|group| group.files()).filter_map(|file| file.range.clone()).collect();
+            for offset in [4, 500, 100] {
+                assert_eq!(ranges.iter().filter(|range| range.contains(offset)).count(), 1, "{offset} in {ranges:?}");
+            }
+        }
     }
 
     #[test]

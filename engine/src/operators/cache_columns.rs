@@ -122,8 +122,15 @@ impl Work {
             ReadError::Declined(decline) => DataFusionError::Internal(decline.to_string()),
         };
         let schema = self.scan.file_schema();
-        for (reader, _) in self.readers(&[], context).await.map_err(failed)? {
-            for (column, chunks, bytes) in reader.drop_cached(&self.columns, self.columns.len() == schema.fields().len()) {
+        // Of types that kernels do not know nothing is cached.
+        let read = self.columns.iter().filter_map(|column| {
+            let index = schema.index_of(column).ok()?;
+            let kind = column_type(schema.field(index).data_type()).ok()?;
+            ReadColumn::new(&ColumnSource::Stored(index), kind, schema).ok()
+        });
+        let read: Vec<ReadColumn> = read.collect();
+        for (reader, _) in self.readers(&read, context).await.map_err(failed)? {
+            for (column, chunks, bytes) in reader.drop_cached(self.columns.len() == schema.fields().len()) {
                 self.count(&column, chunks, bytes);
             }
         }

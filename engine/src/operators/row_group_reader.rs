@@ -4,21 +4,23 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
-use super::float_bounds::doubtless;
-use super::translate::{ColumnSource, column_type};
+use super::translate::{ColumnSource, column_type, same_type};
 use crate::catalog::footer::row_group_offset;
 use crate::control::CachedColumn;
+use crate::files::exact::exactly;
+use crate::files::exact_column::{ExactColumn, no_equal};
+use crate::files::readable::readable;
 use crate::limits;
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use bowshot_kernels::{Chunk, ChunkColumn, ChunkEncoder, ChunkKey, ColumnType, Decline, KernelError, Kernels, RowGroup};
 use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{DataFusionError, Result, internal_err};
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
 use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroupAccessPlanFilter};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use futures::TryStreamExt;
@@ -176,7 +178,15 @@ pub enum ReadColumn {
 #[derive(Debug, Clone)]
 pub struct StoredColumn {
     name: String,
+    /// As the table has it.
+    data_type: DataType,
     kind: ColumnType,
+}
+
+impl StoredColumn {
+    fn new(field: &Field, kind: ColumnType) -> Self {
+        Self { name: field.name().clone(), data_type: field.data_type().clone(), kind }
+    }
 }
 
 /// An expression over columns of the files.
@@ -194,7 +204,7 @@ impl ReadColumn {
     /// The column of this source in a scan of files of this schema.
     pub fn new(source: &ColumnSource, kind: ColumnType, file_schema: &Schema) -> Result<Self, Decline> {
         let expr = match source {
-            ColumnSource::Stored(index) => return Ok(Self::Stored(StoredColumn { name: file_schema.field(*index).name().clone(), kind })),
+            ColumnSource::Stored(index) => return Ok(Self::Stored(StoredColumn::new(file_schema.field(*index), kind))),
             ColumnSource::Computed(expr) => expr,
         };
         let indices: Vec<usize> = collect_columns(expr).iter().map(Column::index).collect::<BTreeSet<_>>().into_iter().collect();
@@ -207,7 +217,7 @@ impl ReadColumn {
         });
         let expr = over_inputs.map_err(|error| Decline::new(error.to_string()))?.data;
         let fields: Vec<Field> = indices.iter().map(|index| file_schema.field(*index).clone().with_nullable(true)).collect();
-        let inputs = fields.iter().map(|field| Ok(StoredColumn { name: field.name().clone(), kind: column_type(field.data_type())? }));
+        let inputs = fields.iter().map(|field| Ok(StoredColumn::new(field, column_type(field.data_type())?)));
         let inputs = inputs.collect::<Result<_, Decline>>()?;
         Ok(Self::Computed(ComputedColumn { expr, schema: Arc::new(Schema::new(fields)), inputs, kind }))
     }
@@ -266,23 +276,53 @@ enum FileColumn {
     Computed { id: u64, column: ComputedColumn, inputs: Vec<StoredInFile> },
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct StoredInFile {
-    /// Position in this file's schema.
-    index: usize,
+    name: String,
+    /// Position in this file's schema; `None` where the file lacks the column, and every row has NULL.
+    index: Option<usize>,
     kind: ColumnType,
+    /// The table's type.
+    data_type: DataType,
+    /// Under which its chunks are kept. Those of a column in another type than the file's are not those of the file's column: another table
+    /// over the same file may have that.
+    id: ChunkColumn,
 }
 
 impl StoredInFile {
-    fn id(self) -> ChunkColumn {
-        ChunkColumn::Stored(self.index as u32)
+    fn new(column: &StoredColumn, schema: &Schema, runtime: &KernelRuntime) -> Result<Self, Decline> {
+        let StoredColumn { name, data_type, kind } = column.clone();
+        let found = schema.column_with_name(&name).filter(|(_, field)| *field.data_type() != DataType::Null);
+        let (index, id) = match found {
+            Some((index, field)) if same_type(field.data_type(), &data_type) => (Some(index), ChunkColumn::Stored(index as u32)),
+            Some((index, field)) => {
+                let of_file = Arc::new(Column::new(&name, 0));
+                let wanted = Arc::new(Field::new(&name, data_type.clone(), true));
+                let expr: Arc<dyn PhysicalExpr> = Arc::new(ExactColumn::new(of_file, wanted, "".into()));
+                (Some(index), ChunkColumn::Computed(runtime.id_of((expr, Arc::new(Schema::new(vec![field.clone()])), vec![index]))))
+            }
+            None => {
+                let nothing = ScalarValue::try_from(&data_type).map_err(|error| Decline::new(error.to_string()))?;
+                let expr: Arc<dyn PhysicalExpr> = Arc::new(Literal::new(nothing));
+                (None, ChunkColumn::Computed(runtime.id_of((expr, Arc::new(Schema::empty()), vec![]))))
+            }
+        };
+        Ok(Self { name, index, kind, data_type, id })
+    }
+
+    /// What the decoder gives, as the table has it. The encoder takes strings in all layouts.
+    fn of_table(&self, stored: &ArrayRef, file: &str) -> Result<ArrayRef, ReadError> {
+        if same_type(stored.data_type(), &self.data_type) {
+            return Ok(stored.clone());
+        }
+        exactly(stored, &self.data_type).map_err(|why| ReadError::Failed(no_equal(file, &self.name, &why).into()))
     }
 }
 
 impl FileColumn {
     fn id(&self) -> ChunkColumn {
         match self {
-            Self::Stored(stored) => stored.id(),
+            Self::Stored(stored) => stored.id,
             Self::Computed { id, .. } => ChunkColumn::Computed(*id),
         }
     }
@@ -330,26 +370,19 @@ impl FileReader {
             None => {
                 let mut reader = ParquetObjectReader::new(store.clone(), meta.location.clone()).with_file_size(meta.size);
                 let metadata = ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()).await?;
-                let metadata = with_dictionaries(metadata)?;
+                let metadata = with_dictionaries(metadata, meta.location.as_ref())?;
                 runtime.footers.insert(identity.clone(), metadata.clone());
                 metadata
             }
         };
         let schema = metadata.schema();
-        let stored = |column: &StoredColumn| {
-            let StoredColumn { name, kind } = column;
-            let (index, field) =
-                schema.column_with_name(name).ok_or_else(|| Decline::new(format!("file {} has no column {name}", meta.location)))?;
-            if column_type(field.data_type())? != *kind {
-                return Err(Decline::new(format!("column {name} of file {} is {}", meta.location, field.data_type())));
-            }
-            Ok(StoredInFile { index, kind: *kind })
-        };
+        let stored = |column: &StoredColumn| StoredInFile::new(column, schema, runtime);
         let columns = columns.iter().map(|column| match column {
             ReadColumn::Stored(column) => Ok(FileColumn::Stored(stored(column)?)),
             ReadColumn::Computed(column) => {
                 let inputs = column.inputs.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
-                let positions = inputs.iter().map(|input| input.index).collect();
+                // One that is not in the file has no position: an expression over it is another one than over any that is.
+                let positions = inputs.iter().map(|input| input.index.unwrap_or(usize::MAX)).collect();
                 let id = runtime.id_of((column.expr.clone(), column.schema.clone(), positions));
                 Ok(FileColumn::Computed { id, column: column.clone(), inputs })
             }
@@ -362,12 +395,22 @@ impl FileReader {
     pub fn row_groups(&self, predicate: Option<&PruningPredicate>, metrics: &ParquetFileMetrics) -> Vec<usize> {
         let groups = self.metadata.metadata().row_groups();
         let mut plan = RowGroupAccessPlanFilter::new(ParquetAccessPlan::new_all(groups.len()));
-        if let Some(predicate) = predicate {
-            plan.prune_by_statistics(predicate.schema(), self.metadata.parquet_schema(), groups, predicate, metrics);
+        if let Some(predicate) = predicate.filter(|predicate| self.has_columns_of(predicate)) {
+            plan.prune_by_statistics(self.metadata.schema(), self.metadata.parquet_schema(), groups, predicate, metrics);
         }
         let in_range =
             |group: &RowGroupMetaData| self.planned.range.as_ref().is_none_or(|range| range.contains(row_group_offset(group) as i64));
         plan.row_group_indexes().filter(|group| in_range(&groups[*group])).collect()
+    }
+
+    /// Whether bounds of this file are in the types of the predicate's columns.
+    fn has_columns_of(&self, predicate: &PruningPredicate) -> bool {
+        let table = predicate.schema();
+        collect_columns(predicate.orig_expr()).iter().all(|column| {
+            let of_file = self.metadata.schema().field_with_name(column.name());
+            let of_table = table.field_with_name(column.name());
+            of_file.ok().zip(of_table.ok()).is_some_and(|(file, table)| same_type(file.data_type(), table.data_type()))
+        })
     }
 
     /// Rows of a row group.
@@ -403,14 +446,18 @@ impl FileReader {
         Ok(bytes)
     }
 
-    /// Drops these columns of the file from the cache; with `all`, whatever was computed from them too. Returns columns, chunks and bytes.
-    pub fn drop_cached(&self, columns: &[String], all: bool) -> Vec<(String, usize, u64)> {
+    /// Drops the columns that the file was opened with from the cache; with `all`, whatever was computed from them too. Returns names, chunks
+    /// and bytes.
+    pub fn drop_cached(&self, all: bool) -> Vec<(String, usize, u64)> {
         let cache = self.runtime.kernels.cache();
-        let indices = columns.iter().filter_map(|name| Some((name, self.metadata.schema().index_of(name).ok()?)));
-        let mut dropped: Vec<(String, usize, u64)> = indices
-            .map(|(name, index)| {
-                let (chunks, bytes) = cache.remove(&self.identity, Some(ChunkColumn::Stored(index as u32)));
-                (name.clone(), chunks, bytes)
+        let stored = self.columns.iter().filter_map(|column| match column {
+            FileColumn::Stored(stored) => Some(stored),
+            FileColumn::Computed { .. } => None,
+        });
+        let mut dropped: Vec<(String, usize, u64)> = stored
+            .map(|stored| {
+                let (chunks, bytes) = cache.remove(&self.identity, Some(stored.id));
+                (stored.name.clone(), chunks, bytes)
             })
             .collect();
         if all {
@@ -446,21 +493,22 @@ impl FileReader {
             *chunk = find(flown, column.id());
             match column {
                 _ if chunk.is_some() => {}
-                FileColumn::Stored(stored) => wanted.push(*stored),
-                FileColumn::Computed { inputs, .. } => wanted.extend(inputs),
+                FileColumn::Stored(stored) => wanted.push(stored.clone()),
+                FileColumn::Computed { inputs, .. } => wanted.extend(inputs.iter().cloned()),
             }
         }
-        wanted.sort_by_key(|stored| stored.index);
-        wanted.dedup_by_key(|stored| stored.index);
-        let mut inputs: HashMap<usize, Arc<Chunk>> = HashMap::new();
+        wanted.sort_by_key(|stored| (stored.index, stored.id));
+        wanted.dedup_by_key(|stored| stored.id);
+        let mut inputs: HashMap<ChunkColumn, Arc<Chunk>> = HashMap::new();
         wanted.retain(|stored| {
-            let found = find(flown, stored.id());
+            let found = find(flown, stored.id);
             let is_missing = found.is_none();
-            inputs.extend(found.map(|chunk| (stored.index, chunk)));
+            inputs.extend(found.map(|chunk| (stored.id, chunk)));
             is_missing
         });
         let group = self.metadata.metadata().row_group(row_group);
-        bytes.read += wanted.iter().map(|stored| group.column(stored.index).compressed_size().max(0) as u64).sum::<u64>();
+        let in_file = wanted.iter().filter_map(|stored| stored.index);
+        bytes.read += in_file.map(|index| group.column(index).compressed_size().max(0) as u64).sum::<u64>();
         let mut keep = |column: ChunkColumn, chunk: Chunk| {
             self.runtime.encoded.fetch_add(1, Ordering::Relaxed);
             let chunk = cache.insert(self.key(row_group, column), chunk);
@@ -468,13 +516,13 @@ impl FileReader {
             chunk
         };
         if !wanted.is_empty() {
-            for (stored, chunk) in wanted.iter().zip(self.encode(row_group, &wanted).await?) {
-                inputs.insert(stored.index, keep(stored.id(), chunk));
+            for (stored, chunk) in wanted.iter().zip(self.encode(row_group, row_count, &wanted).await?) {
+                inputs.insert(stored.id, keep(stored.id, chunk));
             }
         }
-        let input = |stored: &StoredInFile| match inputs.get(&stored.index) {
+        let input = |stored: &StoredInFile| match inputs.get(&stored.id) {
             Some(chunk) => Ok(chunk.clone()),
-            None => internal_err!("column {} was not read", stored.index),
+            None => internal_err!("column {} was not read", stored.name),
         };
         for (column, chunk) in self.columns.iter().zip(chunks.iter_mut()).filter(|(_, chunk)| chunk.is_none()) {
             *chunk = Some(match column {
@@ -490,23 +538,35 @@ impl FileReader {
         Ok(())
     }
 
-    /// Decodes columns together and narrows them batch by batch. They are in file order, as the decoder returns them.
-    async fn encode(&self, row_group: usize, columns: &[StoredInFile]) -> Result<Vec<Chunk>, ReadError> {
+    /// Decodes columns together and narrows them batch by batch. They are in file order, as the decoder returns them; those that the file
+    /// lacks come first.
+    async fn encode(&self, row_group: usize, row_count: usize, columns: &[StoredInFile]) -> Result<Vec<Chunk>, ReadError> {
+        let (missing, stored) = columns.split_at(columns.partition_point(|column| column.index.is_none()));
+        let mut chunks = vec![];
+        for column in missing {
+            let mut encoder = ChunkEncoder::new(column.kind);
+            encoder.push(&new_null_array(&column.data_type, row_count))?;
+            chunks.push(encoder.finish()?);
+        }
+        if stored.is_empty() {
+            return Ok(chunks);
+        }
         let meta = &self.planned.object_meta;
         let reader = ParquetObjectReader::new(self.store.clone(), meta.location.clone()).with_file_size(meta.size);
-        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().map(|column| column.index));
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), stored.iter().filter_map(|column| column.index));
         let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, self.metadata.clone())
             .with_projection(mask)
             .with_row_groups(vec![row_group])
             .with_batch_size(DECODE_BATCH_ROWS)
             .build()?;
-        let mut encoders: Vec<ChunkEncoder> = columns.iter().map(|column| ChunkEncoder::new(column.kind)).collect();
+        let mut encoders: Vec<ChunkEncoder> = stored.iter().map(|column| ChunkEncoder::new(column.kind)).collect();
         while let Some(batch) = batches.try_next().await? {
-            for (column, encoder) in batch.columns().iter().zip(&mut encoders) {
-                encoder.push(column.as_ref())?;
+            for ((array, column), encoder) in batch.columns().iter().zip(stored).zip(&mut encoders) {
+                encoder.push(column.of_table(array, meta.location.as_ref())?.as_ref())?;
             }
         }
-        encoders.into_iter().map(|encoder| encoder.finish().map_err(ReadError::from)).collect()
+        chunks.extend(encoders.into_iter().map(|encoder| encoder.finish()).collect::<Result<Vec<_>, _>>()?);
+        Ok(chunks)
     }
 }
 
@@ -516,7 +576,9 @@ fn path_of(identity: &str) -> &str {
 }
 
 /// Asks the decoder for string columns as dictionaries: their pages mostly are, and chunks hold codes anyway.
-fn with_dictionaries(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadata, ReadError> {
+fn with_dictionaries(metadata: ArrowReaderMetadata, name: &str) -> Result<ArrowReaderMetadata, ReadError> {
+    let stored = readable(metadata.metadata().clone(), name)?;
+    let metadata = ArrowReaderMetadata::try_new(stored.clone(), ArrowReaderOptions::new())?;
     let schema = metadata.schema();
     let fields: Vec<Field> = schema
         .fields()
@@ -529,10 +591,8 @@ fn with_dictionaries(metadata: ArrowReaderMetadata) -> Result<ArrowReaderMetadat
         })
         .collect();
     let options = ArrowReaderOptions::new().with_schema(Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone())));
-    let stored = doubtless(metadata.metadata().clone())?;
     // A file whose schema cannot be read this way keeps its own.
-    let coded = ArrowReaderMetadata::try_new(stored.clone(), options);
-    Ok(coded.or_else(|_| ArrowReaderMetadata::try_new(stored, ArrowReaderOptions::new()))?)
+    Ok(ArrowReaderMetadata::try_new(stored, options).unwrap_or(metadata))
 }
 
 #[cfg(test)]

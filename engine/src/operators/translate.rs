@@ -78,7 +78,7 @@ fn is_string(data_type: &DataType) -> bool {
 }
 
 /// Whether two Arrow types are one to the kernels: equal, or both strings.
-fn same_type(left: &DataType, right: &DataType) -> bool {
+pub(super) fn same_type(left: &DataType, right: &DataType) -> bool {
     left == right || (is_string(left) && is_string(right))
 }
 

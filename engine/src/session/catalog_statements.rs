@@ -32,9 +32,12 @@ impl Session {
                 if !create.table_partition_cols.is_empty() {
                     return Err(Error::user("PARTITIONED BY is not supported yet: the partition columns must be in the files"));
                 }
-                if create.schema.fields().iter().len() > 0 {
-                    return Err(Error::user("columns come from the Parquet files: leave the column list out"));
+                if !create.column_defaults.is_empty() || !create.constraints.is_empty() {
+                    return Err(Error::user(
+                        "the column list of an external table has names and types alone: its rows are in the files; ALTER TABLE … ADD PRIMARY KEY declares a key",
+                    ));
                 }
+                let declared = (create.schema.fields().iter().len() > 0).then(|| create.schema.as_arrow().clone());
                 let snapshot = inner.snapshot();
                 if !snapshot.schemas.contains_key(&schema) {
                     return Err(Error::not_found(format!("there is no schema '{schema}': CREATE SCHEMA {schema} makes it")));
@@ -50,7 +53,7 @@ impl Session {
                     other => return Err(Error::user(format!("CREATE EXTERNAL TABLE takes one LOCATION, not {}", other.len()))),
                 };
                 let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
-                let mut table = external_table::discover(inner, &schema, &name, &location, known.map(Arc::as_ref)).await?;
+                let mut table = external_table::discover(inner, &schema, &name, &location, declared, known.map(Arc::as_ref)).await?;
                 (table.replicas, table.regions) = own::table_options(&create.options)?;
                 check_new_homes(inner, &table)?;
                 let replace = create.or_replace;
@@ -231,7 +234,8 @@ impl Session {
         if known.managed {
             return Err(Error::user(format!("table {schema}.{name} is managed: what is stored in it is known already")));
         }
-        let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, Some(&known)).await?;
+        let declared = known.details.columns_declared.then(|| known.stored_schema.as_ref().clone());
+        let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, declared, Some(&known)).await?;
         (fresh.replicas, fresh.regions, fresh.details) = (known.replicas, known.regions.clone(), known.details.clone());
         check_new_homes(inner, &fresh)?;
         inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;

@@ -11,8 +11,10 @@ use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::table_writes::{TableWrite, Target, volume_of_tables};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
+use crate::files::announced::announced_of_client;
+use crate::files::exact::exactly;
 use crate::residency::Reach;
-use crate::result_types::{plain_schema, plain_type};
+use crate::result_types::plain_type;
 use crate::statement::repeated_names::Meant;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast, cast_with_options};
@@ -212,7 +214,19 @@ fn in_columns(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result
             .map_err(|error| Error::user(format!("column {} is {}: {error}", field.name(), field.data_type())))
     });
     let columns = casts.collect::<Result<Vec<ArrayRef>>>()?;
-    // NOT NULL is checked where the table is named.
+    open_batch(columns, rows, schema)
+}
+
+/// A client's batch in the columns of a table, by position: equal values, or an error.
+fn sent_columns(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
+    let exact = columns.iter().zip(schema.fields()).map(|(column, field)| {
+        exactly(column, field.data_type()).map_err(|why| Error::user(format!("column {}: {why}; nothing was stored", field.name())))
+    });
+    open_batch(exact.collect::<Result<Vec<ArrayRef>>>()?, rows, schema)
+}
+
+/// NOT NULL is checked where the table is named.
+fn open_batch(columns: Vec<ArrayRef>, rows: usize, schema: &SchemaRef) -> Result<RecordBatch> {
     let open: Vec<Field> = schema.fields().iter().map(|field| field.as_ref().clone().with_nullable(true)).collect();
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(Arc::new(Schema::new(open)), columns, &options).map_err(|error| Error::bug(error.to_string()))
@@ -252,6 +266,7 @@ fn stored_schema(table: &str, fields: impl Iterator<Item = Field>) -> Result<Sch
 fn can_be_stored(data_type: &DataType) -> bool {
     match data_type {
         DataType::Interval(_) | DataType::Union(..) | DataType::Null => false,
+        DataType::Decimal128(_, scale) | DataType::Decimal256(_, scale) => *scale >= 0,
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) | DataType::Map(item, _) => {
             can_be_stored(item.data_type())
         }
@@ -446,8 +461,7 @@ where
             (target, known.location_text.clone(), known.stored_schema.clone())
         }
         None => {
-            let fields = plain_schema(&schema).fields().iter().map(|field| field.as_ref().clone()).collect::<Vec<_>>();
-            let stored = stored_schema(&table, fields.into_iter())?;
+            let stored = stored_schema(&table, schema.fields().iter().map(|field| announced_of_client(field).with_nullable(true)))?;
             new_target(inner, table.clone(), stored, vec![])?
         }
     };
@@ -461,7 +475,7 @@ where
             Some(at) => batch.column(*at).clone(),
             None => new_null_array(field.data_type(), batch.num_rows()),
         });
-        write.write(in_columns(columns.collect(), batch.num_rows(), &stored)?).await?;
+        write.write(sent_columns(columns.collect(), batch.num_rows(), &stored)?).await?;
     }
     let files = write.finish().await?;
     match known {

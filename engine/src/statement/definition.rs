@@ -34,7 +34,17 @@ pub fn of(table: &Table) -> String {
         options.push(format!("'regions' '{}'", table.regions.join(", ")));
     }
     let options = if options.is_empty() { String::new() } else { format!(" OPTIONS ({})", options.join(", ")) };
-    format!("CREATE EXTERNAL TABLE {name} STORED AS PARQUET LOCATION '{}'{options}", table.location_text.replace('\'', "''"))
+    let columns = if table.details.columns_declared { format!(" ({})", declared_columns(table).join(", ")) } else { String::new() };
+    format!("CREATE EXTERNAL TABLE {name}{columns} STORED AS PARQUET LOCATION '{}'{options}", table.location_text.replace('\'', "''"))
+}
+
+/// The column list of an external table.
+fn declared_columns(table: &Table) -> Vec<String> {
+    let columns = table.stored_schema.fields().iter().map(|field| {
+        let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
+        format!("{} {}{not_null}", quoted(field.name()), declared_type(field.data_type()))
+    });
+    columns.collect()
 }
 
 fn list(names: &[String]) -> String {

@@ -12,25 +12,27 @@ use crate::coordinator::membership::Inventory;
 use crate::coordinator::{CoordinatorInner, blocking};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
+use crate::statement::columns_of_files::columns_of_files;
 use crate::worker::{inventory, store};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::Schema;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
+use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Footers of a bucket that are read at once.
 const BUCKET_READS_AT_ONCE: usize = 16;
 
-/// Finds the files of `location` and checks that they make one table. Of the table as it is `known`, files whose nodes are away stay where the
-/// cluster has copies of them: a file is gone only when its node says so.
+/// Finds the files of `location` and the columns of the table that they make: those of a column list, or of all files. Of the table as it is
+/// `known`, files whose nodes are away stay where the cluster has copies of them: a file is gone only when its node says so.
 pub(crate) async fn discover(
     inner: &CoordinatorInner,
     schema_name: &str,
     name: &str,
     location_text: &str,
+    declared: Option<Schema>,
     known: Option<&Table>,
 ) -> Result<NewTable> {
     let location = Location::parse(location_text)?;
@@ -49,8 +51,9 @@ pub(crate) async fn discover(
     if files.is_empty() {
         return Err(nothing_found(inner, &location, location_text));
     }
+    let details = TableDetails { columns_declared: declared.is_some(), ..TableDetails::default() };
     // A table may have a hundred thousand files.
-    let (files, schema) = blocking(move || common_schema(&files).map(|schema| (files, schema))).await?;
+    let (files, schema) = blocking(move || columns_of_files(files, declared)).await?;
     let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
     Ok(NewTable {
         schema_name: schema_name.into(),
@@ -61,7 +64,7 @@ pub(crate) async fn discover(
         replicas: 1,
         regions: vec![],
         managed: false,
-        details: TableDetails::default(),
+        details,
     })
 }
 
@@ -92,20 +95,15 @@ fn keep_known(inner: &CoordinatorInner, known: &Table, files: &mut Vec<NewFile>)
 
 fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> Error {
     let mut message = format!("no Parquet file lies at {text}");
-    if let Location::Node { volume, path, .. } = location {
-        let unreadable = inner.membership.unreadable(volume, path);
-        if let Some((node, path, reason)) = unreadable.first() {
-            message += &format!("; {} file(s) there could not be read, the first is {path} on node {node}: {reason}", unreadable.len());
-        } else {
-            let nodes: Vec<_> = inner.membership.live().into_iter().map(|node| node.node_id).collect();
-            message += &match nodes.is_empty() {
-                true => "; no worker is live".to_string(),
-                false => format!(
-                    "; live nodes: {}. Is '{volume}' the volume's name there (worker.volumes), and do the files end in .parquet?",
-                    nodes.join(", ")
-                ),
-            };
-        }
+    if let Location::Node { volume, .. } = location {
+        let nodes: Vec<_> = inner.membership.live().into_iter().map(|node| node.node_id).collect();
+        message += &match nodes.is_empty() {
+            true => "; no worker is live".to_string(),
+            false => format!(
+                "; live nodes: {}. Is '{volume}' the volume's name there (worker.volumes), and do the files end in .parquet?",
+                nodes.join(", ")
+            ),
+        };
     }
     Error::not_found(message)
 }
@@ -113,8 +111,23 @@ fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> E
 /// One file name with the nodes that have a file of that name.
 type Copies<'a> = Vec<(&'a String, &'a VolumeFile)>;
 
+/// Refuses a location with a file that no reader understands: without it the table would be short, and nobody would know.
+fn check_readable(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<()> {
+    let (Location::Node { path, .. } | Location::Bucket { prefix: path, .. }) = location;
+    let here = |(holder, _, _): &(String, String, String)| node.is_none_or(|wanted| wanted == holder);
+    let unreadable: Vec<_> = inner.membership.unreadable(volume, path).into_iter().filter(here).collect();
+    match unreadable.first() {
+        Some((holder, file, reason)) => Err(Error::user(format!(
+            "file {file} on node {holder} cannot be read as Parquet: {reason}; mend it, or move it out of the folder{}",
+            if unreadable.len() > 1 { format!(", and {} more", unreadable.len() - 1) } else { String::new() }
+        ))),
+        None => Ok(()),
+    }
+}
+
 async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<Vec<NewFile>> {
     inner.membership.await_fresh_inventories(limits::INVENTORY_WAIT).await?;
+    check_readable(inner, location, node, volume)?;
     let deadline = Instant::now() + limits::INVENTORY_WAIT;
     loop {
         let inventories = inner.membership.inventories();
@@ -206,6 +219,11 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
         let class = match error {
             object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => ErrorClass::Denied,
             object_store::Error::NotFound { .. } => ErrorClass::NotFound,
+            object_store::Error::InvalidPath { source } => {
+                return Error::user(format!(
+                    "bucket {base}: an object below this prefix has a key that cannot be read: {source}; give it another key, or a LOCATION that leaves it out"
+                ));
+            }
             _ => ErrorClass::Retry,
         };
         Error::new(class, format!("bucket {base}: {error}"))
@@ -216,8 +234,10 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
     } else {
         bucket.list(Some(&path)).take(limits::BUCKET_FILES_MAX).try_collect().await.map_err(failed)?
     };
-    objects
-        .retain(|object| object.location.as_ref().to_ascii_lowercase().ends_with(".parquet") && location.covers(object.location.as_ref()));
+    objects.retain(|object| {
+        let key = object.location.as_ref();
+        key.to_ascii_lowercase().ends_with(".parquet") && location.covers(key) && !is_hidden(key, prefix)
+    });
     objects.sort_by(|a, b| a.location.cmp(&b.location));
     futures::stream::iter(objects)
         .map(|object| {
@@ -225,8 +245,11 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
             async move {
                 let mut reader = ParquetObjectReader::new(bucket, object.location.clone()).with_file_size(object.size);
                 let name = format!("{base}/{}", object.location);
-                let metadata =
-                    reader.get_metadata(None).await.map_err(|error| Error::user(format!("{name} cannot be read as Parquet: {error}")))?;
+                let metadata = reader.get_metadata(None).await.map_err(|error| match &error {
+                    // The bucket's word, not the file's.
+                    ParquetError::External(_) => Error::retry(format!("{name} cannot be read now: {error}")),
+                    _ => Error::user(format!("{name} cannot be read as Parquet: {error}")),
+                })?;
                 let facts = footer::file_facts(&metadata, object.size, inventory::object_version(&object))
                     .map_err(|why| Error::user(format!("{name}: {why}")))?;
                 Ok(NewFile { store_url: format!("{base}/"), path: object.location.to_string(), facts, homes: vec![] })
@@ -237,41 +260,7 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
         .await
 }
 
-/// The columns that all files share; a difference is an error that names file and column.
-fn common_schema(files: &[NewFile]) -> Result<Schema> {
-    let mut common: Option<(Schema, &NewFile)> = None;
-    let mut known_text = None;
-    for file in files {
-        // Most files of a table say the same in the same words.
-        if known_text.replace(&file.facts.schema_ipc) == Some(&file.facts.schema_ipc) {
-            continue;
-        }
-        let schema = footer::decode_schema(&file.facts.schema_ipc).map_err(Error::bug)?;
-        let Some((known, first)) = &mut common else {
-            common = Some((schema, file));
-            continue;
-        };
-        let differs = |what: String| {
-            let at = |file: &NewFile| match file.homes.first() {
-                Some((node, _)) => format!("{} on node {node}", file.path),
-                None => file.path.clone(),
-            };
-            Err(Error::user(format!("the files at this location do not make one table: {what} ({} against {})", at(file), at(first))))
-        };
-        if known.fields().len() != schema.fields().len() {
-            return differs(format!("{} columns against {}", schema.fields().len(), known.fields().len()));
-        }
-        let mut fields = Vec::with_capacity(schema.fields().len());
-        for (mine, theirs) in schema.fields().iter().zip(known.fields()) {
-            if mine.name() != theirs.name() {
-                return differs(format!("column {} against {}", mine.name(), theirs.name()));
-            }
-            if mine.data_type() != theirs.data_type() {
-                return differs(format!("column {} is {} against {}", mine.name(), mine.data_type(), theirs.data_type()));
-            }
-            fields.push(Arc::new(Field::new(mine.name(), mine.data_type().clone(), mine.is_nullable() || theirs.is_nullable())));
-        }
-        *known = Schema::new(fields);
-    }
-    common.map(|(schema, _)| schema).ok_or_else(|| Error::bug("a table without files"))
+/// Whether writers keep the object for themselves: `_temporary/`, `.staging/`. Volumes leave such files out as well.
+fn is_hidden(key: &str, prefix: &str) -> bool {
+    key.strip_prefix(prefix).unwrap_or(key).split('/').any(|part| part.starts_with(['.', '_']))
 }

@@ -3,6 +3,7 @@
 pub mod cache_table;
 pub mod change_table;
 pub mod coercion;
+pub mod columns_of_files;
 pub mod definition;
 pub mod diagnosis;
 pub mod external_table;

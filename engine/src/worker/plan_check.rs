@@ -4,8 +4,9 @@ use super::published::PartId;
 use super::{GONE_TEXT, VERSION_TEXT, WorkerNode, fault, inventory};
 use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
+use crate::files::by_name;
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{cache_columns, float_bounds, panic_guard, publish, yielding};
+use crate::operators::{cache_columns, panic_guard, publish, yielding};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -27,7 +28,7 @@ pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteE
         CacheAction::None => event.plan,
         action => cache_columns::over_scans(event.plan, &node.kernels, action)?,
     };
-    let plan = float_bounds::without_upper(plan, &node.runtime)?;
+    let plan = by_name::scans_by_name(plan, &node.runtime)?;
     let plan = plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
         // Over no rows there is nothing for a kernel to do, nor to decline.
         Some(aggregate)
