@@ -3,7 +3,7 @@
 use super::location::{Location, object_path};
 use super::{CATALOG_NAME, Snapshot, Table};
 use crate::error::Error;
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::memory::DataSourceExec;
 use datafusion::catalog::{CatalogProvider, CatalogProviderList, SchemaProvider, Session, TableProvider};
 use datafusion::common::{Result, Statistics};
@@ -22,12 +22,29 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub struct StoredTable {
     table: Arc<Table>,
+    /// Its columns to this statement.
+    schema: SchemaRef,
 }
 
 impl StoredTable {
-    /// Wraps a table of a snapshot.
-    pub fn new(table: Arc<Table>) -> Self {
-        Self { table }
+    /// Wraps a table of a snapshot. Instants are shown by the clock of the session's zone, whichever their files name.
+    pub fn new(table: Arc<Table>, zone: &str) -> Self {
+        let in_zone = |field: &FieldRef| match field.data_type() {
+            DataType::Timestamp(unit, Some(named)) if named.as_ref() != zone => {
+                let shown = DataType::Timestamp(*unit, Some(zone.into()));
+                Some(Arc::new(field.as_ref().clone().with_data_type(shown)))
+            }
+            _ => None,
+        };
+        let stored = &table.scan_schema;
+        let schema = match stored.fields().iter().any(|field| in_zone(field).is_some()) {
+            true => {
+                let fields: Vec<FieldRef> = stored.fields().iter().map(|field| in_zone(field).unwrap_or_else(|| field.clone())).collect();
+                Arc::new(Schema::new_with_metadata(fields, stored.metadata().clone()))
+            }
+            false => stored.clone(),
+        };
+        Self { table, schema }
     }
 
     /// The catalog's table.
@@ -42,7 +59,7 @@ impl StoredTable {
         groups[0] = FileGroup::new(vec![whole_table(&self.table)]);
         let store = ObjectStoreUrl::parse(self.table.location.store_url()?)?;
         let options = session.config_options().execution.parquet.clone();
-        let source = ParquetSource::new(self.table.scan_schema.clone())
+        let source = ParquetSource::new(self.schema.clone())
             .with_pushdown_filters(options.pushdown_filters)
             .with_reorder_filters(options.reorder_filters);
         let config = FileScanConfigBuilder::new(store, Arc::new(source))
@@ -63,7 +80,7 @@ pub(crate) fn planned<'a>(plan: Result<Arc<dyn ExecutionPlan>>) -> BoxFuture<'a,
 
 impl TableProvider for StoredTable {
     fn schema(&self) -> SchemaRef {
-        self.table.scan_schema.clone()
+        self.schema.clone()
     }
 
     fn table_type(&self) -> TableType {
@@ -126,6 +143,8 @@ pub type OverlaySchemas = BTreeMap<String, BTreeMap<String, Arc<dyn TableProvide
 pub struct StatementCatalog {
     snapshot: Arc<Snapshot>,
     overlay: OverlaySchemas,
+    /// The session's time zone.
+    zone: Arc<str>,
 }
 
 impl fmt::Debug for StatementCatalog {
@@ -136,8 +155,8 @@ impl fmt::Debug for StatementCatalog {
 
 impl StatementCatalog {
     /// A catalog over `snapshot`; names in `overlay` come first.
-    pub fn new(snapshot: Arc<Snapshot>, overlay: OverlaySchemas) -> Self {
-        Self { snapshot, overlay }
+    pub fn new(snapshot: Arc<Snapshot>, overlay: OverlaySchemas, zone: &str) -> Self {
+        Self { snapshot, overlay, zone: zone.into() }
     }
 }
 
@@ -155,7 +174,8 @@ impl CatalogProvider for StatementCatalog {
         if stored.is_none() && overlay.is_none() {
             return None;
         }
-        Some(Arc::new(StatementSchema { stored: stored.cloned().unwrap_or_default(), overlay: overlay.cloned().unwrap_or_default() }))
+        let zone = self.zone.clone();
+        Some(Arc::new(StatementSchema { stored: stored.cloned().unwrap_or_default(), overlay: overlay.cloned().unwrap_or_default(), zone }))
     }
 }
 
@@ -163,11 +183,12 @@ impl CatalogProvider for StatementCatalog {
 struct StatementSchema {
     stored: BTreeMap<String, Arc<Table>>,
     overlay: BTreeMap<String, Arc<dyn TableProvider>>,
+    zone: Arc<str>,
 }
 
 impl StatementSchema {
     fn find(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
-        let stored = || self.stored.get(name).map(|table| Arc::new(StoredTable::new(table.clone())) as Arc<dyn TableProvider>);
+        let stored = || self.stored.get(name).map(|table| Arc::new(StoredTable::new(table.clone(), &self.zone)) as Arc<dyn TableProvider>);
         self.overlay.get(name).cloned().or_else(stored)
     }
 }

@@ -14,6 +14,7 @@ use crate::fragment::{leaf, route};
 use crate::limits;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
+use crate::operators::filters_by_name::physical_rules;
 use crate::operators::float_values::float_values;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::time_bins::time_bins;
@@ -75,6 +76,7 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
+            .with_physical_optimizer_rules(physical_rules())
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .with_type_planner(Arc::new(TypeNames))
             .build();
@@ -139,7 +141,8 @@ pub(crate) fn logical_state(
     overlay: OverlaySchemas,
     functions: Vec<ScalarUDF>,
 ) -> SessionState {
-    let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay));
+    let zone = config.options().execution.time_zone.clone().unwrap_or_else(|| time_zone::DEFAULT.into());
+    let catalogs = StatementCatalogList::new(StatementCatalog::new(snapshot, overlay, &zone));
     let state = SessionStateBuilder::new_from_existing(inner.base.state.clone()).with_config(config);
     let mut state = state.with_catalog_list(Arc::new(catalogs)).build();
     for function in functions {

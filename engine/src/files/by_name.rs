@@ -9,17 +9,20 @@ use super::common_type::holds_all;
 use super::exact_column::ExactColumn;
 use super::readable::{FILE_NAME_KEY, readable};
 use crate::fragment::leaf::stored_scan;
+use crate::operators::float_values::one_nan_function;
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
 use datafusion::catalog::memory::DataSourceExec;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::DefaultParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileScanConfigBuilder, ParquetFileReaderFactory, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource};
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
@@ -39,10 +42,48 @@ pub fn scans_by_name(plan: Arc<dyn ExecutionPlan>, runtime: &RuntimeEnv) -> Resu
         let Some(source) = scan.file_source().downcast_ref::<ParquetSource>() else { return Ok(None) };
         let readers = DefaultParquetFileReaderFactory::new(runtime.object_store(&scan.object_store_url)?);
         let source = source.clone().with_parquet_file_reader_factory(Arc::new(Readers { readers }));
-        let scan = FileScanConfigBuilder::from(scan.clone()).with_source(Arc::new(source)).with_expr_adapter(Some(Arc::new(ByName)));
+        let source = with_one_nan(source, &node.schema())?;
+        let scan = FileScanConfigBuilder::from(scan.clone()).with_source(source).with_expr_adapter(Some(Arc::new(ByName)));
         Ok(Some(DataSourceExec::from_data_source(scan.build())))
     };
     plan.transform_up(|node| Ok(over(&node)?.map_or_else(|| Transformed::no(node), Transformed::yes))).data()
+}
+
+/// The source with the one NaN that SQL knows, whatever NaNs files have. A predicate that rows are not tested by needs no such care.
+fn with_one_nan(source: ParquetSource, columns: &SchemaRef) -> Result<Arc<dyn FileSource>> {
+    let table = source.table_schema().table_schema().clone();
+    let source = match source.filter() {
+        Some(tests) if source.table_parquet_options().global.pushdown_filters => source.with_predicate(over_one_nan(tests, &table)?),
+        _ => source,
+    };
+    if !columns.fields().iter().any(|field| field.data_type().is_floating()) {
+        return Ok(Arc::new(source));
+    }
+    let read = columns.fields().iter().enumerate().map(|(at, field)| {
+        let column = Arc::new(Column::new(field.name(), at));
+        Ok(ProjectionExpr::new(over_one_nan(column, columns)?, field.name().clone()))
+    });
+    let read = ProjectionExprs::new(read.collect::<Result<Vec<_>>>()?);
+    match source.try_pushdown_projection(&read)? {
+        Some(source) => Ok(source),
+        None => internal_err!("a scan takes no projection"),
+    }
+}
+
+/// The expression over columns of doubles with one NaN.
+fn over_one_nan(expr: Arc<dyn PhysicalExpr>, columns: &SchemaRef) -> Result<Arc<dyn PhysicalExpr>> {
+    let over = |node: Arc<dyn PhysicalExpr>| match node.downcast_ref::<Column>() {
+        Some(column) if node.data_type(columns)?.is_floating() => {
+            let field = Arc::new(columns.field(column.index()).clone());
+            let options = Arc::new(ConfigOptions::default());
+            let function = one_nan_function();
+            let name = function.name().to_string();
+            let one: Arc<dyn PhysicalExpr> = Arc::new(ScalarFunctionExpr::new(&name, function, vec![node], field, options));
+            Ok(Transformed::new(one, true, TreeNodeRecursion::Jump))
+        }
+        _ => Ok(Transformed::no(node)),
+    };
+    expr.transform_down(over).data()
 }
 
 /// Opens files with metadata by which no value is cut.

@@ -4,6 +4,8 @@
 
 use super::exact_integers::{self, Total, total_type};
 use super::exact_variance::variances;
+use super::float_extremes::float_extremes;
+use super::sliding::{SlidingDistinct, sliding_booleans};
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float64Array, UInt64Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, UInt64Type};
@@ -26,6 +28,8 @@ pub fn exact_aggregates() -> Vec<Arc<AggregateUDF>> {
         .map(|(builtin, answer)| Arc::new(AggregateUDF::new_from_impl(ExactAggregate { builtin, answer })))
         .into_iter()
         .chain(variances())
+        .chain(float_extremes())
+        .chain(sliding_booleans())
         .collect()
 }
 
@@ -191,11 +195,12 @@ impl AggregateUDFImpl for ExactAggregate {
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        let exact = adds_doubles(args.return_field.data_type()) || self.total(&args).is_some();
-        if exact && !args.is_distinct {
-            return self.accumulator(args);
-        }
-        self.builtin.create_sliding_accumulator(args)
+        let whole: Box<dyn Accumulator> = match self.total(&args) {
+            _ if adds_doubles(args.return_field.data_type()) => Box::new(ExactAccumulator::new(self.answer)),
+            Some(total) => exact_integers::accumulator(total)?,
+            None => return self.builtin.create_sliding_accumulator(args),
+        };
+        Ok(if args.is_distinct { Box::new(SlidingDistinct::new(whole)) } else { whole })
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {

@@ -6,7 +6,8 @@
 
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
-use datafusion::common::{DFSchema, Result, ScalarValue, internal_err};
+use datafusion::common::utils::normalize_float_zero;
+use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_err, internal_err};
 use datafusion::logical_expr::{
     BinaryExpr, Case, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast,
     Volatility, lit,
@@ -20,9 +21,13 @@ enum Step {
     OneNan,
     /// The nearest integer, the even one of two.
     Nearest,
+    /// -0 becomes 0, to be sorted beside it.
+    OneZero,
+    /// A double as a REAL, if it is not beyond them.
+    Real,
 }
 
-const STEPS: [Step; 2] = [Step::OneNan, Step::Nearest];
+const STEPS: [Step; 4] = [Step::OneNan, Step::Nearest, Step::OneZero, Step::Real];
 
 /// The functions, to register on coordinators and workers alike.
 pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -30,7 +35,7 @@ pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> = LazyLock::new(|| {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
         STEPS.map(|step| Arc::new(ScalarUDF::from(OfFloats { step, signature: Signature::any(1, Volatility::Immutable) })))
     });
     FUNCTIONS[step as usize].clone()
@@ -39,6 +44,11 @@ fn function(step: Step) -> Arc<ScalarUDF> {
 /// The expression with one NaN.
 pub fn one_nan(of: Expr) -> Expr {
     function(Step::OneNan).call(vec![of])
+}
+
+/// The function that [`one_nan`] calls.
+pub fn one_nan_function() -> Arc<ScalarUDF> {
+    function(Step::OneNan)
 }
 
 /// Whether a function gives its argument, but for the sign and payload of a NaN.
@@ -58,6 +68,8 @@ impl ScalarUDFImpl for OfFloats {
         match self.step {
             Step::OneNan => "one_nan",
             Step::Nearest => "nearest_integer",
+            Step::OneZero => "one_zero",
+            Step::Real => "to_real",
         }
     }
 
@@ -71,7 +83,7 @@ impl ScalarUDFImpl for OfFloats {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types[0].clone())
+        Ok(if self.step == Step::Real { DataType::Float32 } else { types[0].clone() })
     }
 
     fn is_strict(&self) -> bool {
@@ -82,22 +94,30 @@ impl ScalarUDFImpl for OfFloats {
         let [of] = args.args.as_slice() else { return internal_err!("{} of {} arguments", self.name(), args.args.len()) };
         Ok(match of {
             ColumnarValue::Scalar(of) => {
-                let value = self.step.of_array(&of.to_array()?);
+                let value = self.step.of_array(&of.to_array()?)?;
                 ColumnarValue::Scalar(ScalarValue::try_from_array(&value, 0)?)
             }
-            ColumnarValue::Array(of) => ColumnarValue::Array(self.step.of_array(of)),
+            ColumnarValue::Array(of) => ColumnarValue::Array(self.step.of_array(of)?),
         })
     }
 }
 
 impl Step {
-    fn of_array(self, of: &ArrayRef) -> ArrayRef {
-        match (self, of.data_type()) {
+    fn of_array(self, of: &ArrayRef) -> Result<ArrayRef> {
+        Ok(match (self, of.data_type()) {
             (Self::OneNan, _) => with_one_nan(of),
             (Self::Nearest, DataType::Float64) => Arc::new(of.as_primitive::<Float64Type>().unary::<_, Float64Type>(f64::round_ties_even)),
             (Self::Nearest, DataType::Float32) => Arc::new(of.as_primitive::<Float32Type>().unary::<_, Float32Type>(f32::round_ties_even)),
-            (Self::Nearest, _) => of.clone(),
-        }
+            (Self::OneZero, _) => normalize_float_zero(of),
+            (Self::Real, DataType::Float64) => {
+                let reals = of.as_primitive::<Float64Type>().try_unary::<_, Float32Type, DataFusionError>(|value| match value as f32 {
+                    real if real.is_infinite() && value.is_finite() => exec_err!("{value:e} is beyond REAL: CAST it AS DOUBLE"),
+                    real => Ok(real),
+                });
+                Arc::new(reals?)
+            }
+            (Self::Nearest | Self::Real, _) => of.clone(),
+        })
     }
 }
 
@@ -153,6 +173,9 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
         Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_floating() && of.get_type(schema)?.is_string() => {
             call(Step::OneNan, expr.clone())
         }
+        Expr::Cast(Cast { expr: of, field }) if field.data_type() == &DataType::Float32 && of.get_type(schema)? == DataType::Float64 => {
+            call(Step::Real, of.as_ref().clone())
+        }
         Expr::Cast(Cast { expr: of, field }) if field.data_type().is_integer() && is_float(of) && !is_nearest(of) => {
             let nearest = function(Step::Nearest).call(vec![of.as_ref().clone()]);
             Some(Expr::Cast(Cast::new_from_field(Box::new(nearest), field.clone())))
@@ -174,7 +197,7 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
             [Expr::ScalarFunction(inner)] if is_one_nan(&inner.func) => Some(made.args[0].clone()),
             _ => None,
         },
-        Expr::ScalarFunction(made) if !GIVE_ARGUMENTS.contains(&made.name()) && made.func.name() != "nearest_integer" && is_float(expr) => {
+        Expr::ScalarFunction(made) if !GIVE_ARGUMENTS.contains(&made.name()) && !is_own(&made.func) && is_float(expr) => {
             call(Step::OneNan, expr.clone())
         }
         Expr::Case(Case { expr: Some(of), when_then_expr, else_expr }) if is_float(of) && !of.is_volatile() => {
@@ -184,6 +207,18 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
         }
         _ => None,
     })
+}
+
+/// An expression to sort by: 0 and -0 are one place.
+pub fn sorted_as_sql(key: Expr, schema: &DFSchema) -> Result<Expr> {
+    let is_float = key.get_type(schema)?.is_floating();
+    let sorted = matches!(&key, Expr::ScalarFunction(call) if call.func.name() == "one_zero");
+    Ok(if is_float && !sorted { function(Step::OneZero).call(vec![key]) } else { key })
+}
+
+fn is_own(function: &ScalarUDF) -> bool {
+    let inner: &dyn std::any::Any = function.inner().as_ref();
+    inner.is::<OfFloats>()
 }
 
 fn is_arithmetic(op: Operator) -> bool {

@@ -9,8 +9,8 @@ use arrow::array::types::ArrowTimestampType;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray, temporal_conversions::as_datetime};
 use arrow::compute::kernels::cast_utils::string_to_datetime;
 use arrow::datatypes::{
-    DataType, Field, FieldRef, Int64Type, IntervalMonthDayNanoType, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
+    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
 use chrono::{DateTime, Days, LocalResult, Months, NaiveDateTime, Offset, TimeDelta, TimeZone, Timelike, Utc};
@@ -31,9 +31,11 @@ enum Step {
     Rounded,
     /// `time_text(time)`: a TIMESTAMP as SQL writes it.
     Text,
+    /// `interval_length(interval)`: its nanoseconds, where months have thirty days.
+    Length,
 }
 
-const STEPS: [Step; 4] = [Step::Instant, Step::CalendarAdd, Step::Rounded, Step::Text];
+const STEPS: [Step; 5] = [Step::Instant, Step::CalendarAdd, Step::Rounded, Step::Text, Step::Length];
 
 /// The functions, to register on coordinators and workers alike.
 pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -41,7 +43,7 @@ pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 5]> = LazyLock::new(|| {
         STEPS.map(|step| Arc::new(ScalarUDF::from(OfZones { step, signature: Signature::user_defined(Volatility::Immutable) })))
     });
     FUNCTIONS[step as usize].clone()
@@ -65,6 +67,11 @@ pub fn rounded_time(time: Expr, unit: TimeUnit) -> Expr {
 /// `2024-07-01 12:00:00`, with a fraction and the offset of a zone where there is one: text of type VARCHAR.
 pub fn time_text(time: Expr) -> Expr {
     function(Step::Text).call(vec![time])
+}
+
+/// What intervals are compared by: `1 month` equals `30 days`.
+pub fn interval_length(interval: Expr) -> Expr {
+    function(Step::Length).call(vec![interval])
 }
 
 fn unit_name(unit: TimeUnit) -> &'static str {
@@ -98,13 +105,14 @@ impl ScalarUDFImpl for OfZones {
             Step::CalendarAdd => "calendar_add",
             Step::Rounded => "rounded_time",
             Step::Text => "time_text",
+            Step::Length => "interval_length",
         }
     }
 
     /// As the cast or the sum would be called: columns keep their names.
     fn schema_name(&self, args: &[Expr]) -> Result<String> {
         Ok(match (self.step, args) {
-            (Step::Instant | Step::Rounded | Step::Text, [time, ..]) => time.schema_name().to_string(),
+            (Step::Instant | Step::Rounded | Step::Text | Step::Length, [time, ..]) => time.schema_name().to_string(),
             (_, [left, right]) => format!("{} + {}", left.schema_name(), right.schema_name()),
             _ => self.name().into(),
         })
@@ -136,6 +144,7 @@ impl ScalarUDFImpl for OfZones {
                 (other, _) => return plan_err!("{} takes a TIMESTAMP, no {}", self.name(), declared_type(other)),
             },
             (Step::Text, [_]) => DataType::Utf8,
+            (Step::Length, [_]) => DataType::Decimal128(DECIMAL128_MAX_PRECISION, 0),
             _ => return plan_err!("{} takes other arguments", self.name()),
         };
         Ok(Arc::new(Field::new(self.name(), data_type, nullable)))
@@ -151,6 +160,7 @@ impl ScalarUDFImpl for OfZones {
         match self.step {
             Step::Rounded => return answer(rounded(&of, args.return_field.data_type())?),
             Step::Text => return answer(texts(&of)?),
+            Step::Length => return answer(lengths(&of)?),
             Step::Instant | Step::CalendarAdd => {}
         }
         let DataType::Timestamp(unit, Some(zone)) = args.return_field.data_type() else {
@@ -159,7 +169,7 @@ impl ScalarUDFImpl for OfZones {
         let tz: Tz =
             zone.parse().map_err(|_| exec_datafusion_err!("{zone} is no time zone: write a name like Europe/Berlin, or +01:00"))?;
         let result = match self.step {
-            Step::Rounded | Step::Text => return internal_err!("{} is done", self.name()),
+            Step::Rounded | Step::Text | Step::Length => return internal_err!("{} is done", self.name()),
             Step::Instant => match unit {
                 TimeUnit::Second => instants::<TimestampSecondType>(&of, tz),
                 TimeUnit::Millisecond => instants::<TimestampMillisecondType>(&of, tz),
@@ -203,6 +213,15 @@ fn rounded(of: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         whole + i64::from(rest.abs() >= step - step / 2) * rest.signum()
     });
     Ok(arrow::compute::cast(&nearest, to)?)
+}
+
+fn lengths(of: &ArrayRef) -> Result<ArrayRef> {
+    const DAY: i128 = 86_400_000_000_000;
+    let intervals = arrow::compute::cast(of, &DataType::Interval(IntervalUnit::MonthDayNano))?;
+    let lengths = intervals
+        .as_primitive::<IntervalMonthDayNanoType>()
+        .unary::<_, Decimal128Type>(|of| (i128::from(of.months) * 30 + i128::from(of.days)) * DAY + i128::from(of.nanoseconds));
+    Ok(Arc::new(lengths.with_precision_and_scale(DECIMAL128_MAX_PRECISION, 0)?))
 }
 
 fn texts(of: &ArrayRef) -> Result<ArrayRef> {

@@ -13,7 +13,7 @@
 use super::repeated_names::CAST_APART;
 use super::{subqueries, times};
 use crate::operators::exact_arithmetic::exactly;
-use crate::operators::float_values::{as_sql_has_doubles, one_nan};
+use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::window_options::with_own_options;
 use crate::sql_types::declared_type;
@@ -29,6 +29,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection, Union, cast, lit,
 };
+use datafusion::logical_expr::{SortExpr, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use std::sync::Arc;
 
@@ -75,7 +76,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         Ok(typed.update_data(|expr| name.restore(expr)))
     })?;
     let plan = TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()?;
-    let plan = own_casts_of_union(plan)?;
+    let plan = in_sql_order(own_casts_of_union(plan)?)?;
     subqueries::joined(with_nan_of_aggregates(of_all_rows(by_multiplicity(plan)?)?)?)
 }
 
@@ -176,7 +177,19 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
                 false => Expr::Exists(Exists { subquery, ..exists }),
             }
         }
-        Expr::InSubquery(list) => Expr::InSubquery(InSubquery { subquery: within(list.subquery)?, ..list }),
+        Expr::InSubquery(list) => {
+            let subquery = within(list.subquery)?;
+            let subquery = match subquery.subquery.as_ref() {
+                // DataFusion looks for the column in a projection.
+                values @ LogicalPlan::Values(_) => {
+                    let column = values.schema().columns().into_iter().map(|column| Expr::Column(column).alias("value"));
+                    let plan = LogicalPlanBuilder::from(values.clone()).project(column.collect::<Vec<_>>())?.build()?;
+                    Subquery { subquery: Arc::new(plan), ..subquery }
+                }
+                _ => subquery,
+            };
+            Expr::InSubquery(InSubquery { subquery, ..list })
+        }
         Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
         other => of_one_type(times::of_one_unit(&other, schema)?.unwrap_or(other), schema),
     };
@@ -198,12 +211,53 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         let params = AggregateFunctionParams { args: vec![cast(only.clone(), DataType::Float64)], ..params.clone() };
         return Ok(Expr::AggregateFunction(AggregateFunction { func: func.clone(), params }));
     }
+    let expr = with_sql_order(expr, schema)?;
     if let Expr::WindowFunction(window) = &expr {
+        if window.params.distinct && matches!(window.fun, WindowFunctionDefinition::WindowUDF(_)) {
+            return plan_err!("{}(DISTINCT …) OVER is not supported: only aggregates take DISTINCT", window.fun.name());
+        }
         return Ok(with_own_options(window)?.map_or(expr, |own| Expr::WindowFunction(Box::new(own))));
     }
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// An aggregate or window function whose order is SQL's.
+fn with_sql_order(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let sorted = |keys: &mut Vec<SortExpr>| -> Result<()> {
+        for key in keys {
+            key.expr = sort_key(std::mem::take(&mut key.expr), schema)?;
+        }
+        Ok(())
+    };
+    Ok(match expr {
+        Expr::WindowFunction(mut window) => {
+            sorted(&mut window.params.order_by)?;
+            for key in &mut window.params.partition_by {
+                *key = sort_key(std::mem::take(key), schema)?;
+            }
+            Expr::WindowFunction(window)
+        }
+        Expr::AggregateFunction(mut call) => {
+            sorted(&mut call.params.order_by)?;
+            Expr::AggregateFunction(call)
+        }
+        other => other,
+    })
+}
+
+fn sort_key(key: Expr, schema: &DFSchema) -> Result<Expr> {
+    sorted_as_sql(times::by_length(key, schema)?, schema)
+}
+
+/// A sort whose order is SQL's.
+fn in_sql_order(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Sort(mut sort) = plan else { return Ok(plan) };
+    for key in &mut sort.expr {
+        key.expr = sort_key(std::mem::take(&mut key.expr), sort.input.schema())?;
+    }
+    Ok(LogicalPlan::Sort(sort))
 }
 
 /// A cast by our rules; what is no cast, as it is.

@@ -4,11 +4,12 @@
 //! 2. TABLESAMPLE would be ignored in silence: it is refused.
 //! 3. `CURRENT_USER` and its like are functions without parentheses. `SET TIME ZONE` is a setting.
 //! 4. TIMESTAMP has microseconds. `AT TIME ZONE` is a function that knows the session's zone.
-//! 5. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
+//! 5. Syntax of the standard, see [`standard_syntax`].
+//! 6. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
 
 use super::repeated_names::cast_apart;
 use super::times::AT_TIME_ZONE;
-use super::{coercion, keys};
+use super::{coercion, insert_defaults, keys, standard_syntax};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -31,7 +32,8 @@ pub(super) fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
 }
 
 /// Plans a statement that was parsed here.
-pub(super) async fn plan_parsed(state: &SessionState, statement: Statement) -> Result<LogicalPlan> {
+pub(super) async fn plan_parsed(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
+    insert_defaults::with_defaults(state, &mut statement).await?;
     coercion::coerced(state.statement_to_plan(statement).await?)
 }
 
@@ -97,6 +99,9 @@ impl VisitorMut for Corrections<'_> {
     type Break = DataFusionError;
 
     fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<DataFusionError> {
+        if let Err(error) = standard_syntax::lateral_unnest(factor) {
+            return ControlFlow::Break(error);
+        }
         match factor {
             TableFactor::Table { sample: Some(_), .. } | TableFactor::Derived { sample: Some(_), .. } => {
                 ControlFlow::Break(DataFusionError::Plan("TABLESAMPLE is not supported: filter on a hash of a key instead".into()))
@@ -117,6 +122,9 @@ impl VisitorMut for Corrections<'_> {
     }
 
     fn pre_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+        if let Err(error) = standard_syntax::correct_query(query) {
+            return ControlFlow::Break(error);
+        }
         if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
             with.cte_tables.iter_mut().for_each(mark_added_items);
         }
@@ -134,6 +142,7 @@ impl VisitorMut for Corrections<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
+        standard_syntax::resolve_windows(query);
         // Said twice, decimals that are meant are told from those that the planner makes of doubles.
         if let ast::SetExpr::Values(values) = query.body.as_mut() {
             for value in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
@@ -147,6 +156,9 @@ impl VisitorMut for Corrections<'_> {
     }
 
     fn post_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        if let Err(error) = standard_syntax::correct_expr(expr) {
+            return ControlFlow::Break(error);
+        }
         if let ast::Expr::Value(value) = expr
             && let Value::Number(digits, _) = &value.value
             && digits.contains(['e', 'E'])

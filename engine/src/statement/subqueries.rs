@@ -59,7 +59,11 @@ pub fn joined(node: LogicalPlan) -> Result<LogicalPlan> {
             LogicalPlanBuilder::from(input).filter(predicate)?.project(columns)?.build()
         }
         LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_) | LogicalPlan::Window(_)
-            if node.expressions().iter().any(|expr| has_own(expr, false)) =>
+            if match node {
+                LogicalPlan::Projection(_) => node.expressions().iter().any(|expr| has_own(expr, false)),
+                // DataFusion joins none there.
+                _ => node.expressions().iter().any(has_any),
+            } =>
         {
             let mut input = node.inputs()[0].clone();
             let names = NamePreserver::new_for_projection();
@@ -86,11 +90,20 @@ pub fn joined(node: LogicalPlan) -> Result<LogicalPlan> {
             let plain = LogicalPlan::Join(Join { filter: None, ..join });
             joined(LogicalPlanBuilder::from(plain).filter(predicate)?.build()?)
         }
-        LogicalPlan::Sort(Sort { expr, input, fetch }) if expr.iter().any(|sort| has_own(&sort.expr, false)) => {
+        LogicalPlan::Sort(Sort { expr, input, fetch }) if expr.iter().any(|sort| has_any(&sort.expr)) => {
             let columns: Vec<Expr> = input.schema().columns().into_iter().map(Expr::Column).collect();
             let mut below = input.as_ref().clone();
             let mut sorts = vec![];
             for sort in expr {
+                for part in references_of(&sort.expr)? {
+                    if let Expr::OuterReferenceColumn(_, column) = &part
+                        && !input.schema().has_column(column)
+                    {
+                        return plan_err!(
+                            "a subquery in ORDER BY refers to {column}, which is not in the SELECT list: put the subquery or the column into the list"
+                        );
+                    }
+                }
                 let (over, expr) = over_joins(below, sort.expr)?;
                 below = over;
                 sorts.push(SortExpr { expr, ..sort });
@@ -499,6 +512,12 @@ impl Bindings {
                 let named = LogicalPlanBuilder::from(input).window(windows.collect::<Result<Vec<_>>>()?)?.build()?;
                 Ok((named, bound))
             }
+            LogicalPlan::Unnest(unnest) => {
+                // What is not a list to take apart stands beside each of its elements.
+                let (input, bound) = self.pushed_into(Arc::unwrap_or_clone(unnest.input))?;
+                let apart = LogicalPlanBuilder::from(input).unnest_columns_with_options(unnest.exec_columns, unnest.options)?;
+                Ok((apart.build()?, bound))
+            }
             LogicalPlan::Join(join) => self.pushed_below_join(join),
             LogicalPlan::Union(Union { inputs, schema }) => {
                 let name = fresh("binding");
@@ -632,6 +651,22 @@ fn references(plan: &LogicalPlan) -> Result<Vec<Expr>> {
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Those of the subqueries within an expression.
+fn references_of(expr: &Expr) -> Result<Vec<Expr>> {
+    let mut found = vec![];
+    expr.apply(|part| {
+        let subquery = match part {
+            Expr::ScalarSubquery(subquery) => subquery,
+            Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => subquery,
+            Expr::SetComparison(SetComparison { subquery, .. }) => subquery,
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        found.extend(subquery.outer_ref_columns.iter().cloned());
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(found)

@@ -5,7 +5,7 @@
 //! - TIMESTAMP WITH TIME ZONE is an instant, shown by the clock of the session's zone. A cast between it and the types without zone goes by that clock; so
 //!   do days and months that are added to it. `AT TIME ZONE` goes by the clock of the zone that it names.
 
-use crate::operators::zoned_times::{calendar_add, instant, rounded_time, time_text};
+use crate::operators::zoned_times::{calendar_add, instant, interval_length, rounded_time, time_text};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions::datetime::to_local_time;
@@ -107,9 +107,30 @@ pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> 
                 _ => None,
             })
         }
-        other => by_the_clock(other, schema),
+        Expr::ScalarFunction(call) if call.args.len() == 1 && TO_TIMESTAMP.iter().any(|(name, _)| *name == call.name()) => {
+            let unit = TO_TIMESTAMP.iter().find(|(name, _)| *name == call.name()).map_or(TimeUnit::Second, |(_, unit)| *unit);
+            match (expr.get_type(schema)?, call.args[0].get_type(schema)?) {
+                // Counted from 1970 in UTC, whatever the session's clock shows.
+                (to @ DataType::Timestamp(_, Some(_)), of) if of.is_integer() => {
+                    let DataType::Timestamp(_, zone) = &to else { return Ok(None) };
+                    let counted = cast(call.args[0].clone(), DataType::Timestamp(unit, zone.clone()));
+                    Ok(Some(cast(counted, to)))
+                }
+                _ => Ok(None),
+            }
+        }
+        other => Ok(by_the_clock(other, schema)?.map_or_else(|| of_intervals(other, schema), |expr| Ok(Some(expr)))?),
     }
 }
+
+/// Functions that count from 1970, and what they count.
+const TO_TIMESTAMP: [(&str, TimeUnit); 5] = [
+    ("to_timestamp", TimeUnit::Second),
+    ("to_timestamp_seconds", TimeUnit::Second),
+    ("to_timestamp_millis", TimeUnit::Millisecond),
+    ("to_timestamp_micros", TimeUnit::Microsecond),
+    ("to_timestamp_nanos", TimeUnit::Nanosecond),
+];
 
 fn by_the_clock_or_same(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(by_the_clock(&expr, schema)?.unwrap_or(expr))
@@ -123,9 +144,50 @@ fn text(expr: &Expr) -> Option<&str> {
     }
 }
 
-/// A comparison of nanoseconds with a coarser unit, in the unit that holds both; `None` where the units are one.
+/// Intervals by their length, where they are compared or sorted.
+pub fn by_length(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    Ok(match expr.get_type(schema)? {
+        DataType::Interval(_) => interval_length(expr),
+        _ => expr,
+    })
+}
+
+/// A comparison of intervals, in its final types.
+fn of_intervals(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
+    let is_interval = |of: &Expr| of.get_type(schema).is_ok_and(|data_type| matches!(data_type, DataType::Interval(_)));
+    let long = |of: &Expr| by_length(of.clone(), schema).map(Box::new);
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right })
+            if (COMPARISONS.contains(op) || matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom))
+                && is_interval(left)
+                && is_interval(right) =>
+        {
+            Some(Expr::BinaryExpr(BinaryExpr::new(long(left)?, *op, long(right)?)))
+        }
+        Expr::Between(of) if is_interval(&of.expr) => {
+            Some(Expr::Between(Between::new(long(&of.expr)?, of.negated, long(&of.low)?, long(&of.high)?)))
+        }
+        Expr::InList(of) if is_interval(&of.expr) => {
+            let list = of.list.iter().map(|item| by_length(item.clone(), schema)).collect::<Result<_>>()?;
+            Some(Expr::InList(InList::new(long(&of.expr)?, list, of.negated)))
+        }
+        _ => None,
+    })
+}
+
+/// A comparison of nanoseconds with a coarser unit, in the unit that holds both; `None` where the units are one. A date to which an interval is
+/// added is a TIMESTAMP, as in Postgres: hours would be lost.
 pub fn of_one_unit(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
+            let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
+            let moment = |date: &Expr| Box::new(cast(date.clone(), DataType::Timestamp(TimeUnit::Microsecond, None)));
+            Ok(match (left_type, right_type) {
+                (DataType::Date32, DataType::Interval(_)) => Some(Expr::BinaryExpr(BinaryExpr::new(moment(left), *op, right.clone()))),
+                (DataType::Interval(_), DataType::Date32) => Some(Expr::BinaryExpr(BinaryExpr::new(left.clone(), *op, moment(right)))),
+                _ => None,
+            })
+        }
         Expr::BinaryExpr(BinaryExpr { left, op, right }) if COMPARISONS.contains(op) => compared(left, *op, right, schema),
         Expr::Between(Between { expr: of, negated, low, high }) if !of.is_volatile() => {
             let above = compared(of, Operator::GtEq, low, schema)?;
@@ -197,10 +259,33 @@ fn coarse(data_type: &DataType) -> Option<(i128, bool)> {
     })
 }
 
+fn ticks_a_second(unit: TimeUnit) -> i128 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
 fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
     let is_nanos =
         |data_type: &DataType, instants| matches!(data_type, DataType::Timestamp(TimeUnit::Nanosecond, zone) if zone.is_some() == instants);
+    if let Some(swapped) = op.swap() {
+        // A date stays one beside a moment that is known.
+        for (date, date_type, op, moment, moment_type) in
+            [(left, &left_type, op, right, &right_type), (right, &right_type, swapped, left, &left_type)]
+        {
+            if let (DataType::Date32, DataType::Timestamp(unit, None)) = (date_type, moment_type)
+                && constant(date)?.is_none()
+                && constant(moment)?.is_some()
+            {
+                let factor = 86_400 * ticks_a_second(*unit);
+                return coarse_with_nanos(date, op, moment, factor, date_type, moment_type).map(Some);
+            }
+        }
+    }
     if let Some((factor, _)) = coarse(&left_type).filter(|(_, instants)| is_nanos(&right_type, *instants)) {
         return coarse_with_nanos(left, op, right, factor, &left_type, &right_type).map(Some);
     }
