@@ -425,7 +425,8 @@ impl FileReader {
     /// The predicate over the file's own columns, as scans have it; `None` where it tells nothing of the file's bounds.
     fn predicate_of_file(&self, predicate: &PruningPredicate) -> Option<PruningPredicate> {
         let schema = self.metadata.schema();
-        let over_file = ByName.create(predicate.schema().clone(), schema.clone()).and_then(|file| file.rewrite(predicate.orig_expr().clone()));
+        let over_file =
+            ByName.create(predicate.schema().clone(), schema.clone()).and_then(|file| file.rewrite(predicate.orig_expr().clone()));
         PruningPredicateBuilder::new().with_file_schema(schema.clone()).build(over_file.ok()?).map(Arc::unwrap_or_clone)
     }
 
