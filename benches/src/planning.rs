@@ -271,6 +271,7 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
             cached_columns: None,
             device: "off".into(),
             listed_at_ms: now_ms(),
+            listed_after_ms: None,
             unreadable: vec![],
             replicas: vec![],
             failed_copies: vec![],

@@ -257,6 +257,7 @@ impl Simulation {
             cached_columns: None,
             device: "-".into(),
             listed_at_ms: 0,
+            listed_after_ms: None,
             unreadable: vec![],
             replicas: replicas.collect(),
             failed_copies: std::mem::take(&mut worker.failures),

@@ -171,6 +171,9 @@ pub struct Heartbeat {
     pub device: String,
     /// Unix milliseconds when the volumes were last listed.
     pub listed_at_ms: u64,
+    /// What the coordinator's [`HeartbeatAnswer::clock_ms`] was at least when that listing began; unknown before the first answer.
+    #[serde(default)]
+    pub listed_after_ms: Option<u64>,
     /// Files in the volumes that could not be read as Parquet, with the reason; at most a hundred.
     pub unreadable: Vec<UnreadableFile>,
     /// Copies of other nodes' files that it keeps; travels with the inventory.
@@ -212,6 +215,9 @@ pub struct HeartbeatAnswer {
     pub register_again: bool,
     /// Epoch of the inventory the coordinator holds.
     pub acknowledged_epoch: u64,
+    /// Milliseconds since the coordinator's start. A worker adds what has passed since: it knows how late it is there at least.
+    #[serde(default)]
+    pub clock_ms: Option<u64>,
     /// Files (`volume/path`) whose content checksum is wanted, because another node reports a file of the same name.
     pub wanted_checksums: Vec<String>,
     /// What to do about replicas, all of it: what is no longer named is no longer wanted.

@@ -246,6 +246,8 @@ struct Node {
     cached_columns: Arc<Vec<CachedColumn>>,
     epoch: u64,
     listed_at_ms: u64,
+    /// That began after this moment of the coordinator's clock.
+    listed_after_ms: Option<u64>,
     files: Arc<HeldFiles>,
     /// Files of managed tables that it has written since it listed them, by `volume/path`.
     written: Arc<HashMap<String, WrittenFile>>,
@@ -279,19 +281,33 @@ impl Node {
 }
 
 /// All nodes that ever registered in this coordinator's life.
-#[derive(Default)]
 pub struct Heartbeats {
     clock: Clock,
+    began: Instant,
     nodes: RwLock<HashMap<String, Node>>,
     wanted_checksums: RwLock<HashSet<String>>,
     orders: RwLock<HashMap<String, Orders>>,
     failed_copies: RwLock<Vec<(String, FailedCopy)>>,
 }
 
+impl Default for Heartbeats {
+    fn default() -> Self {
+        Self::new(Clock::default())
+    }
+}
+
 impl Heartbeats {
     /// Nobody yet, by this clock.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, ..Default::default() }
+        let began = clock.now();
+        Self {
+            clock,
+            began,
+            nodes: RwLock::default(),
+            wanted_checksums: RwLock::default(),
+            orders: RwLock::default(),
+            failed_copies: RwLock::default(),
+        }
     }
 
     /// Takes a worker in, or a new life of one.
@@ -332,6 +348,7 @@ impl Heartbeats {
             cached_columns: Arc::default(),
             epoch: 0,
             listed_at_ms: 0,
+            listed_after_ms: None,
             files: Arc::default(),
             written: Arc::default(),
             replicas: Arc::default(),
@@ -378,7 +395,7 @@ impl Heartbeats {
             node.epoch = beat.inventory_epoch;
         }
         if node.epoch == beat.inventory_epoch {
-            node.listed_at_ms = beat.listed_at_ms;
+            (node.listed_at_ms, node.listed_after_ms) = (beat.listed_at_ms, beat.listed_after_ms);
             if !node.written.is_empty() {
                 Arc::make_mut(&mut node.written).retain(|_, file| file.at_ms >= beat.listed_at_ms);
             }
@@ -386,6 +403,7 @@ impl Heartbeats {
         HeartbeatAnswer {
             register_again: false,
             acknowledged_epoch: node.epoch,
+            clock_ms: Some(self.clock_ms()),
             wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains(key)).cloned().collect(),
             orders: self.orders.read().get(&beat.node_id).cloned().unwrap_or_default(),
             policy: None,
@@ -411,8 +429,15 @@ impl Heartbeats {
         }
     }
 
+    /// Milliseconds since the start.
+    fn clock_ms(&self) -> u64 {
+        self.clock.now().saturating_duration_since(self.began).as_millis() as u64
+    }
+
+    /// Waits until each live node has listed its volumes anew. A listing that was under way already may have passed by what is asked for.
     async fn all_listed_again(&self, wait: Duration) -> Result<()> {
-        // A node's own clock is only compared with itself.
+        let asked_ms = self.clock_ms();
+        // Of releases that do not know this clock: a node's own is only compared with itself.
         let before: HashMap<String, u64> = self.nodes.read().iter().map(|(id, node)| (id.clone(), node.listed_at_ms)).collect();
         let deadline = Instant::now() + wait;
         loop {
@@ -422,7 +447,13 @@ impl Heartbeats {
                 nodes
                     .iter()
                     .filter(|(_, node)| node.state(now) == NodeState::Live)
-                    .filter(|(id, node)| before.get(*id).is_some_and(|&listed| node.listed_at_ms <= listed))
+                    .filter(|(id, node)| {
+                        let known = before.get(*id);
+                        known.is_some_and(|&listed| match node.listed_after_ms {
+                            Some(after) => after <= asked_ms,
+                            None => node.listed_at_ms <= listed,
+                        })
+                    })
                     .map(|(id, _)| id.clone())
                     .collect()
             };

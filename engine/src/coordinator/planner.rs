@@ -203,6 +203,8 @@ pub(crate) fn physical_state(
     let config = pool.suited(logical.config().clone());
     let mut config = config.with_target_partitions(partitions).with_extension(observer).with_extension(placement.clone());
     let optimizer = &mut config.options_mut().optimizer;
+    // Once it has seen a batch of NULLs alone, the filter of min and max together forgets min: row groups with lower values would be left out.
+    optimizer.enable_aggregate_dynamic_filter_pushdown = false;
     let bytes_max = match shape.joins {
         Joins::Any => options.broadcast_join_bytes,
         Joins::ShuffleBoth => {

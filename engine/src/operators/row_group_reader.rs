@@ -7,6 +7,7 @@
 use super::translate::{ColumnSource, column_type, same_type};
 use crate::catalog::footer::row_group_offset;
 use crate::control::CachedColumn;
+use crate::files::by_name::ByName;
 use crate::files::exact::exactly;
 use crate::files::exact_column::{ExactColumn, no_equal};
 use crate::files::readable::readable;
@@ -22,7 +23,8 @@ use datafusion::datasource::physical_plan::parquet::{ParquetAccessPlan, RowGroup
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::utils::collect_columns;
-use datafusion::physical_optimizer::pruning::PruningPredicate;
+use datafusion::physical_expr_adapter::PhysicalExprAdapterFactory;
+use datafusion::physical_optimizer::pruning::{PruningPredicate, PruningPredicateBuilder};
 use futures::TryStreamExt;
 use moka::sync::Cache;
 use object_store::ObjectStore;
@@ -395,22 +397,37 @@ impl FileReader {
     pub fn row_groups(&self, predicate: Option<&PruningPredicate>, metrics: &ParquetFileMetrics) -> Vec<usize> {
         let groups = self.metadata.metadata().row_groups();
         let mut plan = RowGroupAccessPlanFilter::new(ParquetAccessPlan::new_all(groups.len()));
-        if let Some(predicate) = predicate.filter(|predicate| self.has_columns_of(predicate)) {
-            plan.prune_by_statistics(self.metadata.schema(), self.metadata.parquet_schema(), groups, predicate, metrics);
+        let of_file;
+        let predicate = match predicate {
+            Some(predicate) if !self.has_columns_of(predicate) => {
+                of_file = self.predicate_of_file(predicate);
+                of_file.as_ref()
+            }
+            other => other,
+        };
+        if let Some(predicate) = predicate {
+            plan.prune_by_statistics(predicate.schema(), self.metadata.parquet_schema(), groups, predicate, metrics);
         }
         let in_range =
             |group: &RowGroupMetaData| self.planned.range.as_ref().is_none_or(|range| range.contains(row_group_offset(group) as i64));
         plan.row_group_indexes().filter(|group| in_range(&groups[*group])).collect()
     }
 
-    /// Whether bounds of this file are in the types of the predicate's columns.
+    /// Whether this file has the predicate's columns as the table has them: in the same places, in the same types.
     fn has_columns_of(&self, predicate: &PruningPredicate) -> bool {
-        let table = predicate.schema();
+        let fields = |schema: &Schema, column: &Column| schema.fields().get(column.index()).cloned();
         collect_columns(predicate.orig_expr()).iter().all(|column| {
-            let of_file = self.metadata.schema().field_with_name(column.name());
-            let of_table = table.field_with_name(column.name());
-            of_file.ok().zip(of_table.ok()).is_some_and(|(file, table)| same_type(file.data_type(), table.data_type()))
+            let (file, table) = (fields(self.metadata.schema(), column), fields(predicate.schema(), column));
+            file.zip(table).is_some_and(|(file, table)| file.name() == table.name() && same_type(file.data_type(), table.data_type()))
         })
+    }
+
+    /// The predicate over the file's own columns, as scans have it; `None` where it tells nothing of the file's bounds.
+    fn predicate_of_file(&self, predicate: &PruningPredicate) -> Option<PruningPredicate> {
+        let schema = self.metadata.schema();
+        let over_file =
+            ByName.create(predicate.schema().clone(), schema.clone()).and_then(|file| file.rewrite(predicate.orig_expr().clone()));
+        PruningPredicateBuilder::new().with_file_schema(schema.clone()).build(over_file.ok()?).map(Arc::unwrap_or_clone)
     }
 
     /// Rows of a row group.
@@ -602,7 +619,6 @@ mod tests {
     use bowshot_kernels::{DevicePolicy, KernelsConfig};
     use datafusion::logical_expr::Operator;
     use datafusion::physical_expr::expressions::{binary, lit};
-    use datafusion::physical_optimizer::pruning::PruningPredicateBuilder;
     use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
     use object_store::memory::InMemory;
     use object_store::path::Path;

@@ -4,7 +4,7 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
-use crate::catalog::location::{Location, object_path};
+use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, NewTable};
 use crate::catalog::{Table, TableDetails, footer};
 use crate::control::{FileFacts, VolumeFile, is_table_file};
@@ -17,6 +17,7 @@ use crate::worker::{inventory, store};
 use arrow::datatypes::Schema;
 use futures::{StreamExt, TryStreamExt};
 use object_store::ObjectStoreExt;
+use object_store::path::Path;
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
 use parquet::errors::ParquetError;
 use std::collections::{BTreeMap, HashMap};
@@ -221,14 +222,14 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
             object_store::Error::NotFound { .. } => ErrorClass::NotFound,
             object_store::Error::InvalidPath { source } => {
                 return Error::user(format!(
-                    "bucket {base}: an object below this prefix has a key that cannot be read: {source}; give it another key, or a LOCATION that leaves it out"
+                    "bucket {base}: an object at this LOCATION has a key that cannot be read: {source}; give it another key, or write a LOCATION that leaves it out"
                 ));
             }
             _ => ErrorClass::Retry,
         };
         Error::new(class, format!("bucket {base}: {error}"))
     };
-    let path = object_path(prefix);
+    let path = Path::parse(prefix).map_err(|source| failed(object_store::Error::InvalidPath { source }))?;
     let mut objects: Vec<object_store::ObjectMeta> = if prefix.to_ascii_lowercase().ends_with(".parquet") {
         vec![bucket.head(&path).await.map_err(failed)?]
     } else {

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -84,7 +84,10 @@ async fn beat(
 ) -> Result<Inventory> {
     let mut acknowledged = 0;
     let mut told_columns = None;
+    // The coordinator's clock as it was said last, and when that was.
+    let mut clock: Option<(u64, Instant)> = None;
     loop {
+        let listed_after_ms = clock.map(|(said, since)| said + since.elapsed().as_millis() as u64);
         let asked = wanted.clone();
         let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
         let listing = tokio::task::spawn_blocking(move || {
@@ -108,6 +111,7 @@ async fn beat(
             cached_columns: (told_columns.as_ref() != Some(&cached_columns)).then(|| cached_columns.clone()),
             device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
+            listed_after_ms,
             unreadable: inventory.unreadable().to_vec(),
             replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
             failed_copies: node.replicas.failures(),
@@ -124,6 +128,7 @@ async fn beat(
             Ok(answer) if answer.register_again => return Ok(inventory),
             Ok(answer) => {
                 acknowledged = answer.acknowledged_epoch;
+                clock = answer.clock_ms.map(|said| (said, Instant::now()));
                 told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
                 if !answer.orders.delete.is_empty() {
