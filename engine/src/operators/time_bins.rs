@@ -91,7 +91,7 @@ impl ScalarUDFImpl for DateTrunc {
             return self.builtin.invoke_with_args(args);
         };
         let clock_changes = zone.as_deref().is_some_and(|zone| !is_fixed(zone));
-        if !clock_changes && matches!(step, CalendarStep::Hour | CalendarStep::Day) {
+        if !clock_changes && matches!(step, CalendarStep::Minute | CalendarStep::Hour | CalendarStep::Day) {
             return self.builtin.invoke_with_args(args);
         }
         let scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
@@ -109,6 +109,7 @@ fn is_fixed(zone: &str) -> bool {
 /// A unit that goes by the calendar, or by a clock that may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CalendarStep {
+    Minute,
     Hour,
     Day,
     Week,
@@ -121,6 +122,7 @@ impl CalendarStep {
     fn named(value: &ColumnarValue) -> Option<Self> {
         let ColumnarValue::Scalar(name) = value else { return None };
         Some(match name.try_as_str().flatten()?.to_ascii_lowercase().as_str() {
+            "minute" => Self::Minute,
             "hour" => Self::Hour,
             "day" => Self::Day,
             "week" => Self::Week,
@@ -133,7 +135,7 @@ impl CalendarStep {
 
     fn first_day(self, of: NaiveDate) -> Option<NaiveDate> {
         match self {
-            Self::Hour | Self::Day => Some(of),
+            Self::Minute | Self::Hour | Self::Day => Some(of),
             Self::Week => of.checked_sub_days(Days::new(of.weekday().num_days_from_monday().into())),
             Self::Month => of.with_day(1),
             Self::Quarter => of.with_day(1)?.with_month0(of.month0() / 3 * 3),
@@ -146,9 +148,14 @@ fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: Tz
     let begin = |value: i64| -> Option<DateTime<Utc>> {
         let at = as_datetime::<T>(value)?.and_utc();
         let wall = at.with_timezone(&tz).naive_local();
-        if step == CalendarStep::Hour {
+        let length = match step {
+            CalendarStep::Minute => Some(60_000_000_000),
+            CalendarStep::Hour => Some(3_600_000_000_000),
+            _ => None,
+        };
+        if let Some(length) = length {
             // Of an hour that a clock shows twice, the one that it is.
-            let into = wall.time().signed_duration_since(NaiveTime::from_hms_opt(0, 0, 0)?).num_nanoseconds()? % 3_600_000_000_000;
+            let into = wall.time().signed_duration_since(NaiveTime::MIN).num_nanoseconds()? % length;
             return at.checked_sub_signed(TimeDelta::nanoseconds(into));
         }
         resolve(step.first_day(wall.date())?.and_time(NaiveTime::MIN), &tz)

@@ -3,13 +3,14 @@
 //! - `a IS DISTINCT FROM b AND c`: the parser takes `b AND c` for one operand.
 //! - `OVER (w ROWS 1 PRECEDING)`: the planner forgets the window `w`.
 //! - `LIKE … ESCAPE 'c'`, `FETCH FIRST`, `GROUP BY ()`, `AS MATERIALIZED`.
+//! - `ARRAY[t.a]` in a subquery, `unnest(t.list)` beside `t`, `SIMILAR TO`, `(a, b) IS NULL`.
 //! - The merged columns of `RIGHT JOIN … USING` and `FULL JOIN … USING`: the planner takes the left side's.
 
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident, JoinConstraint,
-    JoinOperator, LimitClause, NamedWindowExpr, Query, ReplaceSelectElement, ReplaceSelectItem, Select, SelectItem, SetExpr,
-    TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
+    BinaryOperator, DuplicateTreatment, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    JoinConstraint, JoinOperator, LimitClause, NamedWindowExpr, Query, ReplaceSelectElement, ReplaceSelectItem, Select, SelectItem,
+    SetExpr, TableAliasColumnDef, TableFactor, TableWithJoins, UnaryOperator, Value, VisitMut, VisitorMut, WindowSpec, WindowType,
     visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -40,7 +41,6 @@ pub fn correct_query(query: &mut Query) -> Result<()> {
 /// `t, unnest(t.list) AS u(x)`: a lateral subquery, since it names columns of what stands before it.
 pub fn lateral_unnest(factor: &mut TableFactor) -> Result<()> {
     let (alias, arguments, ordinality) = match factor {
-        TableFactor::Derived { lateral: true, subquery, .. } => return lists_below(subquery),
         TableFactor::UNNEST { alias, array_exprs, with_offset: false, with_ordinality, .. } => {
             (alias.clone(), array_exprs.clone(), *with_ordinality)
         }
@@ -77,62 +77,8 @@ pub fn lateral_unnest(factor: &mut TableFactor) -> Result<()> {
         }
         alias
     });
-    let mut subquery = select.parse_query()?;
-    lists_below(&mut subquery)?;
-    *factor = TableFactor::Derived { lateral: true, subquery, alias, sample: None };
+    *factor = TableFactor::Derived { lateral: true, subquery: select.parse_query()?, alias, sample: None };
     Ok(())
-}
-
-/// `LATERAL (SELECT unnest(f(t.list)))`: the list is computed below, since the planner looks for its columns where there are none.
-fn lists_below(subquery: &mut Query) -> Result<()> {
-    let SetExpr::Select(select) = subquery.body.as_mut() else { return Ok(()) };
-    if !select.from.is_empty() {
-        return Ok(());
-    }
-    let mut lists = Lists { lists: vec![], depth: 0 };
-    let _ = select.projection.visit(&mut lists);
-    if lists.lists.is_empty() {
-        return Ok(());
-    }
-    let items: Vec<String> = lists.lists.iter().enumerate().map(|(at, list)| format!("{list} AS __list{at}")).collect();
-    let text = format!("SELECT 1 FROM (SELECT {}) AS __lists", items.join(", "));
-    let below = Parser::new(&GenericDialect).try_with_sql(&text)?.parse_query()?;
-    if let SetExpr::Select(below) = *below.body {
-        select.from = below.from;
-    }
-    Ok(())
-}
-
-/// Takes the arguments of unnest out of expressions.
-struct Lists {
-    lists: Vec<Expr>,
-    depth: usize,
-}
-
-impl VisitorMut for Lists {
-    type Break = ();
-
-    fn pre_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth += 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_query(&mut self, _: &mut Query) -> ControlFlow<()> {
-        self.depth -= 1;
-        ControlFlow::Continue(())
-    }
-
-    fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if self.depth == 0
-            && let Expr::Function(Function { name, args: FunctionArguments::List(arguments), .. }) = expr
-            && name.to_string().eq_ignore_ascii_case("unnest")
-            && let [FunctionArg::Unnamed(FunctionArgExpr::Expr(list))] = arguments.args.as_mut_slice()
-        {
-            let column = Expr::Identifier(Ident::new(format!("__list{}", self.lists.len())));
-            self.lists.push(std::mem::replace(list, column));
-        }
-        ControlFlow::Continue(())
-    }
 }
 
 /// A query after what stands within it: windows that are not named there are named here.
@@ -226,6 +172,47 @@ pub fn correct_expr(expr: &mut Expr) -> Result<()> {
                 Some(right)
             });
         }
+        Expr::Function(Function { name, args: FunctionArguments::List(list), .. })
+            if list.duplicate_treatment == Some(DuplicateTreatment::Distinct)
+                && matches!(list.args.as_slice(), [FunctionArg::Unnamed(FunctionArgExpr::Wildcard)]) =>
+        {
+            return plan_err!("{name}(DISTINCT *) is not supported: name the columns, or count the rows of a SELECT DISTINCT *");
+        }
+        Expr::IsNull(of) | Expr::IsNotNull(of) if matches!(of.as_ref(), Expr::Tuple(_)) => {
+            let test = if matches!(expr, Expr::IsNull(_)) { "IS NULL" } else { "IS NOT NULL" };
+            let (Expr::IsNull(of) | Expr::IsNotNull(of)) = &*expr else { return Ok(()) };
+            let Expr::Tuple(values) = of.as_ref() else { return Ok(()) };
+            // All fields are, or none.
+            let each: Vec<String> = values.iter().map(|value| format!("({value}) {test}")).collect();
+            if let Some(all) = parsed(&format!("({})", each.join(" AND "))) {
+                *expr = all;
+            }
+        }
+        // The planner reads the elements of a literal as if nothing stood around it.
+        Expr::Array(array) if !array.elem.is_empty() => {
+            if let Some(mut call) = parsed("make_array(NULL)")
+                && let Expr::Function(Function { args: FunctionArguments::List(list), .. }) = &mut call
+            {
+                let elements = std::mem::take(&mut array.elem).into_iter();
+                list.args = elements.map(|element| FunctionArg::Unnamed(FunctionArgExpr::Expr(element))).collect();
+                *expr = call;
+            }
+        }
+        Expr::SimilarTo { negated, expr: of, pattern, escape_char } => {
+            let (Expr::Value(text), escape) = (pattern.as_ref(), escape_char.as_ref().map(|value| &value.value)) else {
+                return plan_err!("SIMILAR TO takes a literal pattern; the operator ~ takes any regular expression");
+            };
+            let (Value::SingleQuotedString(text), None | Some(Value::SingleQuotedString(_))) = (&text.value, escape) else {
+                return Ok(());
+            };
+            let escape = match escape {
+                Some(Value::SingleQuotedString(escape)) => escape.chars().next(),
+                _ => Some('\\'),
+            };
+            let op = if *negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+            let regex = Value::SingleQuotedString(similar_as_regex(text, escape)).with_empty_span();
+            *expr = Expr::BinaryOp { left: of.clone(), op, right: Box::new(Expr::Value(regex)) };
+        }
         Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } => {
             if let Some(Value::SingleQuotedString(escape)) = escape_char.as_ref().map(|value| &value.value)
                 && escape != "\\"
@@ -256,6 +243,31 @@ fn bind_tighter(expr: &mut Expr, operand: impl Fn(&mut Expr) -> Option<&mut Box<
         **own = std::mem::replace(place, null());
     }
     *place = operator;
+}
+
+/// A pattern of SIMILAR TO, which is of the whole text, as a regular expression.
+fn similar_as_regex(pattern: &str, escape: Option<char>) -> String {
+    let mut regex = String::from("^(?s:");
+    let (mut rest, mut in_class) = (pattern.chars(), false);
+    while let Some(character) = rest.next() {
+        match character {
+            escaped if Some(escaped) == escape => regex.extend(rest.next().map(|next| regex_literal(next)).into_iter().flatten()),
+            '%' if !in_class => regex.push_str(".*"),
+            '_' if !in_class => regex.push('.'),
+            '[' | ']' => {
+                in_class = character == '[';
+                regex.push(character);
+            }
+            '|' | '*' | '+' | '?' | '{' | '}' | '(' | ')' => regex.push(character),
+            '-' | '^' if in_class => regex.push(character),
+            other => regex.extend(regex_literal(other)),
+        }
+    }
+    regex + ")$"
+}
+
+fn regex_literal(character: char) -> impl Iterator<Item = char> {
+    (!character.is_alphanumeric() && !character.is_whitespace() && character.is_ascii()).then_some('\\').into_iter().chain([character])
 }
 
 /// A pattern whose escape is another character, with backslashes.

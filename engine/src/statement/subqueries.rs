@@ -156,12 +156,13 @@ fn has_own(expr: &Expr, is_condition: bool) -> bool {
                 // A part of the condition itself. Of NOT IN, DataFusion knows what a NULL does for one column against a list that is the same
                 // for all rows.
                 Some(whole) if whole == part => {
-                    (list.negated != negated) && (!list.subquery.outer_ref_columns.is_empty() || list.expr.column_refs().is_empty())
+                    let refers = !list.subquery.outer_ref_columns.is_empty();
+                    ((list.negated != negated) && (refers || list.expr.column_refs().is_empty())) || !refers_in_conditions(&list.subquery)
                 }
                 _ => true,
             },
             // Where it is a condition or part of one, DataFusion marks the rows that have any.
-            Expr::Exists(_) => !is_condition,
+            Expr::Exists(exists) => !is_condition || !refers_in_conditions(&exists.subquery),
             _ => false,
         })
     })
@@ -204,6 +205,30 @@ fn refers_by_equality(subquery: &Subquery) -> bool {
                 });
                 return by_equality && !has_outer(&filter.input);
             }
+            _ => return false,
+        };
+    }
+}
+
+/// Whether a subquery refers to the row in conditions of its own WHERE alone, over which no row is left out or added: DataFusion passes over a LIMIT
+/// there, and knows no UNION.
+fn refers_in_conditions(subquery: &Subquery) -> bool {
+    if subquery.outer_ref_columns.is_empty() {
+        return true;
+    }
+    let mut plan = subquery.subquery.as_ref();
+    loop {
+        plan = match plan {
+            LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Distinct(Distinct::All(input)) => input,
+            LogicalPlan::Sort(Sort { fetch: None, input, .. }) => input,
+            LogicalPlan::Aggregate(aggregate) if !aggregate.group_expr.iter().chain(&aggregate.aggr_expr).any(Expr::contains_outer) => {
+                &aggregate.input
+            }
+            LogicalPlan::Filter(filter) if !has_outer(&filter.input) => return true,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::Join(_) => return true,
             _ => return false,
         };
     }

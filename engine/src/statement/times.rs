@@ -26,6 +26,13 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         Expr::TryCast(TryCast { expr, field }) => (expr.as_ref(), field.data_type(), true),
         _ => return Ok(None),
     };
+    if let (Expr::Literal(value, metadata), DataType::Timestamp(..)) = (of, to)
+        && let Some(whole) = value.try_as_str().flatten().and_then(with_seconds)
+    {
+        let of = Box::new(Expr::Literal(ScalarValue::Utf8(Some(whole)), metadata.clone()));
+        let cast = if tries { Expr::TryCast(TryCast::new(of, to.clone())) } else { Expr::Cast(Cast::new(of, to.clone())) };
+        return Ok(Some(by_the_clock_or_same(cast, schema)?));
+    }
     let (to_unit, to_zone) = match to {
         DataType::Timestamp(unit, zone) => (unit, zone),
         // Postgres and DuckDB write no T between date and time.
@@ -53,6 +60,13 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         (from, Some(zone)) if from.is_string() && !tries => Some(instant(of.clone(), zone, *to_unit)),
         _ => None,
     })
+}
+
+/// A literal with hours and minutes alone: arrow wants seconds.
+fn with_seconds(text: &str) -> Option<String> {
+    let text = text.trim();
+    let shape: String = text.chars().map(|character| if character.is_ascii_digit() { '0' } else { character }).collect();
+    matches!(shape.as_str(), "0000-00-00 00:00" | "0000-00-00T00:00").then(|| format!("{text}:00"))
 }
 
 /// Whether a clock in the zone is the one that instants are counted by.
