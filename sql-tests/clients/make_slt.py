@@ -5,7 +5,7 @@ stands in a script already under a query stays (`# Postgres` and its answer too)
 
     .venv/bin/python sql-tests/clients/make_slt.py && .venv/bin/python sql-tests/clients/complete_slt.py
 
-`slt/left_out.txt` has the statements that are not answered right yet, each with what is wrong: a script gets them when they are taken off it.
+`--check` changes nothing and exits 1 where a script differs. `slt/left_out.txt` has the statements that are not answered right yet, each with what is wrong: a script gets them when they are taken off it.
 """
 
 import dataclasses
@@ -93,19 +93,22 @@ def text_of(script, path, out):
     return "\n\n".join(parts) + "\n"
 
 
-def main():
-    out, count = left_out(), 0
+def main(arguments):
+    check = "--check" in arguments
+    out, count, different = left_out(), 0, 0
     for script in scripts():
         path = SCRIPTS / f"{script.name}.slt"
         path.parent.mkdir(parents=True, exist_ok=True)
         text = text_of(script, path, out)
         count += text.count("\n----") + text.count("query error")
         if not path.exists() or path.read_text(encoding="utf-8") != text:
-            path.write_text(text, encoding="utf-8")
+            different += 1
             print(path)
+            if not check:
+                path.write_text(text, encoding="utf-8")
     print(f"{count} records")
-    return 0
+    return 1 if check and different else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
