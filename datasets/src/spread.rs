@@ -21,7 +21,7 @@ use std::sync::Arc;
 pub const TABLES: [&str; 5] = ["things", "pairs", "nested", "doubles", "nothing"];
 
 const WORDS: [&str; 8] = ["apple", "Banana", "cherry", "", "apple ", "Äpfel", "a_b%c", "zeta"];
-const NUMBERS: [f64; 8] = [0.5, -1.5, 2.25, 0.0, -0.0, 3.0, 1e10, -7.125];
+const NUMBERS: [f64; 8] = [0.5, -1.5, 2.25, 0.0, 4.0, 3.0, 1e10, -7.125];
 const SPECIAL: [f64; 9] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, -0.0, 0.0, 1.0, -1.0, f64::MAX, 5e-324];
 
 type Columns = std::result::Result<RecordBatch, ArrowError>;

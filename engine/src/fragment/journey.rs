@@ -138,7 +138,8 @@ pub fn kind(node: &Arc<dyn ExecutionPlan>) -> &str {
 /// Refuses what cannot travel in a fragment, and in those below it. `of_subqueries` is whether a node above gives scalar subqueries their values.
 fn check(node: &Arc<dyn ExecutionPlan>, adapts: bool, of_subqueries: bool) -> Result<()> {
     let name = kind(node);
-    if !TRAVELLING.contains(&name) && !(adapts && STAYING.contains(&name)) {
+    let may_stay = adapts && STAYING.contains(&name);
+    if !may_stay && !TRAVELLING.contains(&name) {
         let setting = BROUGHT_BY.iter().find(|(node, _)| *node == name).map(|(_, setting)| *setting);
         return Err(cannot_travel(format!("the operator {name}"), setting));
     }
