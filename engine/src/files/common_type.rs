@@ -121,8 +121,7 @@ fn decimal(before: i16, after: i16) -> Option<DataType> {
     let (precision, scale) = (u8::try_from(before + after).ok()?, i8::try_from(after).ok()?);
     match precision {
         1..=DECIMAL128_MAX_PRECISION => Some(DataType::Decimal128(precision, scale)),
-        precision if precision <= DECIMAL256_MAX_PRECISION => Some(DataType::Decimal256(precision, scale)),
-        _ => None,
+        _ => (precision <= DECIMAL256_MAX_PRECISION).then_some(DataType::Decimal256(precision, scale)),
     }
 }
 
