@@ -25,8 +25,10 @@ pub fn plain_type(data_type: &DataType) -> DataType {
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(plain_field(entries), *sorted),
         DataType::Float16 => DataType::Float32,
-        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => plain_decimal(*precision, *scale),
-        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) if *scale < 0 => plain_decimal(*precision, *scale),
+        DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => plain_decimal(data_type, *precision, *scale),
+        DataType::Decimal128(precision, scale) | DataType::Decimal256(precision, scale) if *scale < 0 => {
+            plain_decimal(data_type, *precision, *scale)
+        }
         // The one unit that all drivers know.
         DataType::Interval(_) => DataType::Interval(IntervalUnit::MonthDayNano),
         // A column of untyped NULLs: drivers have no such type.
@@ -36,12 +38,14 @@ pub fn plain_type(data_type: &DataType) -> DataType {
 }
 
 /// A decimal of as many digits, none of which is left out before the point; of so many that no type has them it stays as it is.
-fn plain_decimal(precision: u8, scale: i8) -> DataType {
+fn plain_decimal(data_type: &DataType, precision: u8, scale: i8) -> DataType {
     let (digits, after) = (precision.saturating_add(scale.min(0).unsigned_abs()), scale.max(0));
-    match digits {
-        ..=DECIMAL128_MAX_PRECISION => DataType::Decimal128(digits, after),
-        ..=DECIMAL256_MAX_PRECISION => DataType::Decimal256(digits, after),
-        _ => DataType::Decimal128(precision, scale),
+    if digits <= DECIMAL128_MAX_PRECISION {
+        DataType::Decimal128(digits, after)
+    } else if digits <= DECIMAL256_MAX_PRECISION {
+        DataType::Decimal256(digits, after)
+    } else {
+        data_type.clone()
     }
 }
 

@@ -121,8 +121,7 @@ fn decimal(before: i16, after: i16) -> Option<DataType> {
     let (precision, scale) = (u8::try_from(before + after).ok()?, i8::try_from(after).ok()?);
     match precision {
         1..=DECIMAL128_MAX_PRECISION => Some(DataType::Decimal128(precision, scale)),
-        precision if precision <= DECIMAL256_MAX_PRECISION => Some(DataType::Decimal256(precision, scale)),
-        _ => None,
+        _ => (precision <= DECIMAL256_MAX_PRECISION).then_some(DataType::Decimal256(precision, scale)),
     }
 }
 
@@ -151,8 +150,11 @@ fn common_number(left: &DataType, right: &DataType) -> Option<DataType> {
 /// Whether a column list may ask for a column of this type in that one. Values are checked when they are read.
 pub fn may_become(from: &DataType, to: &DataType) -> bool {
     use DataType::*;
-    let is_text = |of: &DataType| matches!(of, Utf8 | LargeUtf8 | Utf8View | Binary | LargeBinary | BinaryView);
-    if from == to || *from == Null || (is_number(from) && is_number(to)) || (is_text(from) && is_text(to)) {
+    let is_text = |of: &DataType| matches!(of, Utf8 | LargeUtf8 | Utf8View);
+    let is_bytes = |of: &DataType| matches!(of, Binary | LargeBinary | BinaryView);
+    // Bytes become no text: scans would take them for text without a look at them.
+    let layouts = (is_text(from) && (is_text(to) || is_bytes(to))) || (is_bytes(from) && is_bytes(to));
+    if from == to || *from == Null || (is_number(from) && is_number(to)) || layouts {
         return true;
     }
     match (from, to) {

@@ -2,7 +2,8 @@
 
 use super::hot_aggregate::{DECLINED_METRIC, REASON_LABEL};
 use super::in_place::{InPlace, InPlaceExec};
-use super::row_group_reader::{FileReader, KernelRuntime, ReadColumn, ReadError};
+use super::read_column::{ReadColumn, ReadError};
+use super::row_group_reader::{FileReader, KernelRuntime};
 use super::translate::{ColumnSource, column_type};
 use crate::config::CacheAction;
 use crate::fragment::leaf::stored_scan;

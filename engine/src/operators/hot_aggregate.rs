@@ -4,7 +4,8 @@
 
 use super::hot_partition::{GROUP_ROWS_MIN, PartitionRun, VALUE_ROWS_MIN};
 use super::hot_plan::{HotPlan, recognise};
-use super::row_group_reader::{KernelRuntime, ReadColumn, ReadError};
+use super::read_column::{ReadColumn, ReadError};
+use super::row_group_reader::KernelRuntime;
 use crate::config::KernelChoice;
 use bowshot_kernels::{Decline, Executor, Kernel};
 use datafusion::common::tree_node::TreeNodeRecursion;

@@ -5,7 +5,8 @@ use super::hot_aggregate::{
     declined,
 };
 use super::hot_state::{self, Found};
-use super::row_group_reader::{FileReader, KernelRuntime, ReadError, panicked};
+use super::read_column::ReadError;
+use super::row_group_reader::{FileReader, KernelRuntime, panicked};
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use bowshot_kernels::limits::GROUPS_MAX;

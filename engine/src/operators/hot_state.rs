@@ -1,7 +1,7 @@
 //! What kernels found in a partition, as the partial state of the operator whose place they take.
 
 use super::hot_plan::StateShape;
-use super::row_group_reader::ReadError;
+use super::read_column::ReadError;
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Decimal128Array, Decimal256Array, ListArray, PrimitiveArray, RecordBatch,
     RecordBatchOptions, UInt64Array,

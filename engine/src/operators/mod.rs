@@ -19,6 +19,7 @@ pub mod in_place;
 pub mod join_sides;
 pub mod panic_guard;
 pub mod publish;
+pub mod read_column;
 pub mod replay;
 pub mod row_group_reader;
 mod sliding;

@@ -4,7 +4,8 @@
     reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
 )]
 
-use super::translate::{ColumnSource, column_type, same_type};
+use super::read_column::{ComputedColumn, ReadColumn, ReadError, StoredColumn};
+use super::translate::same_type;
 use crate::catalog::footer::row_group_offset;
 use crate::control::CachedColumn;
 use crate::files::by_name::ByName;
@@ -12,10 +13,9 @@ use crate::files::exact::exactly;
 use crate::files::exact_column::{ExactColumn, no_equal};
 use crate::files::readable::readable;
 use crate::limits;
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::array::{ArrayRef, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bowshot_kernels::{Chunk, ChunkColumn, ChunkEncoder, ChunkKey, ColumnType, Decline, KernelError, Kernels, RowGroup};
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use bowshot_kernels::{Chunk, ChunkColumn, ChunkEncoder, ChunkKey, ColumnType, Decline, Kernels, RowGroup};
 use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
@@ -32,13 +32,13 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::file::metadata::RowGroupMetaData;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use tokio::sync::Mutex;
 
 /// Rows that one decode step hands to the encoders.
-const DECODE_BATCH_ROWS: usize = 16_384;
+pub(super) const DECODE_BATCH_ROWS: usize = 16_384;
 
 /// The kernels of a worker and the parsed footers they read by.
 #[derive(Clone)]
@@ -130,133 +130,6 @@ impl KernelRuntime {
 /// A panic on a blocking thread.
 pub fn panicked(error: tokio::task::JoinError) -> DataFusionError {
     DataFusionError::Execution(format!("{}: {error}", crate::worker::PANIC_TEXT))
-}
-
-/// Why a row group did not become chunks.
-pub enum ReadError {
-    /// The kernel cannot run over this data.
-    Declined(Decline),
-    /// Storage or data failed.
-    Failed(DataFusionError),
-}
-
-impl From<DataFusionError> for ReadError {
-    fn from(error: DataFusionError) -> Self {
-        Self::Failed(error)
-    }
-}
-
-impl From<parquet::errors::ParquetError> for ReadError {
-    fn from(error: parquet::errors::ParquetError) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<arrow::error::ArrowError> for ReadError {
-    fn from(error: arrow::error::ArrowError) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl From<KernelError> for ReadError {
-    fn from(error: KernelError) -> Self {
-        match error {
-            KernelError::Declined(decline) => Self::Declined(decline),
-            other => Self::Declined(Decline::new(other.to_string())),
-        }
-    }
-}
-
-/// A column that a kernel reads.
-#[derive(Debug, Clone)]
-pub enum ReadColumn {
-    /// As it is stored.
-    Stored(StoredColumn),
-    /// As DataFusion computes it from stored ones.
-    Computed(ComputedColumn),
-}
-
-/// A column of the files.
-#[derive(Debug, Clone)]
-pub struct StoredColumn {
-    name: String,
-    /// As the table has it.
-    data_type: DataType,
-    kind: ColumnType,
-}
-
-impl StoredColumn {
-    fn new(field: &Field, kind: ColumnType) -> Self {
-        Self { name: field.name().clone(), data_type: field.data_type().clone(), kind }
-    }
-}
-
-/// An expression over columns of the files.
-#[derive(Debug, Clone)]
-pub struct ComputedColumn {
-    /// Over `schema`.
-    expr: Arc<dyn PhysicalExpr>,
-    /// The inputs as the table has them.
-    schema: SchemaRef,
-    inputs: Vec<StoredColumn>,
-    kind: ColumnType,
-}
-
-impl ReadColumn {
-    /// The column of this source in a scan of files of this schema.
-    pub fn new(source: &ColumnSource, kind: ColumnType, file_schema: &Schema) -> Result<Self, Decline> {
-        let expr = match source {
-            ColumnSource::Stored(index) => return Ok(Self::Stored(StoredColumn::new(file_schema.field(*index), kind))),
-            ColumnSource::Computed(expr) => expr,
-        };
-        let indices: Vec<usize> = collect_columns(expr).iter().map(Column::index).collect::<BTreeSet<_>>().into_iter().collect();
-        let over_inputs = expr.clone().transform_up(|node| {
-            let Some(column) = node.downcast_ref::<Column>() else { return Ok(Transformed::no(node)) };
-            match indices.binary_search(&column.index()) {
-                Ok(input) => Ok(Transformed::yes(Arc::new(Column::new(column.name(), input)) as _)),
-                Err(_) => internal_err!("column {column} was not collected"),
-            }
-        });
-        let expr = over_inputs.map_err(|error| Decline::new(error.to_string()))?.data;
-        let fields: Vec<Field> = indices.iter().map(|index| file_schema.field(*index).clone().with_nullable(true)).collect();
-        let inputs = fields.iter().map(|field| Ok(StoredColumn::new(field, column_type(field.data_type())?)));
-        let inputs = inputs.collect::<Result<_, Decline>>()?;
-        Ok(Self::Computed(ComputedColumn { expr, schema: Arc::new(Schema::new(fields)), inputs, kind }))
-    }
-}
-
-impl ComputedColumn {
-    /// The column's chunk over chunks of its inputs.
-    fn compute(&self, inputs: &[Arc<Chunk>], row_count: usize) -> Result<Chunk, ReadError> {
-        if let [input] = inputs
-            && let Some(domain) = input.domain()?
-        {
-            let lanes = domain.len();
-            // Where it fails, it may be on a value that no row has: then the rows decide.
-            if let Ok(image) = self.encode(std::iter::once(Ok((vec![domain], lanes)))) {
-                return Ok(input.mapped(&image)?);
-            }
-        }
-        self.encode((0..row_count).step_by(DECODE_BATCH_ROWS).map(|start| {
-            let rows = start..row_count.min(start + DECODE_BATCH_ROWS);
-            let arrays = inputs.iter().map(|input| input.to_array(rows.clone())).collect::<Result<_, _>>()?;
-            Ok((arrays, rows.len()))
-        }))
-    }
-
-    /// The answers for batches of inputs.
-    fn encode(&self, batches: impl Iterator<Item = Result<(Vec<ArrayRef>, usize), KernelError>>) -> Result<Chunk, ReadError> {
-        let mut encoder = ChunkEncoder::new(self.kind);
-        for batch in batches {
-            let (arrays, rows) = batch?;
-            let arrays = arrays.iter().zip(self.schema.fields()).map(|(array, field)| arrow::compute::cast(array, field.data_type()));
-            let batch = RecordBatch::try_new(self.schema.clone(), arrays.collect::<Result<_, _>>()?)?;
-            // A row that no filter lets through may fail here: DataFusion's own plan then decides.
-            let answers = self.expr.evaluate(&batch).and_then(|answers| answers.into_array(rows));
-            encoder.push(&answers.map_err(|error| ReadError::Declined(Decline::new(format!("{}: {error}", self.expr))))?)?;
-        }
-        Ok(encoder.finish()?)
-    }
 }
 
 /// Expression, types and positions in the file of its inputs: computed columns that differ in any of these are not the same.
@@ -615,7 +488,8 @@ fn with_dictionaries(metadata: ArrowReaderMetadata, name: &str) -> Result<ArrowR
 #[cfg(test)]
 mod tests {
     use super::*;
-    use arrow::array::Int64Array;
+    use crate::operators::translate::ColumnSource;
+    use arrow::array::{Int64Array, RecordBatch};
     use bowshot_kernels::{DevicePolicy, KernelsConfig};
     use datafusion::logical_expr::Operator;
     use datafusion::physical_expr::expressions::{binary, lit};
