@@ -295,8 +295,8 @@ fn with_backslashes(pattern: &str, escape: &str) -> Result<String> {
     Ok(written)
 }
 
-/// The columns that USING merges, by name: `None` where the left side's is right.
-type Merged = BTreeMap<String, Option<Expr>>;
+/// The columns that USING merges, by name: their expression, and whether it is another than the left side's.
+type Merged = BTreeMap<String, (Expr, bool)>;
 
 /// Writes out the merged columns of outer joins, wherever the select names them alone.
 fn merge_columns(select: &mut Select) -> Result<()> {
@@ -304,21 +304,21 @@ fn merge_columns(select: &mut Select) -> Result<()> {
     for from in &select.from {
         merged.extend(merged_of(from)?);
     }
-    let merged: BTreeMap<String, Expr> = merged.into_iter().filter_map(|(name, expr)| Some((name, expr?))).collect();
     if merged.is_empty() {
         return Ok(());
     }
+    let others: BTreeMap<&String, &Expr> = merged.iter().filter(|(_, (_, other))| *other).map(|(name, (expr, _))| (name, expr)).collect();
     for item in &mut select.projection {
         match item {
             SelectItem::UnnamedExpr(Expr::Identifier(name)) => {
-                if let Some(expr) = merged.get(&folded(name)) {
+                if let Some((expr, _)) = merged.get(&folded(name)) {
                     *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias: name.clone() };
                 }
             }
-            SelectItem::Wildcard(options) => {
-                let replaced = merged.iter().map(|(name, expr)| {
-                    let column_name = Ident::with_quote('"', name);
-                    Box::new(ReplaceSelectElement { expr: expr.clone(), column_name, as_keyword: true })
+            SelectItem::Wildcard(options) if !others.is_empty() => {
+                let replaced = others.iter().map(|(name, expr)| {
+                    let column_name = Ident::with_quote('"', name.as_str());
+                    Box::new(ReplaceSelectElement { expr: (*expr).clone(), column_name, as_keyword: true })
                 });
                 let replace = options.opt_replace.get_or_insert_with(|| ReplaceSelectItem { items: vec![] });
                 let added: Vec<_> = replaced
@@ -329,6 +329,8 @@ fn merge_columns(select: &mut Select) -> Result<()> {
             _ => {}
         }
     }
+    drop(others);
+    let merged = merged.into_iter().map(|(name, (expr, _))| (name, expr)).collect();
     let mut columns = Columns { merged, depth: 0 };
     let _ = select.projection.visit(&mut columns);
     let _ = select.selection.visit(&mut columns);
@@ -396,17 +398,21 @@ fn merged_of(from: &TableWithJoins) -> Result<Merged> {
             let key = folded(column);
             let of = |relation: &Ident| Expr::CompoundIdentifier(vec![relation.clone(), column.clone()]);
             let left = match merged.get(&key) {
-                Some(Some(expr)) => Some(expr.clone()),
-                // The first of the chain has it: the first USING says so, and others go on from there.
-                Some(None) => first.as_ref().map(of),
+                Some((expr, _)) => Some(expr.clone()),
+                // The first of the chain has it: the first USING says so.
                 None if !joined_before(at) => first.as_ref().map(of),
                 None => None,
             };
+            let other = merged.get(&key).is_some_and(|(_, other)| *other);
             let right = name_of(&join.relation).as_ref().map(of);
             let expr = match (full, left, right) {
-                (None, _, _) => merged.get(&key).cloned().flatten(),
-                (Some(false), _, Some(right)) => Some(right),
-                (Some(true), Some(left), Some(right)) => parsed(&format!("coalesce({left}, {right})")),
+                (None, Some(left), _) => (left, other),
+                (None, None, _) => continue,
+                (Some(false), _, Some(right)) => (right, true),
+                (Some(true), Some(left), Some(right)) => match parsed(&format!("coalesce({left}, {right})")) {
+                    Some(either) => (either, true),
+                    None => continue,
+                },
                 _ => {
                     return Err(DataFusionError::Plan(format!(
                         "column {column} of an outer join with USING is of a relation without a name, or of one among several: name the relations, and write ON"

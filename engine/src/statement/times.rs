@@ -300,14 +300,38 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
             }
         }
     }
-    if let Some((factor, _)) = coarse(&left_type).filter(|(_, instants)| is_nanos(&right_type, *instants)) {
-        return coarse_with_nanos(left, op, right, factor, &left_type, &right_type).map(Some);
-    }
+    // A cast to a finer unit, too: the optimizer would take it off, and cut the constant.
+    let (left, right) = (without_widening(left, right, schema)?, without_widening(right, left, schema)?);
+    let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
     let Some(swapped) = op.swap() else { return Ok(None) };
-    match coarse(&right_type).filter(|(_, instants)| is_nanos(&left_type, *instants)) {
-        Some((factor, _)) => coarse_with_nanos(right, swapped, left, factor, &right_type, &left_type).map(Some),
-        None => Ok(None),
+    for (value, value_type, op, fine, fine_type) in
+        [(left, &left_type, op, right, &right_type), (right, &right_type, swapped, left, &left_type)]
+    {
+        let (Some((long, instants)), DataType::Timestamp(unit, zone)) = (coarse(value_type), fine_type) else { continue };
+        let short = 1_000_000_000 / ticks_a_second(*unit);
+        // Only nanoseconds leave out years that the coarser unit has.
+        let constants = constant(value)?.is_some() || constant(fine)?.is_some();
+        if instants == zone.is_some() && long > short && (constants || *unit == TimeUnit::Nanosecond) && value_type != &DataType::Date32
+            || is_nanos(fine_type, instants) && value_type == &DataType::Date32
+        {
+            return coarse_with_nanos(value, op, fine, long / short, value_type, fine_type).map(Some);
+        }
     }
+    Ok(None)
+}
+
+/// What a cast to a finer unit is of, where it meets a constant.
+fn without_widening<'e>(of: &'e Expr, other: &Expr, schema: &DFSchema) -> Result<&'e Expr> {
+    if let Expr::Cast(Cast { expr: inner, field }) = of
+        && let (DataType::Timestamp(unit, zone), DataType::Timestamp(to, to_zone)) = (inner.get_type(schema)?, field.data_type())
+        && unit < *to
+        && zone == *to_zone
+        && constant(of)?.is_none()
+        && constant(other)?.is_some()
+    {
+        return Ok(inner);
+    }
+    Ok(of)
 }
 
 /// `value op nanos`, where a unit of `value` has `factor` nanoseconds.
