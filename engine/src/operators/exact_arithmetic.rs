@@ -307,7 +307,9 @@ pub fn exactly(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
             let (left, right) = (with_own_digits(left), with_own_digits(right));
             let result = function(op).return_type(&[left.get_type(schema)?, right.get_type(schema)?])?;
             let whole = matches!(result, DataType::Decimal128(_, scale) if i32::from(scale) == i32::from(*s1) + i32::from(*s2));
-            if whole && range(expr, schema, RANGE_DEPTH_MAX).is_some() { Ok(None) } else { call(left, right) }
+            // An operator would be simplified away, and its type with it.
+            let simplified = is_zero_or_one(&left) || is_zero_or_one(&right);
+            if whole && !simplified && range(expr, schema, RANGE_DEPTH_MAX).is_some() { Ok(None) } else { call(left, right) }
         }
         (_, DataType::Decimal128(..), DataType::Decimal128(..)) => {
             if range(expr, schema, RANGE_DEPTH_MAX).is_some() {
@@ -334,6 +336,17 @@ fn with_own_digits(expr: &Expr) -> Expr {
             Expr::Literal(ScalarValue::Decimal128(Some(value), digits as u8, 0), metadata.clone())
         }
         None => expr.clone(),
+    }
+}
+
+fn is_zero_or_one(expr: &Expr) -> bool {
+    match expr {
+        Expr::Literal(ScalarValue::Decimal128(Some(value), _, scale), _) => {
+            *value == 0 || Some(*value) == 10i128.checked_pow((*scale).max(0) as u32)
+        }
+        Expr::Literal(value, _) => matches!(integer(value), Some(0 | 1)),
+        Expr::Cast(cast) => is_zero_or_one(&cast.expr),
+        _ => false,
     }
 }
 

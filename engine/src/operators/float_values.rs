@@ -8,6 +8,7 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray}
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use datafusion::common::utils::normalize_float_zero;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_err, internal_err};
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::{
     BinaryExpr, Case, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast,
     Volatility, lit,
@@ -183,6 +184,27 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
         Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_integer() && is_float(of) && !is_nearest(of) => {
             let nearest = function(Step::Nearest).call(vec![of.as_ref().clone()]);
             Some(Expr::TryCast(TryCast::new_from_field(Box::new(nearest), field.clone())))
+        }
+        // A set of constants is one of bits.
+        Expr::InList(list) if is_float(&list.expr) && !list.expr.is_volatile() => {
+            let expr = sorted_as_sql(list.expr.as_ref().clone(), schema)?;
+            let items = list.list.iter().map(|item| sorted_as_sql(item.clone(), schema)).collect::<Result<Vec<_>>>()?;
+            if expr == *list.expr && items == list.list {
+                None
+            } else {
+                Some(Expr::InList(InList::new(Box::new(expr), items, list.negated)))
+            }
+        }
+        // What kernels and groups collect are bits, too; of a column they know.
+        Expr::AggregateFunction(call)
+            if call.params.distinct && matches!(call.params.args.as_slice(), [of] if is_float(of) && !matches!(of, Expr::Column(_))) =>
+        {
+            let mut call = call.clone();
+            let of = call.params.args.swap_remove(0);
+            let one = sorted_as_sql(of.clone(), schema)?;
+            let changed = one != of;
+            call.params.args.push(one);
+            changed.then(|| Expr::AggregateFunction(call))
         }
         // Of two single values its kernel compares bits.
         Expr::ScalarFunction(nullif) if nullif.name() == "nullif" && nullif.args.iter().any(is_float) => match nullif.args.as_slice() {

@@ -91,10 +91,22 @@ impl ScalarUDFImpl for DateTrunc {
             return self.builtin.invoke_with_args(args);
         };
         let clock_changes = zone.as_deref().is_some_and(|zone| !is_fixed(zone));
-        if !clock_changes && matches!(step, CalendarStep::Minute | CalendarStep::Hour | CalendarStep::Day) {
-            return self.builtin.invoke_with_args(args);
-        }
         let scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
+        if !clock_changes && !scalar && matches!(step, CalendarStep::Minute | CalendarStep::Hour | CalendarStep::Day) {
+            // An array without a zone does not go through nanoseconds.
+            let result = args.return_field.data_type().clone();
+            let plain = DataType::Timestamp(unit, None);
+            let mut args = args;
+            args.args[1] = args.args[1].cast_to(&plain, None)?;
+            args.arg_fields[1] = Arc::new(args.arg_fields[1].as_ref().clone().with_data_type(plain.clone()));
+            args.return_field = Arc::new(args.return_field.as_ref().clone().with_data_type(plain));
+            let utc = DataType::Timestamp(unit, Some("UTC".into()));
+            let truncated = self.builtin.invoke_with_args(args)?;
+            return match &result {
+                DataType::Timestamp(_, Some(_)) => truncated.cast_to(&utc, None)?.cast_to(&result, None),
+                _ => Ok(truncated),
+            };
+        }
         let times = args.args[1].to_array(if scalar { 1 } else { args.number_rows })?;
         let tz = zone_of(zone.as_deref())?;
         let result = by_unit!(unit, truncated(&times, step, tz))?;

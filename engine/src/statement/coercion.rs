@@ -29,7 +29,7 @@ use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection, Union, cast, lit,
 };
-use datafusion::logical_expr::{SortExpr, WindowFunctionDefinition};
+use datafusion::logical_expr::{SortExpr, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use std::sync::Arc;
 
@@ -193,6 +193,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
         other => of_one_type(times::of_one_unit(&other, schema)?.unwrap_or(other), schema),
     };
+    let expr = with_wide_range(expr, schema);
     let mut coercion = TypeCoercionRewriter::new(schema);
     let expr = if has_untyped_parameter(&expr)? {
         // What stands beside it is settled once it has a value.
@@ -221,6 +222,21 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// A window whose frame is a range around an integer, which may be the least or greatest of its type: a bound beyond it would be NULL.
+fn with_wide_range(expr: Expr, schema: &DFSchema) -> Expr {
+    let Expr::WindowFunction(mut window) = expr else { return expr };
+    let frame = &window.params.window_frame;
+    let is_value = |bound: &WindowFrameBound| matches!(bound, WindowFrameBound::Preceding(offset) | WindowFrameBound::Following(offset) if !offset.is_null());
+    if frame.units == WindowFrameUnits::Range
+        && (is_value(&frame.start_bound) || is_value(&frame.end_bound))
+        && let [key] = window.params.order_by.as_mut_slice()
+        && key.expr.get_type(schema).is_ok_and(|data_type| data_type.is_integer())
+    {
+        key.expr = cast(std::mem::take(&mut key.expr), DataType::Decimal128(20, 0));
+    }
+    Expr::WindowFunction(window)
 }
 
 /// An aggregate or window function whose order is SQL's.

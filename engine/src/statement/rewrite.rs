@@ -128,7 +128,7 @@ impl VisitorMut for Corrections<'_> {
         if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
             with.cte_tables.iter_mut().for_each(mark_added_items);
         }
-        if let ast::SetExpr::Select(select) = query.body.as_mut() {
+        for select in standard_syntax::selects_of(&mut query.body) {
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
             }

@@ -25,17 +25,32 @@ pub fn correct_query(query: &mut Query) -> Result<()> {
         with.cte_tables.iter_mut().for_each(|cte| cte.materialized = None);
     }
     fetch_as_limit(query)?;
-    if let SetExpr::Select(select) = query.body.as_mut() {
-        if let GroupByExpr::Expressions(keys, _) = &mut select.group_by {
-            for key in keys.iter_mut() {
-                if matches!(key, Expr::Tuple(parts) if parts.is_empty()) {
-                    *key = Expr::GroupingSets(vec![vec![]]);
-                }
+    selects_of(&mut query.body).into_iter().try_for_each(correct_select)
+}
+
+/// The selects of a query, and of a set operation all of them.
+pub fn selects_of(body: &mut SetExpr) -> Vec<&mut Select> {
+    match body {
+        SetExpr::Select(select) => vec![select.as_mut()],
+        SetExpr::SetOperation { left, right, .. } => {
+            let mut selects = selects_of(left);
+            selects.extend(selects_of(right));
+            selects
+        }
+        // What stands in parentheses is a query of its own.
+        _ => vec![],
+    }
+}
+
+fn correct_select(select: &mut Select) -> Result<()> {
+    if let GroupByExpr::Expressions(keys, _) = &mut select.group_by {
+        for key in keys.iter_mut() {
+            if matches!(key, Expr::Tuple(parts) if parts.is_empty()) {
+                *key = Expr::GroupingSets(vec![vec![]]);
             }
         }
-        merge_columns(select)?;
     }
-    Ok(())
+    merge_columns(select)
 }
 
 /// `t, unnest(t.list) AS u(x)`: a lateral subquery, since it names columns of what stands before it.
@@ -83,10 +98,19 @@ pub fn lateral_unnest(factor: &mut TableFactor) -> Result<()> {
 
 /// A query after what stands within it: windows that are not named there are named here.
 pub fn resolve_windows(query: &mut Query) {
-    let SetExpr::Select(select) = query.body.as_mut() else { return };
-    if select.named_window.is_empty() {
-        return;
+    let mut sorted = match query.body.as_ref() {
+        SetExpr::Select(select) => named_windows(select),
+        _ => Windows(BTreeMap::new()),
+    };
+    let _ = query.order_by.visit(&mut sorted);
+    for select in selects_of(&mut query.body) {
+        let mut windows = named_windows(select);
+        let _ = select.projection.visit(&mut windows);
+        let _ = select.qualify.visit(&mut windows);
     }
+}
+
+fn named_windows(select: &Select) -> Windows {
     let mut known: BTreeMap<String, WindowSpec> = BTreeMap::new();
     for definition in &select.named_window {
         let spec = match &definition.1 {
@@ -97,10 +121,7 @@ pub fn resolve_windows(query: &mut Query) {
             known.insert(folded(&definition.0), spec);
         }
     }
-    let mut windows = Windows(known);
-    let _ = select.projection.visit(&mut windows);
-    let _ = select.qualify.visit(&mut windows);
-    let _ = query.order_by.visit(&mut windows);
+    Windows(known)
 }
 
 fn folded(name: &Ident) -> String {
@@ -188,6 +209,19 @@ pub fn correct_expr(expr: &mut Expr) -> Result<()> {
                 *expr = all;
             }
         }
+        // Field by field, so that a NULL is what it is in each comparison.
+        Expr::BinaryOp { left, op, right } if matches!((left.as_ref(), right.as_ref()), (Expr::Tuple(_), Expr::Tuple(_))) => {
+            if let Some(compared) = rows_compared(left, op, right) {
+                *expr = compared;
+            }
+        }
+        Expr::InList { expr: row, list, negated } if matches!(row.as_ref(), Expr::Tuple(_)) => {
+            let same: Option<Vec<String>> =
+                list.iter().map(|item| Some(rows_compared(row, &BinaryOperator::Eq, item)?.to_string())).collect();
+            if let Some(any) = same.and_then(|same| parsed(&format!("({})", same.join(" OR ")))) {
+                *expr = if *negated { Expr::UnaryOp { op: UnaryOperator::Not, expr: Box::new(any) } } else { any };
+            }
+        }
         // The planner reads the elements of a literal as if nothing stood around it.
         Expr::Array(array) if !array.elem.is_empty() => {
             if let Some(mut call) = parsed("make_array(NULL)")
@@ -242,7 +276,39 @@ fn bind_tighter(expr: &mut Expr, operand: impl Fn(&mut Expr) -> Option<&mut Box<
     if let Some(own) = operand(&mut operator) {
         **own = std::mem::replace(place, null());
     }
-    *place = operator;
+    // Written out, it is read the same again.
+    *place = Expr::Nested(Box::new(operator));
+}
+
+/// `(a, b) < (c, d)` as `a < c OR (a = c AND b < d)`; the other comparisons likewise.
+fn rows_compared(left: &Expr, op: &BinaryOperator, right: &Expr) -> Option<Expr> {
+    use BinaryOperator::{Eq, Gt, GtEq, Lt, LtEq, NotEq};
+    let (Expr::Tuple(left), Expr::Tuple(right)) = (left, right) else { return None };
+    if left.len() != right.len() || left.is_empty() {
+        return None;
+    }
+    let pairs: Vec<(&Expr, &Expr)> = left.iter().zip(right).collect();
+    let each = |op: &str, by: &str| {
+        let fields: Vec<String> = pairs.iter().map(|(left, right)| format!("({left}) {op} ({right})")).collect();
+        format!("({})", fields.join(by))
+    };
+    let text = match op {
+        Eq => each("=", " AND "),
+        NotEq => each("<>", " OR "),
+        Lt | LtEq | Gt | GtEq => {
+            let strict = if matches!(op, Lt | LtEq) { "<" } else { ">" };
+            let mut text = String::new();
+            for (at, (left, right)) in pairs.iter().enumerate().rev() {
+                text = match at + 1 == pairs.len() {
+                    true => format!("(({left}) {op} ({right}))"),
+                    false => format!("(({left}) {strict} ({right}) OR (({left}) = ({right}) AND {text}))"),
+                };
+            }
+            text
+        }
+        _ => return None,
+    };
+    parsed(&text)
 }
 
 /// A pattern of SIMILAR TO, which is of the whole text, as a regular expression.

@@ -1,0 +1,116 @@
+//! Joins whose NULLs are equal, kept apart from those whose NULLs are not.
+//!
+//! DataFusion's rule that orders inner joins anew takes the topmost one's word for all: below `a.x IS NOT DISTINCT FROM b.x` it would join `b.k = c.k`
+//! over NULLs too, and beside a cross join it forgets that NULLs are equal. Here such a join keeps its place and its inputs.
+
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DFSchemaRef, JoinType, NullEquality, Result, internal_err};
+use datafusion::logical_expr::{Expr, Extension, Join, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use std::cmp::Ordering;
+use std::fmt;
+use std::sync::Arc;
+
+/// DataFusion's logical rules, with the one that orders inner joins behind ours.
+pub fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
+    let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
+        if rule.name() == "eliminate_cross_join" { Arc::new(NullEqualJoins { rule }) } else { rule }
+    };
+    Optimizer::new().rules.into_iter().map(ours).collect()
+}
+
+struct NullEqualJoins {
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+}
+
+impl fmt::Debug for NullEqualJoins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("NullEqualJoins").field(&self.rule.name()).finish()
+    }
+}
+
+impl OptimizerRule for NullEqualJoins {
+    fn name(&self) -> &str {
+        self.rule.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.rule.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let is_apart =
+            |join: &Join| join.join_type == JoinType::Inner && join.null_equality == NullEquality::NullEqualsNull && !join.on.is_empty();
+        if !plan.exists(|node| Ok(matches!(node, LogicalPlan::Join(join) if is_apart(join))))? {
+            return self.rule.rewrite(plan, config);
+        }
+        let shut = plan.transform_up(|node| match node {
+            LogicalPlan::Join(join) if is_apart(&join) => {
+                let (left, right) = (Arc::new(apart(join.left)), Arc::new(apart(join.right)));
+                Ok(Transformed::yes(apart(Arc::new(LogicalPlan::Join(Join { left, right, ..join })))))
+            }
+            other => Ok(Transformed::no(other)),
+        })?;
+        let ordered = self.rule.rewrite(shut.data, config)?;
+        let open = ordered.data.transform_up(|node| match &node {
+            LogicalPlan::Extension(Extension { node: shut }) => match shut.as_ref().as_any().downcast_ref::<Apart>() {
+                Some(Apart { input }) => Ok(Transformed::yes(input.clone())),
+                None => Ok(Transformed::no(node)),
+            },
+            _ => Ok(Transformed::no(node)),
+        });
+        open.data().map(Transformed::yes)
+    }
+}
+
+fn apart(input: Arc<LogicalPlan>) -> LogicalPlan {
+    let node: Arc<dyn UserDefinedLogicalNode> = Arc::new(Apart { input: Arc::unwrap_or_clone(input) });
+    LogicalPlan::Extension(Extension { node })
+}
+
+/// What the rule does not look through.
+#[derive(PartialEq, Eq, Hash)]
+struct Apart {
+    input: LogicalPlan,
+}
+
+impl fmt::Debug for Apart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        UserDefinedLogicalNodeCore::fmt_for_explain(self, f)
+    }
+}
+
+impl PartialOrd for Apart {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        self.input.partial_cmp(&other.input)
+    }
+}
+
+impl UserDefinedLogicalNodeCore for Apart {
+    fn name(&self) -> &str {
+        "Apart"
+    }
+    fn inputs(&self) -> Vec<&LogicalPlan> {
+        vec![&self.input]
+    }
+    fn schema(&self) -> &DFSchemaRef {
+        self.input.schema()
+    }
+    fn expressions(&self) -> Vec<Expr> {
+        vec![]
+    }
+    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str("Apart")
+    }
+    fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
+        match inputs.pop() {
+            Some(input) => Ok(Self { input }),
+            None => internal_err!("Apart has an input"),
+        }
+    }
+}
