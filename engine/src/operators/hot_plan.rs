@@ -9,15 +9,17 @@
 //!
 //! COUNT(DISTINCT x) is no aggregate of a kernel: one more kernel groups the same rows by (keys…, x), and its groups become lists by key.
 
+use super::float_values::is_one_nan;
 use super::hot_columns::{KernelPlan, share_columns};
 use super::translate::{Binding, ColumnSource, Translator, column_type, over_files};
 use arrow::datatypes::{DataType, Schema};
 use bowshot_kernels::{Aggregate, AggregateFunction, AggregatePlan, ArithmeticOp, ColumnType, Decline, Expr, Literal};
 use datafusion::catalog::memory::DataSourceExec;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetSource};
-use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column};
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::filter::FilterExec;
@@ -187,7 +189,8 @@ fn scan_input(scan: &FileScanConfig) -> Result<Input, Decline> {
         input.filter(&predicate, &file_schema)?;
     }
     if let Some(projection) = source.projection() {
-        input.bind_all(projection.iter().map(|item| &item.expr), &file_schema)?;
+        let read = projection.iter().map(|item| without_one_nan(item.expr.clone())).collect::<Result<Vec<_>, Decline>>()?;
+        input.bind_all(read.iter(), &file_schema)?;
     }
     Ok(input)
 }
@@ -287,6 +290,15 @@ fn add_aggregate(
         }
         other => Err(Decline::new(format!("the aggregate {other}"))),
     }
+}
+
+/// What a scan reads, as kernels read it: they know one NaN.
+fn without_one_nan(expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>, Decline> {
+    let plain = expr.transform_up(|node| match node.downcast_ref::<ScalarFunctionExpr>() {
+        Some(call) if is_one_nan(call.fun()) && call.args().len() == 1 => Ok(Transformed::yes(call.args()[0].clone())),
+        _ => Ok(Transformed::no(node)),
+    });
+    plain.map(|plain| plain.data).map_err(|error| Decline::new(error.to_string()))
 }
 
 /// The integer behind an argument that is an integer as a double. What several aggregates ask for is a column of a projection below.

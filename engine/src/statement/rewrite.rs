@@ -326,6 +326,18 @@ fn row_in_subquery(expr: &ast::Expr, is_condition: bool) -> Option<ast::Expr> {
     let ast::Expr::Tuple(values) = row.as_ref() else { return None };
     let columns: Vec<String> = (0..values.len()).map(|at| format!("__column_{at}")).collect();
     let same: Vec<String> = values.iter().zip(&columns).map(|(value, column)| format!("({value}) = __row.{column}")).collect();
+    let mut subquery = subquery.clone();
+    // A column may be there twice.
+    if let ast::SetExpr::Select(select) = subquery.body.as_mut()
+        && select.projection.len() == columns.len()
+        && subquery.order_by.is_none()
+    {
+        for (item, name) in select.projection.iter_mut().zip(&columns) {
+            if let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } = item {
+                *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias: ast::Ident::new(name.clone()) };
+            }
+        }
+    }
     let (same, from) = (same.join(" AND "), format!("({subquery}) AS __row({})", columns.join(", ")));
     let text = match (is_condition, negated) {
         (true, false) => format!("EXISTS (SELECT 1 FROM {from} WHERE {same})"),

@@ -209,6 +209,14 @@ pub fn correct_expr(expr: &mut Expr) -> Result<()> {
                 *expr = all;
             }
         }
+        // The parser gives the words behind the last argument to the argument, where that is a call: `last_value(abs(x) IGNORE NULLS)`.
+        Expr::Function(Function { args: FunctionArguments::List(list), null_treatment: outer @ None, over: Some(_), .. }) => {
+            if let Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Function(inner)))) = list.args.last_mut()
+                && inner.over.is_none()
+            {
+                *outer = inner.null_treatment.take();
+            }
+        }
         // Field by field, so that a NULL is what it is in each comparison.
         Expr::BinaryOp { left, op, right } if matches!((left.as_ref(), right.as_ref()), (Expr::Tuple(_), Expr::Tuple(_))) => {
             if let Some(compared) = rows_compared(left, op, right) {
