@@ -1,0 +1,128 @@
+"""Makes a finding of `hunter.py` small: fewer rows, and a shorter statement, that still differ in the same way.
+
+A statement is cut as text: runs of tokens whose brackets match are left out, bracketed parts are replaced by what they hold or by a constant. What no
+engine understands any more does not differ, so it is not taken.
+"""
+
+import re
+import time
+
+TOKEN = re.compile(r"'(?:[^']|'')*'|ORDER BY|GROUP BY|\w+(?:\.\w+)*|<>|<=|>=|\|\||\s+|.")
+# What needs an order for its answer to be one, and what may follow that order.
+NEEDING = ("OVER", "LIMIT", "string_agg")
+AFTER_ORDER = ("LIMIT", "OFFSET", "ROWS", "RANGE", "GROUPS")
+PLACEHOLDERS = ("NULL", "1", "true", "'a'")
+
+
+def tokens_of(sql):
+    return [token for token in TOKEN.findall(sql) if not token.isspace()]
+
+
+def text_of(tokens):
+    return " ".join(tokens).replace("( ", "(").replace(" )", ")").replace(" ,", ",")
+
+
+def closing(tokens, start):
+    """Where the bracket at `start` is closed."""
+    depth = 0
+    for at in range(start, len(tokens)):
+        depth += {"(": 1, ")": -1}.get(tokens[at], 0)
+        if depth == 0:
+            return at
+    return None
+
+
+def balanced(tokens):
+    depth = 0
+    for token in tokens:
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+def glued(tokens):
+    """Each ORDER BY with its list as one token where the answer rests on it: it stays whole or goes with what needs it."""
+    if not any(token in NEEDING for token in tokens):
+        return tokens
+    joined, at = [], 0
+    while at < len(tokens):
+        if tokens[at] != "ORDER BY":
+            joined.append(tokens[at])
+            at += 1
+            continue
+        end, depth = at, 0
+        while end < len(tokens) and (depth or tokens[end] not in (")", *AFTER_ORDER)):
+            depth += {"(": 1, ")": -1}.get(tokens[end], 0)
+            end += 1
+        joined.append(text_of(tokens[at:end]))
+        at = end
+    return joined
+
+
+def spare_orders(tokens):
+    """How many ORDER BY there are beyond those that are needed: with fewer, chance would decide."""
+    ordered = lambda at: any(token.startswith("ORDER BY") for token in tokens[at : closing(tokens, at)])
+    bare = sum(token == "OVER" and tokens[at + 1 : at + 2] == ["("] and not ordered(at + 1) for at, token in enumerate(tokens))
+    return sum(token.startswith("ORDER BY") for token in tokens) - sum(token in NEEDING for token in tokens) - 100 * bare
+
+
+def cuts(tokens):
+    """Shorter versions of a statement, the shortest first."""
+    length = len(tokens)
+    for start in range(length):
+        if tokens[start] == "(" and (end := closing(tokens, start)) and end - start > 2:
+            for text in PLACEHOLDERS:
+                yield tokens[:start] + [text] + tokens[end + 1 :]
+            yield tokens[:start] + tokens[start + 1 : end] + tokens[end + 1 :]
+            # A call or CASE before the bracket goes too.
+            if start and re.fullmatch(r"[a-zA-Z]\w*", tokens[start - 1]):
+                for text in PLACEHOLDERS:
+                    yield tokens[: start - 1] + [text] + tokens[end + 1 :]
+                yield tokens[: start - 1] + tokens[start:]
+    size = length // 2
+    while size:
+        for start in range(0, length - size + 1, max(1, size // 4)):
+            part = tokens[start : start + size]
+            if balanced(part):
+                yield tokens[:start] + tokens[start + size :]
+        size = size * 3 // 4 if size > 3 else size - 1
+
+
+def shorter(sql, differs, deadline):
+    """The shortest statement found in time for which `differs` holds."""
+    tokens = glued(tokens_of(sql))
+    if not differs(text_of(tokens)):
+        return sql
+    progress, tried = True, set()
+    while progress and time.monotonic() < deadline:
+        progress, spare = False, spare_orders(tokens)
+        for candidate in cuts(tokens):
+            if time.monotonic() > deadline:
+                break
+            text = text_of(candidate)
+            if text in tried or spare_orders(candidate) < spare:
+                continue
+            tried.add(text)
+            if differs(text):
+                tokens, progress = candidate, True
+                break
+    return text_of(tokens)
+
+
+def fewer(files, differs, deadline):
+    """The smallest bag of rows found in time for which `differs` holds. `files` are lists of rows."""
+    size = max(1, sum(map(len, files)))
+    while size and time.monotonic() < deadline:
+        rows = [(number, row) for number, file in enumerate(files) for row in file]
+        at, progress = 0, False
+        while at < len(rows) and time.monotonic() < deadline:
+            left = rows[:at] + rows[at + size :]
+            candidate = [[row for known, row in left if known == number] for number in range(len(files))]
+            if differs([file for file in candidate if file]):
+                rows, files, progress = left, candidate, True
+            else:
+                at += size
+        size = size if progress and size == 1 else size // 2
+        files = [file for file in files if file]
+    return files
