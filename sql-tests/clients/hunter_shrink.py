@@ -67,46 +67,53 @@ def spare_orders(tokens):
     return sum(token.startswith("ORDER BY") for token in tokens) - sum(token in NEEDING for token in tokens) - 100 * bare
 
 
-def cuts(tokens):
-    """Shorter versions of a statement, the shortest first."""
-    length = len(tokens)
-    for start in range(length):
-        if tokens[start] == "(" and (end := closing(tokens, start)) and end - start > 2:
-            for text in PLACEHOLDERS:
-                yield tokens[:start] + [text] + tokens[end + 1 :]
-            yield tokens[:start] + tokens[start + 1 : end] + tokens[end + 1 :]
-            # A call or CASE before the bracket goes too.
-            if start and re.fullmatch(r"[a-zA-Z]\w*", tokens[start - 1]):
-                for text in PLACEHOLDERS:
-                    yield tokens[: start - 1] + [text] + tokens[end + 1 :]
-                yield tokens[: start - 1] + tokens[start:]
-    size = length // 2
-    while size:
-        for start in range(0, length - size + 1, max(1, size // 4)):
-            part = tokens[start : start + size]
-            if balanced(part):
-                yield tokens[:start] + tokens[start + size :]
-        size = size * 3 // 4 if size > 3 else size - 1
+def bracket_cuts(tokens, start):
+    """A bracketed part at `start`, and what is called with it, replaced by a constant or by what it holds."""
+    end = closing(tokens, start) if tokens[start] == "(" else None
+    if end is None or end - start < 2:
+        return
+    # A call before the bracket goes too.
+    fronts = [start - 1, start] if start and re.fullmatch(r"[a-zA-Z]\w*", tokens[start - 1]) else [start]
+    for front in fronts:
+        for text in PLACEHOLDERS:
+            yield tokens[:front] + [text] + tokens[end + 1 :]
+        yield tokens[:front] + tokens[start + 1 : end] + tokens[end + 1 :]
+
+
+def run_cuts(size):
+    """What is left without `size` tokens whose brackets match."""
+
+    def cuts(tokens, start):
+        if start + size <= len(tokens) and balanced(tokens[start : start + size]):
+            yield tokens[:start] + tokens[start + size :]
+
+    return cuts
 
 
 def shorter(sql, differs, deadline):
     """The shortest statement found in time for which `differs` holds."""
-    tokens = glued(tokens_of(sql))
+    tokens, tried, progress = glued(tokens_of(sql)), set(), True
     if not differs(text_of(tokens)):
         return sql
-    progress, tried = True, set()
+
+    def taken(candidate):
+        text = text_of(candidate)
+        if text in tried or spare_orders(candidate) < spare_orders(tokens) or time.monotonic() > deadline:
+            return False
+        tried.add(text)
+        return differs(text)
+
     while progress and time.monotonic() < deadline:
-        progress, spare = False, spare_orders(tokens)
-        for candidate in cuts(tokens):
-            if time.monotonic() > deadline:
-                break
-            text = text_of(candidate)
-            if text in tried or spare_orders(candidate) < spare:
-                continue
-            tried.add(text)
-            if differs(text):
-                tokens, progress = candidate, True
-                break
+        progress = False
+        sizes = [len(tokens) >> shift for shift in range(1, 6)] + list(range(12, 0, -1))
+        for cuts in [bracket_cuts, *map(run_cuts, sorted({size for size in sizes if size}, reverse=True))]:
+            at = 0
+            while at < len(tokens) and time.monotonic() < deadline:
+                smaller = next((candidate for candidate in cuts(tokens, at) if taken(candidate)), None)
+                if smaller is None:
+                    at += 1
+                else:
+                    tokens, progress = smaller, True
     return text_of(tokens)
 
 
