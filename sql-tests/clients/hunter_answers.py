@@ -37,7 +37,7 @@ def rows_of(table):
 
 
 def moment(nanoseconds, zone):
-    return f"at {nanoseconds}{zone}"
+    return f"at {int(nanoseconds)}{zone}"
 
 
 def interval(months, days, nanoseconds):
@@ -85,6 +85,17 @@ def within_reach(text):
     year = 1 - int(year) if text.endswith(" BC") else int(year)
     eras = 0 if 2 < year < 9998 else (year - 2000) // 400
     return f"{year - eras * 400:04d}-{rest}", eras * 146097
+
+
+def in_microseconds(rows):
+    """Rows whose times are rounded to what Postgres keeps of them."""
+
+    def rounded(value):
+        if not isinstance(value, str) or not (found := re.fullmatch(r"at (-?\d+)(Z?)", value)):
+            return value
+        return moment(round(decimal.Decimal(found[1]), -3).to_integral_value(), found[2]) if int(found[1]) % 1000 else value
+
+    return [tuple(map(rounded, row)) for row in rows]
 
 
 def nanoseconds(delta):
