@@ -7,9 +7,10 @@ engine understands any more does not differ, so it is not taken.
 import re
 import time
 
-TOKEN = re.compile(r"'(?:[^']|'')*'|ORDER BY|GROUP BY|\w+(?:\.\w+)*|<>|<=|>=|\|\||\s+|.")
+TOKEN = re.compile(r"'(?:[^']|'')*'|ORDER BY|GROUP BY|DISTINCT ON|\w+(?:\.\w+)*|<>|<=|>=|\|\||\s+|.")
 # What needs an order for its answer to be one, and what may follow that order.
-NEEDING = ("OVER", "LIMIT", "string_agg")
+NEEDING = ("OVER", "LIMIT", "DISTINCT ON", "string_agg")
+NAMED_WINDOW = "w"
 AFTER_ORDER = ("LIMIT", "OFFSET", "ROWS", "RANGE", "GROUPS")
 PLACEHOLDERS = ("NULL", "1", "true", "'a'")
 
@@ -62,7 +63,7 @@ def glued(tokens):
 
 def spare_orders(tokens):
     """How many ORDER BY there are beyond those that are needed: with fewer, chance would decide."""
-    ordered = lambda at: any(token.startswith("ORDER BY") for token in tokens[at : closing(tokens, at)])
+    ordered = lambda at: tokens[at + 1] == NAMED_WINDOW or any(token.startswith("ORDER BY") for token in tokens[at : closing(tokens, at)])
     bare = sum(token == "OVER" and tokens[at + 1 : at + 2] == ["("] and not ordered(at + 1) for at, token in enumerate(tokens))
     return sum(token.startswith("ORDER BY") for token in tokens) - sum(token in NEEDING for token in tokens) - 100 * bare
 
