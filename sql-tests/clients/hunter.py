@@ -329,6 +329,7 @@ class Killer(threading.Thread):
     def __init__(self, running, seconds):
         super().__init__(daemon=True)
         self.running, self.seconds, self.kills, self.over = running, seconds, 0, threading.Event()
+        self.failure = None
 
     def run(self):
         chance = random.Random(0)
@@ -336,8 +337,12 @@ class Killer(threading.Thread):
             node = chance.choice(sorted(self.running.nodes))
             self.running.workers[node].kill()
             self.running.workers[node].start()
-            self.running.wait_live(node)
             self.kills += 1
+            try:
+                self.running.wait_live(node)
+            except AssertionError as error:
+                self.failure = f"broken: {node} does not come back: {error}"
+                return
 
     def end(self):
         self.over.set()
@@ -455,6 +460,9 @@ def main(arguments):
                 for answer in asked:
                     figures.add(*answer.get())
         kills = killer.kills if killer else 0
+        if killer and killer.failure:
+            figures.wrong.append(killer.failure)
+            print(killer.failure)
         figures.show(time.time() - began, kills)
         if chosen.json:
             pathlib.Path(chosen.json).write_text(json.dumps(figures.stored(time.time() - began, kills), indent=1), encoding="utf-8")
