@@ -65,6 +65,7 @@ class Hunt:
         self.theirs = duckdb.connect()
         # Quotients of integers are integers, as in Postgres.
         self.theirs.execute("SET integer_division = true")
+        self.theirs.execute("SET order_by_non_integer_literal = true")
         self.postgres = hunter_judge.Connection(judge) if judge else None
         self.prefix = f"hunt{client}" if client else "hunt"
         self.figures, self.reasons = collections.Counter(), {}
@@ -154,6 +155,7 @@ class Hunt:
             verdict, detail = self.agree(sql, kernel) if kind == "agreeing" else self.compare(sql, kernel)
             if verdict == "wrong" and self.known and self.known.search(sql):
                 verdict = "wrong, of a known fault"
+                print(f"{verdict} --one {seed}:{number} (kernel {kernel}, {kind})", flush=True)
             self.figures[(kind, verdict)] += 1
             if verdict == "refused":
                 reason = re.sub(r"'[^']*'|\"[^\"]*\"|\b(hunt\w*|[a-z]\d*\.\w+|\w*\d\w*)\b|[-\d.]+", "…", detail.split("\n")[0])[:100]
