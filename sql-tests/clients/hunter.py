@@ -188,7 +188,7 @@ class Hunt:
             return self.refusal(sql, str(ours), theirs)
         if not isinstance(theirs, Exception) and equal(ours, theirs):
             judged = self.judged(sql) if self.strict and self.postgres else None
-            if isinstance(judged, list) and not equal(ours, judged):
+            if isinstance(judged, list) and not equal(in_microseconds(ours), judged):
                 return "as DuckDB, Postgres differs", f"ours     {shown(ours, judged)}\n  Postgres {shown(judged, ours)}"
             return "same", ""
         judged = self.judged(sql) if self.postgres else None
