@@ -158,7 +158,7 @@ class Hunt:
                 print(f"{verdict} --one {seed}:{number} (kernel {kernel}, {kind})", flush=True)
             self.figures[(kind, verdict)] += 1
             if verdict == "refused":
-                reason = re.sub(r"'[^']*'|\"[^\"]*\"|\b(hunt\w*|[a-z]\d*\.\w+|\w*\d\w*)\b|[-\d.]+", "…", detail.split("\n")[0])[:100]
+                reason = re.sub(r"'[^']*'|\"[^\"]*\"|\b(hunt\w*|[a-z]\d*\.\w+|\w*\d\w*)\b|[-\d.]+", "…", re.split(r"\n| \(query", detail)[0])[:100]
                 if reason not in self.reasons:
                     print(f"refused --one {seed}:{number} (kernel {kernel})\n  {sql}\n  {detail}", flush=True)
                 self.reasons[reason] = self.reasons.get(reason, 0) + 1
