@@ -17,6 +17,7 @@ use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::filters_by_name::physical_rules;
 use crate::operators::float_values::float_values;
 use crate::operators::join_sides::SendSmallSides;
+use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
 use crate::operators::time_bins::time_bins;
 use crate::operators::window_keys::SortByAllWindowKeys;
@@ -79,6 +80,7 @@ impl BaseState {
             .with_runtime_env(storeless_runtime(config)?)
             .with_optimizer_rules(logical_rules())
             .with_physical_optimizer_rules(physical_rules())
+            .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .with_type_planner(Arc::new(TypeNames))
             .build();

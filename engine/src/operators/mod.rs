@@ -17,6 +17,7 @@ pub mod hot_plan;
 mod hot_state;
 pub mod in_place;
 pub mod join_sides;
+pub mod null_aware_limit;
 pub mod null_equal_joins;
 pub mod panic_guard;
 pub mod publish;

@@ -269,11 +269,21 @@ fn sort_key(key: Expr, schema: &DFSchema) -> Result<Expr> {
 
 /// A sort whose order is SQL's.
 fn in_sql_order(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Sort(mut sort) = plan else { return Ok(plan) };
-    for key in &mut sort.expr {
-        key.expr = sort_key(std::mem::take(&mut key.expr), sort.input.schema())?;
+    match plan {
+        LogicalPlan::Sort(mut sort) => {
+            for key in &mut sort.expr {
+                key.expr = sort_key(std::mem::take(&mut key.expr), sort.input.schema())?;
+            }
+            Ok(LogicalPlan::Sort(sort))
+        }
+        LogicalPlan::Distinct(Distinct::On(mut on)) => {
+            for key in on.sort_expr.iter_mut().flatten().filter(|key| !on.on_expr.contains(&key.expr)) {
+                key.expr = sort_key(std::mem::take(&mut key.expr), on.input.schema())?;
+            }
+            Ok(LogicalPlan::Distinct(Distinct::On(on)))
+        }
+        other => Ok(other),
     }
-    Ok(LogicalPlan::Sort(sort))
 }
 
 /// A cast by our rules; what is no cast, as it is.

@@ -11,6 +11,7 @@ pub mod guard;
 pub mod insert_defaults;
 pub mod keys;
 pub mod own;
+mod references;
 pub mod repeated_names;
 pub mod rewrite;
 pub mod show;

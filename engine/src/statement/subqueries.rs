@@ -21,6 +21,7 @@
 //!
 //! `x IN (S)`, `x < ANY (S)` and EXISTS within an expression are such scalar subqueries, with three values as the standard has them.
 
+use super::references::{references, references_of, refers_by_equality, refers_in_conditions};
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err, plan_err};
@@ -32,8 +33,8 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{
-    Aggregate, BinaryExpr, Distinct, Expr, ExprFunctionExt, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection,
-    Sort, SortExpr, SubqueryAlias, Union, Window, and, binary_expr, col, is_null, lit, not, or, when,
+    Aggregate, Distinct, Expr, ExprFunctionExt, Filter, Join, Limit, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Sort, SortExpr,
+    SubqueryAlias, Union, Window, and, binary_expr, col, is_null, lit, not, or, when,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -172,75 +173,6 @@ fn has_own(expr: &Expr, is_condition: bool) -> bool {
 fn has_any(expr: &Expr) -> bool {
     let subquery = |part: &Expr| matches!(part, Expr::ScalarSubquery(_) | Expr::InSubquery(_) | Expr::Exists(_) | Expr::SetComparison(_));
     expr.exists(|part| Ok(subquery(part))).unwrap_or(true)
-}
-
-/// Whether each reference to the row is one side of an `=` in a condition of the subquery's own WHERE, as DataFusion wants it.
-fn refers_by_equality(subquery: &Subquery) -> bool {
-    if subquery.outer_ref_columns.is_empty() {
-        return true;
-    }
-    // Below the one aggregate: a projection, then conditions over what has no references.
-    let mut plan = subquery.subquery.as_ref();
-    let mut aggregated = false;
-    loop {
-        plan = match plan {
-            LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Aggregate(aggregate)
-                if !aggregated && aggregate.group_expr.is_empty() && !aggregate.aggr_expr.iter().any(Expr::contains_outer) =>
-            {
-                aggregated = true;
-                &aggregate.input
-            }
-            LogicalPlan::Filter(filter) if aggregated => {
-                let by_equality = split_conjunction(&filter.predicate).into_iter().all(|part| match part {
-                    Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
-                        let (left, right) = (left.as_ref(), right.as_ref());
-                        let apart = |outer: &Expr, inner: &Expr| {
-                            matches!(outer, Expr::OuterReferenceColumn(..)) && !inner.contains_outer() && !inner.column_refs().is_empty()
-                        };
-                        apart(left, right) || apart(right, left) || !(left.contains_outer() || right.contains_outer())
-                    }
-                    other => !other.contains_outer(),
-                });
-                return by_equality && !has_outer(&filter.input);
-            }
-            _ => return false,
-        };
-    }
-}
-
-/// Whether a subquery refers to the row in conditions of its own WHERE alone, over which no row is left out or added: DataFusion passes over a LIMIT
-/// there, and knows no UNION.
-fn refers_in_conditions(subquery: &Subquery) -> bool {
-    if subquery.outer_ref_columns.is_empty() {
-        return true;
-    }
-    let mut plan = subquery.subquery.as_ref();
-    loop {
-        plan = match plan {
-            LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
-            LogicalPlan::Distinct(Distinct::All(input)) => input,
-            LogicalPlan::Sort(Sort { fetch: None, input, .. }) => input,
-            LogicalPlan::Aggregate(aggregate) if !aggregate.group_expr.iter().chain(&aggregate.aggr_expr).any(Expr::contains_outer) => {
-                &aggregate.input
-            }
-            LogicalPlan::Filter(filter) if !has_outer(&filter.input) => return true,
-            LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::Join(_) => return true,
-            _ => return false,
-        };
-    }
-}
-
-fn has_outer(plan: &LogicalPlan) -> bool {
-    let mut found = false;
-    let seen = plan.apply_with_subqueries(|node| {
-        found |= node.expressions().iter().any(Expr::contains_outer);
-        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
-    });
-    found || seen.is_err()
 }
 
 /// An expression over an input, with the subqueries in it joined to that.
@@ -662,39 +594,6 @@ impl Bindings {
         )?;
         Ok((LogicalPlan::Join(join), bound))
     }
-}
-
-/// All references to rows outside of a plan, those of subqueries in it too.
-fn references(plan: &LogicalPlan) -> Result<Vec<Expr>> {
-    let mut found = vec![];
-    plan.apply_with_subqueries(|node| {
-        for expr in node.expressions() {
-            expr.apply(|part| {
-                if matches!(part, Expr::OuterReferenceColumn(..)) {
-                    found.push(part.clone());
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
-}
-
-/// Those of the subqueries within an expression.
-fn references_of(expr: &Expr) -> Result<Vec<Expr>> {
-    let mut found = vec![];
-    expr.apply(|part| {
-        let subquery = match part {
-            Expr::ScalarSubquery(subquery) => subquery,
-            Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => subquery,
-            Expr::SetComparison(SetComparison { subquery, .. }) => subquery,
-            _ => return Ok(TreeNodeRecursion::Continue),
-        };
-        found.extend(subquery.outer_ref_columns.iter().cloned());
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    Ok(found)
 }
 
 /// What an aggregate answers for no rows.

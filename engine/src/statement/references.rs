@@ -1,0 +1,110 @@
+//! How subqueries refer to the row outside.
+
+use datafusion::common::Result;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
+use datafusion::logical_expr::logical_plan::Subquery;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, Sort};
+
+/// Whether each reference to the row is one side of an `=` in a condition of the subquery's own WHERE, as DataFusion wants it.
+pub(super) fn refers_by_equality(subquery: &Subquery) -> bool {
+    if subquery.outer_ref_columns.is_empty() {
+        return true;
+    }
+    // Below the one aggregate: a projection, then conditions over what has no references.
+    let mut plan = subquery.subquery.as_ref();
+    let mut aggregated = false;
+    loop {
+        plan = match plan {
+            LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Aggregate(aggregate)
+                if !aggregated && aggregate.group_expr.is_empty() && !aggregate.aggr_expr.iter().any(Expr::contains_outer) =>
+            {
+                aggregated = true;
+                &aggregate.input
+            }
+            LogicalPlan::Filter(filter) if aggregated => {
+                let by_equality = split_conjunction(&filter.predicate).into_iter().all(|part| match part {
+                    Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => {
+                        let (left, right) = (left.as_ref(), right.as_ref());
+                        let apart = |outer: &Expr, inner: &Expr| {
+                            matches!(outer, Expr::OuterReferenceColumn(..)) && !inner.contains_outer() && !inner.column_refs().is_empty()
+                        };
+                        apart(left, right) || apart(right, left) || !(left.contains_outer() || right.contains_outer())
+                    }
+                    other => !other.contains_outer(),
+                });
+                return by_equality && !has_outer(&filter.input);
+            }
+            _ => return false,
+        };
+    }
+}
+
+/// Whether a subquery refers to the row in conditions of its own WHERE alone, over which no row is left out or added: DataFusion passes over a LIMIT
+/// there, and knows no UNION.
+pub(super) fn refers_in_conditions(subquery: &Subquery) -> bool {
+    if subquery.outer_ref_columns.is_empty() {
+        return true;
+    }
+    let mut plan = subquery.subquery.as_ref();
+    loop {
+        plan = match plan {
+            LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
+            LogicalPlan::SubqueryAlias(alias) => &alias.input,
+            LogicalPlan::Distinct(Distinct::All(input)) => input,
+            LogicalPlan::Sort(Sort { fetch: None, input, .. }) => input,
+            LogicalPlan::Aggregate(aggregate) if !aggregate.group_expr.iter().chain(&aggregate.aggr_expr).any(Expr::contains_outer) => {
+                &aggregate.input
+            }
+            LogicalPlan::Filter(filter) if !has_outer(&filter.input) => return true,
+            LogicalPlan::Filter(filter) => &filter.input,
+            LogicalPlan::Join(_) => return true,
+            _ => return false,
+        };
+    }
+}
+
+pub(super) fn has_outer(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let seen = plan.apply_with_subqueries(|node| {
+        found |= node.expressions().iter().any(Expr::contains_outer);
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    });
+    found || seen.is_err()
+}
+
+/// All references to rows outside of a plan, those of subqueries in it too.
+pub(super) fn references(plan: &LogicalPlan) -> Result<Vec<Expr>> {
+    let mut found = vec![];
+    plan.apply_with_subqueries(|node| {
+        for expr in node.expressions() {
+            expr.apply(|part| {
+                if matches!(part, Expr::OuterReferenceColumn(..)) {
+                    found.push(part.clone());
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
+
+/// Those of the subqueries within an expression.
+pub(super) fn references_of(expr: &Expr) -> Result<Vec<Expr>> {
+    let mut found = vec![];
+    expr.apply(|part| {
+        let subquery = match part {
+            Expr::ScalarSubquery(subquery) => subquery,
+            Expr::Exists(Exists { subquery, .. }) | Expr::InSubquery(InSubquery { subquery, .. }) => subquery,
+            Expr::SetComparison(SetComparison { subquery, .. }) => subquery,
+            _ => return Ok(TreeNodeRecursion::Continue),
+        };
+        found.extend(subquery.outer_ref_columns.iter().cloned());
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
+}
