@@ -325,7 +325,7 @@ fn similar_as_regex(pattern: &str, escape: Option<char>) -> String {
     let (mut rest, mut in_class) = (pattern.chars(), false);
     while let Some(character) = rest.next() {
         match character {
-            escaped if Some(escaped) == escape => regex.extend(rest.next().map(|next| regex_literal(next)).into_iter().flatten()),
+            escaped if Some(escaped) == escape => regex.extend(rest.next().map(regex_literal).into_iter().flatten()),
             '%' if !in_class => regex.push_str(".*"),
             '_' if !in_class => regex.push('.'),
             '[' | ']' => {
