@@ -24,7 +24,7 @@ pub mod publish;
 pub mod read_column;
 pub mod replay;
 pub mod row_group_reader;
-mod sliding;
+pub mod sliding;
 pub mod subquery_value;
 pub mod time_bins;
 pub mod translate;

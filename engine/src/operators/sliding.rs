@@ -10,7 +10,7 @@ use datafusion::logical_expr::{
     Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
 };
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Each value once, of those that are in the frame.
 pub(super) struct SlidingDistinct {
@@ -83,8 +83,16 @@ impl Accumulator for SlidingDistinct {
 
 /// `bool_and` and `bool_or`, in the place of DataFusion's.
 pub fn sliding_booleans() -> [Arc<AggregateUDF>; 2] {
-    [(bool_and_udaf(), true), (bool_or_udaf(), false)]
-        .map(|(builtin, all)| Arc::new(AggregateUDF::new_from_impl(Booleans { builtin, all })))
+    [true, false].map(boolean)
+}
+
+/// `bool_and` where all are to be true, else `bool_or`.
+pub fn boolean(all: bool) -> Arc<AggregateUDF> {
+    static FUNCTIONS: LazyLock<[Arc<AggregateUDF>; 2]> = LazyLock::new(|| {
+        [(bool_or_udaf(), false), (bool_and_udaf(), true)]
+            .map(|(builtin, all)| Arc::new(AggregateUDF::new_from_impl(Booleans { builtin, all })))
+    });
+    FUNCTIONS[usize::from(all)].clone()
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]

@@ -22,10 +22,10 @@
 //! `x IN (S)`, `x < ANY (S)` and EXISTS within an expression are such scalar subqueries, with three values as the standard has them.
 
 use super::references::{references, references_of, refers_by_equality, refers_in_conditions};
+use crate::operators::sliding::boolean;
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err, plan_err};
-use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
@@ -241,10 +241,10 @@ fn compared(expr: Expr, op: Operator, quantifier: SetQuantifier, subquery: &Subq
     let value = Expr::Column(values.schema().columns().remove(0));
     let comparison = binary_expr(expr.data, op, value);
     let (function, deciding) = match quantifier {
-        SetQuantifier::Any => (bool_or_udaf(), true),
-        SetQuantifier::All => (bool_and_udaf(), false),
+        SetQuantifier::Any => (boolean(false), true),
+        SetQuantifier::All => (boolean(true), false),
     };
-    let unknown = aggregate(bool_or_udaf(), is_null(comparison.clone())).alias("unknown");
+    let unknown = aggregate(boolean(false), is_null(comparison.clone())).alias("unknown");
     let decided = aggregate(function, comparison).alias("decided");
     let plan = LogicalPlanBuilder::from(values).aggregate(Vec::<Expr>::new(), vec![decided, unknown])?;
     let decides = binary_expr(col("decided"), Operator::IsNotDistinctFrom, lit(deciding));
