@@ -38,9 +38,9 @@ pub fn declared_type(data_type: &DataType) -> String {
             let digits = match unit {
                 TimeUnit::Second => "(0)",
                 TimeUnit::Millisecond => "(3)",
-                TimeUnit::Microsecond => "(6)",
                 // What a TIMESTAMP has of itself.
-                TimeUnit::Nanosecond => "",
+                TimeUnit::Microsecond => "",
+                TimeUnit::Nanosecond => "(9)",
             };
             let zone = if zone.is_some() { " WITH TIME ZONE" } else { "" };
             format!("TIMESTAMP{digits}{zone}")

@@ -125,8 +125,8 @@ def test_types_have_the_names_that_tools_write(connection):
         vb VARBINARY(20), cv CHARACTER VARYING(20), c CHARACTER(3), cl CLOB, at DATETIME, at6 DATETIME(6), ts3 TIMESTAMP(3),
         zoned TIMESTAMP(3) WITH TIME ZONE, tm TIME(6), f53 FLOAT(53), mi MEDIUMINT"""
     types = [
-        "int32", "int8", "float", "double", "decimal128(12, 3)", "string", "bool", "timestamp[ns]", "binary", "binary", "string", "string", "string",
-        "timestamp[ns]", "timestamp[us]", "timestamp[ms]", "timestamp[ms, tz=UTC]", "time64[ns]", "double", "int32",
+        "int32", "int8", "float", "double", "decimal128(12, 3)", "string", "bool", "timestamp[us]", "binary", "binary", "string", "string", "string",
+        "timestamp[us]", "timestamp[us]", "timestamp[ms]", "timestamp[ms, tz=UTC]", "time64[ns]", "double", "int32",
     ]  # fmt: skip
     with connection.cursor() as cursor:
         cursor.execute(f"CREATE TABLE of_tools ({made})")

@@ -33,7 +33,7 @@ def test_information_schema_has_the_names_of_sql(running):
     assert columns == [
         ("id", 1, None, "NO", "BIGINT", 64, 0, None, None),
         ("name", 2, "'nobody'", "YES", "VARCHAR", None, None, None, None),
-        ("since", 3, None, "YES", "TIMESTAMP", None, None, 9, None),
+        ("since", 3, None, "YES", "TIMESTAMP", None, None, 6, None),
         ("id", 1, None, "NO", "BIGINT", 64, 0, None, None),
         ("line", 2, None, "NO", "INTEGER", 32, 0, None, None),
         ("customer", 3, None, "YES", "BIGINT", 64, 0, None, None),
