@@ -170,7 +170,7 @@ INSTANT = datetime.datetime(2024, 2, 29, 5)
 REFUSED = {
     "text beside numbers": ([column([1], pyarrow.int64()), column(["a"], pyarrow.string())], "", "column x is BIGINT in .*/0.parquet on node node-1 and VARCHAR in .*/1.parquet on node node-2.*column list.*x VARCHAR"),
     "truth beside numbers": ([column([1], pyarrow.int64()), column([True], pyarrow.bool_())], "", "BIGINT .* BOOLEAN .* no type holds the values of both"),
-    "instants with a zone beside those without": ([column([INSTANT], pyarrow.timestamp("us", "UTC")), column([INSTANT], pyarrow.timestamp("us"))], "", "TIMESTAMP.6. WITH TIME ZONE"),
+    "instants with a zone beside those without": ([column([INSTANT], pyarrow.timestamp("us", "UTC")), column([INSTANT], pyarrow.timestamp("us"))], "", "TIMESTAMP WITH TIME ZONE"),
     "bytes beside text": ([column([b"a"], pyarrow.binary()), column(["a"], pyarrow.string())], "", "VARBINARY in .* VARCHAR in"),
     "more digits than a decimal has": ([column([1], pyarrow.decimal256(76, 0)), column([1], pyarrow.decimal128(9, 2))], "", "DECIMAL.76, 0. .* DECIMAL.9, 2."),
     "case": ([pyarrow.table({"Id": [1]}), pyarrow.table({"id": [1]})], "", '"Id" in .*/0.parquet .* and "id" in .*/1.parquet .* differ in upper and lower case alone'),
@@ -245,7 +245,7 @@ def test_instants_of_spark_are_read_over_all_years(nodes, cursor):
     cursor.execute("SELECT x FROM impala")
     assert cursor.fetch_arrow_table().column(0).cast(pyarrow.int64()).to_pylist() == [1709168523000000123]
     create(cursor, "impala")
-    with pytest.raises(Error, match="the value 2024-02-29 01:02:03.000000123 .INT96. has no equal in TIMESTAMP.6."):
+    with pytest.raises(Error, match="the value 2024-02-29 01:02:03.000000123 .INT96. has no equal in TIMESTAMP,"):
         ask(cursor, "SELECT x FROM impala")
 
 
