@@ -20,6 +20,7 @@ use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
 use crate::operators::time_bins::time_bins;
+use crate::operators::time_values::time_values;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::operators::window_options::register_window_options;
 use crate::operators::zoned_times::zoned_times;
@@ -87,7 +88,7 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
-        for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_bins()) {
+        for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()) {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;

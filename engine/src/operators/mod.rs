@@ -27,6 +27,8 @@ pub mod row_group_reader;
 pub mod sliding;
 pub mod subquery_value;
 pub mod time_bins;
+pub mod time_values;
+pub mod timestamps;
 pub mod translate;
 pub mod window_keys;
 pub mod window_options;

@@ -2,17 +2,14 @@
 //!
 //! What does not go through them there stays with DataFusion's functions: times of a day, and units of a day and less where clocks do not change.
 
-use super::zoned_times::{from_datetime, resolve};
+use super::timestamps::{answered, beyond, by_unit, instant_at, is_utc, ticks, ticks_a_second, utc, wall_clock, zone_named};
 use arrow::array::timezone::Tz;
 use arrow::array::types::ArrowTimestampType;
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, temporal_conversions::as_datetime};
-use arrow::datatypes::{
-    DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit, TimestampMicrosecondType, TimestampMillisecondType,
-    TimestampNanosecondType, TimestampSecondType,
-};
+use arrow::datatypes::{DataType, Field, FieldRef, IntervalMonthDayNanoType, IntervalUnit, TimeUnit};
 use arrow::error::ArrowError;
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
-use datafusion::common::{Result, ScalarValue, exec_datafusion_err, exec_err, plan_err};
+use datafusion::common::{Result, exec_err, plan_err};
 use datafusion::functions::datetime;
 use datafusion::logical_expr::sort_properties::{ExprProperties, SortProperties};
 use datafusion::logical_expr::{
@@ -24,37 +21,6 @@ use std::sync::Arc;
 pub fn time_bins() -> [Arc<ScalarUDF>; 2] {
     let bin = DateBin { builtin: datetime::date_bin(), signature: Signature::user_defined(Volatility::Immutable) };
     [Arc::new(ScalarUDF::from(DateTrunc { builtin: datetime::date_trunc() })), Arc::new(ScalarUDF::from(bin))]
-}
-
-/// Calls `$work::<T>($arguments)` for the type of a unit.
-macro_rules! by_unit {
-    ($unit:expr, $work:ident($($argument:expr),*)) => {
-        match $unit {
-            TimeUnit::Second => $work::<TimestampSecondType>($($argument),*),
-            TimeUnit::Millisecond => $work::<TimestampMillisecondType>($($argument),*),
-            TimeUnit::Microsecond => $work::<TimestampMicrosecondType>($($argument),*),
-            TimeUnit::Nanosecond => $work::<TimestampNanosecondType>($($argument),*),
-        }
-    };
-}
-
-fn zone_of(zone: Option<&str>) -> Result<Tz> {
-    let zone = zone.unwrap_or("UTC");
-    zone.parse().map_err(|_| exec_datafusion_err!("{zone} is no time zone: write a name like Europe/Berlin, or +01:00"))
-}
-
-fn beyond() -> ArrowError {
-    ArrowError::ComputeError("a time is beyond what a TIMESTAMP holds".into())
-}
-
-/// The same value of one row or an array of many, labelled with the result's zone.
-fn answered(result: ArrayRef, scalar: bool, data_type: &DataType) -> Result<ColumnarValue> {
-    let result = match data_type {
-        DataType::Timestamp(unit, Some(_)) => arrow::compute::cast(&result, &DataType::Timestamp(*unit, Some("UTC".into())))?,
-        _ => result,
-    };
-    let result = arrow::compute::cast(&result, data_type)?;
-    Ok(if scalar { ColumnarValue::Scalar(ScalarValue::try_from_array(&result, 0)?) } else { ColumnarValue::Array(result) })
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -90,7 +56,7 @@ impl ScalarUDFImpl for DateTrunc {
         else {
             return self.builtin.invoke_with_args(args);
         };
-        let clock_changes = zone.as_deref().is_some_and(|zone| !is_fixed(zone));
+        let clock_changes = zone.as_deref().is_some_and(|zone| !is_utc(zone));
         let scalar = matches!(args.args[1], ColumnarValue::Scalar(_));
         if !clock_changes && !scalar && matches!(step, CalendarStep::Minute | CalendarStep::Hour | CalendarStep::Day) {
             // An array without a zone does not go through nanoseconds.
@@ -108,14 +74,10 @@ impl ScalarUDFImpl for DateTrunc {
             };
         }
         let times = args.args[1].to_array(if scalar { 1 } else { args.number_rows })?;
-        let tz = zone_of(zone.as_deref())?;
-        let result = by_unit!(unit, truncated(&times, step, tz))?;
+        let tz = zone_named(zone.as_deref().unwrap_or("UTC"))?;
+        let result = by_unit!(unit, truncated(&times, step, &tz))?;
         answered(result, scalar, args.return_field.data_type())
     }
-}
-
-fn is_fixed(zone: &str) -> bool {
-    ["utc", "z", "+00:00", "etc/utc", "gmt"].iter().any(|name| zone.eq_ignore_ascii_case(name))
 }
 
 /// A unit that goes by the calendar, or by a clock that may change.
@@ -156,10 +118,10 @@ impl CalendarStep {
     }
 }
 
-fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: Tz) -> Result<ArrayRef> {
+fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: &Tz) -> Result<ArrayRef> {
     let begin = |value: i64| -> Option<DateTime<Utc>> {
-        let at = as_datetime::<T>(value)?.and_utc();
-        let wall = at.with_timezone(&tz).naive_local();
+        let at = utc::<T>(value)?;
+        let wall = wall_clock(at, tz)?;
         let length = match step {
             CalendarStep::Minute => Some(60_000_000_000),
             CalendarStep::Hour => Some(3_600_000_000_000),
@@ -170,10 +132,9 @@ fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: Tz
             let into = wall.time().signed_duration_since(NaiveTime::MIN).num_nanoseconds()? % length;
             return at.checked_sub_signed(TimeDelta::nanoseconds(into));
         }
-        resolve(step.first_day(wall.date())?.and_time(NaiveTime::MIN), &tz)
+        instant_at(step.first_day(wall.date())?.and_time(NaiveTime::MIN), tz)
     };
-    let truncated: PrimitiveArray<T> =
-        times.as_primitive::<T>().try_unary(|value| begin(value).ok_or_else(beyond).and_then(from_datetime::<T>))?;
+    let truncated: PrimitiveArray<T> = times.as_primitive::<T>().try_unary(|value| begin(value).ok_or_else(beyond).and_then(ticks::<T>))?;
     Ok(Arc::new(truncated))
 }
 
@@ -244,7 +205,9 @@ fn binned<T: ArrowTimestampType>(strides: &ArrayRef, times: &ArrayRef, origins: 
         let origin = origins.map_or(0, |origins| origins.value(row));
         let nanos = i128::from(stride.days) * 86_400_000_000_000 + i128::from(stride.nanoseconds);
         match (stride.months, nanos) {
-            (0, 1..) => bin_of_nanos(nanos, time, origin, nanos_a_tick::<T>()).map(Some).ok_or_else(|| beyond().into()),
+            (0, 1..) => bin_of_nanos(nanos, time, origin, 1_000_000_000 / i128::from(ticks_a_second(T::UNIT)))
+                .map(Some)
+                .ok_or_else(|| beyond().into()),
             (1.., 0) => Ok(Some(bin_of_months::<T>(stride.months, time, origin)?)),
             (0, _) | (..0, 0) => exec_err!("date_bin takes an interval of more than nothing"),
             _ => exec_err!("date_bin takes an interval of months, or of days and less, not of both"),
@@ -252,15 +215,6 @@ fn binned<T: ArrowTimestampType>(strides: &ArrayRef, times: &ArrayRef, origins: 
     };
     let values = (0..times.len()).map(value).collect::<Result<Vec<_>>>()?;
     Ok(Arc::new(PrimitiveArray::<T>::from_iter(values)))
-}
-
-fn nanos_a_tick<T: ArrowTimestampType>() -> i128 {
-    match T::UNIT {
-        TimeUnit::Second => 1_000_000_000,
-        TimeUnit::Millisecond => 1_000_000,
-        TimeUnit::Microsecond => 1_000,
-        TimeUnit::Nanosecond => 1,
-    }
 }
 
 fn bin_of_nanos(stride: i128, time: i64, origin: i64, tick: i128) -> Option<i64> {
@@ -280,5 +234,5 @@ fn bin_of_months<T: ArrowTimestampType>(stride: i32, time: i64, origin: i64) -> 
     };
     // An origin within a month begins its bins there.
     let found = begin(bins).filter(|begin| *begin <= at).or_else(|| begin(bins - 1)).ok_or_else(beyond)?;
-    from_datetime::<T>(found.and_utc())
+    ticks::<T>(found.and_utc())
 }

@@ -5,7 +5,9 @@
 //! - TIMESTAMP WITH TIME ZONE is an instant, shown by the clock of the session's zone. A cast between it and the types without zone goes by that clock; so
 //!   do days and months that are added to it. `AT TIME ZONE` goes by the clock of the zone that it names.
 
-use crate::operators::zoned_times::{calendar_add, instant, interval_length, rounded_time, time_text};
+use crate::operators::time_values::{interval_length, rounded_time, time_text};
+use crate::operators::timestamps::{is_utc, ticks_a_second, zone_named};
+use crate::operators::zoned_times::{calendar_add, instant};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions::datetime::to_local_time;
@@ -69,11 +71,6 @@ fn with_seconds(text: &str) -> Option<String> {
     matches!(shape.as_str(), "0000-00-00 00:00" | "0000-00-00T00:00").then(|| format!("{text}:00"))
 }
 
-/// Whether a clock in the zone is the one that instants are counted by.
-fn is_utc(zone: &str) -> bool {
-    ["utc", "z", "+00:00", "etc/utc", "gmt"].iter().any(|name| zone.eq_ignore_ascii_case(name))
-}
-
 /// An expression over final types that goes by the clock of a zone: `AT TIME ZONE`, steps of days and months.
 pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     match expr {
@@ -82,9 +79,7 @@ pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> 
             let (Some(zone), Some(session)) = (text(zone), text(session)) else {
                 return plan_err!("AT TIME ZONE takes the name of a zone, as in AT TIME ZONE 'Europe/Berlin'");
             };
-            if zone.parse::<arrow::array::timezone::Tz>().is_err() {
-                return plan_err!("{zone} is no time zone: write a name like Europe/Berlin, or +01:00");
-            }
+            zone_named(zone)?;
             let placed = |unit| DataType::Timestamp(unit, Some(zone.into()));
             let at = match of.get_type(schema)? {
                 DataType::Timestamp(unit, Some(_)) => cast(cast(of.clone(), placed(unit)), DataType::Timestamp(unit, None)),
@@ -273,15 +268,6 @@ fn coarse(data_type: &DataType) -> Option<(i128, bool)> {
     })
 }
 
-fn ticks_a_second(unit: TimeUnit) -> i128 {
-    match unit {
-        TimeUnit::Second => 1,
-        TimeUnit::Millisecond => 1_000,
-        TimeUnit::Microsecond => 1_000_000,
-        TimeUnit::Nanosecond => 1_000_000_000,
-    }
-}
-
 fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
     let is_nanos =
@@ -295,7 +281,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
                 && constant(date)?.is_none()
                 && constant(moment)?.is_some()
             {
-                let factor = 86_400 * ticks_a_second(*unit);
+                let factor = 86_400 * i128::from(ticks_a_second(*unit));
                 return coarse_with_nanos(date, op, moment, factor, date_type, moment_type).map(Some);
             }
         }
@@ -308,7 +294,7 @@ fn compared(left: &Expr, op: Operator, right: &Expr, schema: &DFSchema) -> Resul
         [(left, &left_type, op, right, &right_type), (right, &right_type, swapped, left, &left_type)]
     {
         let (Some((long, instants)), DataType::Timestamp(unit, zone)) = (coarse(value_type), fine_type) else { continue };
-        let short = 1_000_000_000 / ticks_a_second(*unit);
+        let short = 1_000_000_000 / i128::from(ticks_a_second(*unit));
         // Only nanoseconds leave out years that the coarser unit has.
         let constants = constant(value)?.is_some() || constant(fine)?.is_some();
         if instants == zone.is_some() && long > short && (constants || *unit == TimeUnit::Nanosecond) && value_type != &DataType::Date32

@@ -19,6 +19,7 @@ use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::time_bins::time_bins;
+use crate::operators::time_values::time_values;
 use crate::operators::window_options::register_window_options;
 use crate::operators::zoned_times::zoned_times;
 use crate::port::flight::FlightPort;
@@ -108,7 +109,7 @@ pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionErro
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
-    for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_bins()) {
+    for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()) {
         state.register_udf(function)?;
     }
     register_window_options(&mut state)?;
