@@ -4,8 +4,8 @@
 
 use super::exact_integers::{self, Total, total_type};
 use super::exact_variance::variances;
-use super::float_extremes::float_extremes;
-use super::sliding::{SlidingDistinct, sliding_booleans};
+use super::own_accumulators::own_accumulators;
+use super::sliding::SlidingDistinct;
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BinaryArray, BooleanArray, Float64Array, UInt64Array};
 use arrow::buffer::BooleanBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Float64Type, UInt64Type};
@@ -28,8 +28,7 @@ pub fn exact_aggregates() -> Vec<Arc<AggregateUDF>> {
         .map(|(builtin, answer)| Arc::new(AggregateUDF::new_from_impl(ExactAggregate { builtin, answer })))
         .into_iter()
         .chain(variances())
-        .chain(float_extremes())
-        .chain(sliding_booleans())
+        .chain(own_accumulators())
         .collect()
 }
 

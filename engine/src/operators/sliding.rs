@@ -1,16 +1,9 @@
 //! Aggregates over window frames that DataFusion has not, or has with wrapping sums: DISTINCT, `bool_and` and `bool_or`.
 
 use arrow::array::{Array, ArrayRef, AsArray};
-use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue, internal_err};
-use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
-use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
-use datafusion::logical_expr::utils::AggregateOrderSensitivity;
-use datafusion::logical_expr::{
-    Accumulator, AggregateUDF, AggregateUDFImpl, Documentation, GroupsAccumulator, ReversedUDAF, SetMonotonicity, Signature,
-};
+use datafusion::logical_expr::Accumulator;
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
 
 /// Each value once, of those that are in the frame.
 pub(super) struct SlidingDistinct {
@@ -81,77 +74,19 @@ impl Accumulator for SlidingDistinct {
     }
 }
 
-/// `bool_and` and `bool_or`, in the place of DataFusion's.
-pub fn sliding_booleans() -> [Arc<AggregateUDF>; 2] {
-    [true, false].map(boolean)
-}
-
-/// `bool_and` where all are to be true, else `bool_or`.
-pub fn boolean(all: bool) -> Arc<AggregateUDF> {
-    static FUNCTIONS: LazyLock<[Arc<AggregateUDF>; 2]> = LazyLock::new(|| {
-        [(bool_or_udaf(), false), (bool_and_udaf(), true)]
-            .map(|(builtin, all)| Arc::new(AggregateUDF::new_from_impl(Booleans { builtin, all })))
-    });
-    FUNCTIONS[usize::from(all)].clone()
-}
-
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Booleans {
-    builtin: Arc<AggregateUDF>,
-    /// All are to be true, or one.
-    all: bool,
-}
-
-impl AggregateUDFImpl for Booleans {
-    fn name(&self) -> &str {
-        self.builtin.name()
-    }
-    fn aliases(&self) -> &[String] {
-        self.builtin.aliases()
-    }
-    fn signature(&self) -> &Signature {
-        self.builtin.signature()
-    }
-    fn return_type(&self, arguments: &[DataType]) -> Result<DataType> {
-        self.builtin.return_type(arguments)
-    }
-    fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.builtin.accumulator(args)
-    }
-    fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
-        self.builtin.state_fields(args)
-    }
-    fn groups_accumulator_supported(&self, args: AccumulatorArgs) -> bool {
-        self.builtin.groups_accumulator_supported(args)
-    }
-    fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        self.builtin.create_groups_accumulator(args)
-    }
-    fn create_sliding_accumulator(&self, _: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        Ok(Box::new(InFrame { all: self.all, times: [0, 0] }))
-    }
-    fn reverse_expr(&self) -> ReversedUDAF {
-        self.builtin.reverse_udf()
-    }
-    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.builtin.order_sensitivity()
-    }
-    fn documentation(&self) -> Option<&Documentation> {
-        self.builtin.documentation()
-    }
-    fn set_monotonicity(&self, data_type: &DataType) -> SetMonotonicity {
-        self.builtin.inner().set_monotonicity(data_type)
-    }
-}
-
 /// How often false and true are in the frame.
 #[derive(Debug)]
-struct InFrame {
+pub(super) struct InFrame {
     all: bool,
     times: [u64; 2],
 }
 
 impl InFrame {
+    /// Of no rows: whether `all` are to be true, or one.
+    pub fn new(all: bool) -> Self {
+        Self { all, times: [0, 0] }
+    }
+
     fn count(values: &[ArrayRef]) -> [u64; 2] {
         let values = values[0].as_boolean();
         let known = (values.len() - values.null_count()) as u64;

@@ -1,7 +1,7 @@
 //! Functions of the coordinator alone, gone before a plan travels. About the session: `current_user()`, `current_schema()`, `current_catalog()`, `version()` and their other names.
 
 use crate::catalog::CATALOG_NAME;
-use crate::statement::repeated_names::CAST_APART;
+use crate::statement::syntax::CAST_APART;
 use crate::statement::times::AT_TIME_ZONE;
 use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::{Result, ScalarValue, internal_err};

@@ -10,8 +10,8 @@
 //! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
 //! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
-use super::repeated_names::CAST_APART;
-use super::{subqueries, times};
+use super::syntax::CAST_APART;
+use super::{subqueries, time_units, times};
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
 use crate::operators::subquery_value::subquery_value;
@@ -191,7 +191,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
             Expr::InSubquery(InSubquery { subquery, ..list })
         }
         Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
-        other => of_one_type(times::of_one_unit(&other, schema)?.unwrap_or(other), schema),
+        other => of_one_type(time_units::of_one_unit(&other, schema)?.unwrap_or(other), schema),
     };
     let expr = with_wide_range(expr, schema);
     let mut coercion = TypeCoercionRewriter::new(schema);

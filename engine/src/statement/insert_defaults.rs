@@ -1,12 +1,12 @@
 //! `DEFAULT` among the values of an INSERT: the planner knows it only as what columns get that are not named.
 
-use datafusion::common::{ResolvedTableReference, Result, TableReference, plan_err};
-use datafusion::datasource::TableProvider;
+use super::syntax::folded;
+use datafusion::common::{Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::sql::parser::Statement;
+use datafusion::sql::planner::object_name_to_table_reference;
 use datafusion::sql::sqlparser::ast::{self, Expr, Insert, SetExpr, TableObject, Value};
 use datafusion::sql::unparser::expr_to_sql;
-use std::sync::Arc;
 
 /// Writes out what DEFAULT stands for.
 pub async fn with_defaults(state: &SessionState, statement: &mut Statement) -> Result<()> {
@@ -16,15 +16,10 @@ pub async fn with_defaults(state: &SessionState, statement: &mut Statement) -> R
         return Ok(());
     }
     let TableObject::TableName(name) = &insert.table else { return Ok(()) };
-    let parts: Vec<String> = name.0.iter().filter_map(|part| part.as_ident()).map(folded).collect();
-    let table = match parts.as_slice() {
-        [table] => TableReference::bare(table.clone()),
-        [schema, table] => TableReference::partial(schema.clone(), table.clone()),
-        [catalog, schema, table] => TableReference::full(catalog.clone(), schema.clone(), table.clone()),
-        _ => return Ok(()),
-    };
+    let table = object_name_to_table_reference(name.clone(), true)?;
     // Of a table that is not there the planner says so.
-    let Some(provider) = provider(state, &table).await? else { return Ok(()) };
+    let Ok(schema) = state.schema_for_ref(table.clone()) else { return Ok(()) };
+    let Some(provider) = schema.table(table.table()).await? else { return Ok(()) };
     let columns: Vec<String> = match insert.columns.is_empty() {
         true => provider.schema().fields().iter().map(|field| field.name().clone()).collect(),
         false => insert.columns.iter().filter_map(|name| name.0.last()?.as_ident().map(folded)).collect(),
@@ -56,18 +51,4 @@ fn insert_of(statement: &mut Statement) -> Option<&mut Insert> {
 
 fn is_default(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(name) if name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default"))
-}
-
-fn folded(name: &ast::Ident) -> String {
-    if name.quote_style.is_some() { name.value.clone() } else { name.value.to_ascii_lowercase() }
-}
-
-async fn provider(state: &SessionState, table: &TableReference) -> Result<Option<Arc<dyn TableProvider>>> {
-    let options = &state.config_options().catalog;
-    let ResolvedTableReference { catalog, schema, table } = table.clone().resolve(&options.default_catalog, &options.default_schema);
-    let schema = state.catalog_list().catalog(&catalog).and_then(|catalog| catalog.schema(&schema));
-    match schema {
-        Some(schema) => schema.table(&table).await,
-        None => Ok(None),
-    }
 }

@@ -4,14 +4,13 @@
 //! columns that repeat one, and the result carries the names that were meant. Tables and views cannot have them, nor can subqueries.
 
 use super::rewrite;
+use super::syntax::{cast_apart, folded};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{self, Expr, Ident, Query, SelectItem, SetExpr, SetQuantifier, VisitMut, VisitorMut};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -99,31 +98,13 @@ impl VisitorMut for CastsApart<'_> {
                 let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast)) = argument else { continue };
                 let Expr::Cast { data_type, .. } = &*cast else { continue };
                 // Two casts of one column have names of their own too.
-                if let Some(apart) = cast_apart(cast.clone(), &data_type.to_string()) {
+                if let Ok(apart) = cast_apart(cast.clone(), &data_type.to_string()) {
                     *cast = apart;
                 }
             }
         }
         ControlFlow::Continue(())
     }
-}
-
-/// The function that means nothing.
-pub const CAST_APART: &str = "cast_apart";
-
-/// The function around an expression, with a text that tells it from others.
-pub(super) fn cast_apart(of: Expr, text: &str) -> Option<Expr> {
-    let mut apart = parsed(&format!("{CAST_APART}(NULL, '{}')", text.replace('\'', "''")))?;
-    if let Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut apart
-        && let Some(first) = list.args.first_mut()
-    {
-        *first = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(of));
-    }
-    Some(apart)
-}
-
-fn parsed(text: &str) -> Option<Expr> {
-    Parser::new(&GenericDialect).try_with_sql(text).ok()?.parse_expr().ok()
 }
 
 /// Whether the planner leaves out of an expression's name what it asks.
@@ -250,7 +231,6 @@ fn by_name(quantifier: SetQuantifier) -> bool {
 
 /// An expression of a result, its name or else its text, and whether that is its name.
 fn named(item: &SelectItem) -> Option<(Expr, String, bool)> {
-    let folded = |ident: &Ident| if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() };
     match item {
         SelectItem::ExprWithAlias { expr, alias } => Some((expr.clone(), folded(alias), true)),
         SelectItem::UnnamedExpr(expr) => {

@@ -7,16 +7,15 @@
 //! 5. Syntax of the standard, see [`standard_syntax`].
 //! 6. Foreign keys are declared, see [`keys`]; the planner refuses them. What else a column declares and nobody would keep is refused.
 
-use super::repeated_names::cast_apart;
+use super::rows::{row_in_subquery, rows_in_conditions};
+use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
-use super::{coercion, insert_defaults, keys, standard_syntax};
+use super::{coercion, insert_defaults, keys, named_windows, standard_syntax};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{self, TableFactor, Value, VisitMut, VisitorMut};
-use datafusion::sql::sqlparser::dialect::GenericDialect;
-use datafusion::sql::sqlparser::parser::Parser;
 use std::ops::ControlFlow;
 
 /// Parses and plans one statement.
@@ -128,7 +127,7 @@ impl VisitorMut for Corrections<'_> {
         if let Some(with) = query.with.as_mut().filter(|with| with.recursive) {
             with.cte_tables.iter_mut().for_each(mark_added_items);
         }
-        for select in standard_syntax::selects_of(&mut query.body) {
+        for select in selects_of(&mut query.body) {
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
             }
@@ -142,7 +141,9 @@ impl VisitorMut for Corrections<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
-        standard_syntax::resolve_windows(query);
+        if let Err(error) = named_windows::resolve(query) {
+            return ControlFlow::Break(error);
+        }
         // Said twice, decimals that are meant are told from those that the planner makes of doubles.
         if let ast::SetExpr::Values(values) = query.body.as_mut() {
             for value in values.rows.iter_mut().flat_map(|row| row.iter_mut()) {
@@ -199,7 +200,7 @@ impl VisitorMut for Corrections<'_> {
             && name.quote_style.is_none()
             && WITHOUT_PARENTHESES.iter().any(|function| name.value.eq_ignore_ascii_case(function))
         {
-            match call(&format!("{}()", name.value)) {
+            match expression(&format!("{}()", name.value)) {
                 Ok(call) => *expr = call,
                 Err(error) => return ControlFlow::Break(error),
             }
@@ -214,7 +215,7 @@ fn mark_added_items(cte: &mut ast::Cte) {
     let ast::SetExpr::Select(select) = right.as_mut() else { return };
     for item in &mut select.projection {
         let (ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. }) = item else { continue };
-        if let Some(marked) = cast_apart(expr.clone(), "") {
+        if let Ok(marked) = cast_apart(expr.clone(), "") {
             *expr = marked;
         }
     }
@@ -244,9 +245,8 @@ fn with_digits(typed: &mut ast::TypedString) {
 
 fn at_time_zone(expr: &ast::Expr, session: &str) -> Option<ast::Expr> {
     let ast::Expr::AtTimeZone { timestamp, time_zone } = expr else { return None };
-    let mut call = call(&format!("{AT_TIME_ZONE}(NULL, NULL, '{}')", session.replace('\'', "''"))).ok()?;
-    let ast::Expr::Function(ast::Function { args: ast::FunctionArguments::List(list), .. }) = &mut call else { return None };
-    for (place, argument) in list.args.iter_mut().zip([timestamp, time_zone]) {
+    let mut call = expression(&format!("{AT_TIME_ZONE}(NULL, NULL, '{}')", session.replace('\'', "''"))).ok()?;
+    for (place, argument) in arguments_of(&mut call)?.iter_mut().zip([timestamp, time_zone]) {
         *place = ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(argument.as_ref().clone()));
     }
     Some(call)
@@ -303,59 +303,7 @@ fn no_unit(interval: &str) -> DataFusionError {
     DataFusionError::Plan(format!("{interval} has no unit that is known here: write INTERVAL '30' YEAR, or '3 days 2 hours'"))
 }
 
-/// `(a, b) IN (SELECT …)` in the conditions of a WHERE as EXISTS, which is a join.
-fn rows_in_conditions(condition: &mut ast::Expr) {
-    match condition {
-        ast::Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
-            rows_in_conditions(left);
-            rows_in_conditions(right);
-        }
-        ast::Expr::Nested(inner) => rows_in_conditions(inner),
-        other => {
-            if let Some(row) = row_in_subquery(other, true) {
-                *other = row;
-            }
-        }
-    }
-}
-
-/// A row that is compared with those of a subquery, as a subquery that compares: EXISTS where what is not true need not be told from what is
-/// unknown, else one value of three.
-fn row_in_subquery(expr: &ast::Expr, is_condition: bool) -> Option<ast::Expr> {
-    let ast::Expr::InSubquery { expr: row, subquery, negated } = expr else { return None };
-    let ast::Expr::Tuple(values) = row.as_ref() else { return None };
-    let columns: Vec<String> = (0..values.len()).map(|at| format!("__column_{at}")).collect();
-    let same: Vec<String> = values.iter().zip(&columns).map(|(value, column)| format!("({value}) = __row.{column}")).collect();
-    let mut subquery = subquery.clone();
-    // A column may be there twice.
-    if let ast::SetExpr::Select(select) = subquery.body.as_mut()
-        && select.projection.len() == columns.len()
-        && subquery.order_by.is_none()
-    {
-        for (item, name) in select.projection.iter_mut().zip(&columns) {
-            if let ast::SelectItem::UnnamedExpr(expr) | ast::SelectItem::ExprWithAlias { expr, .. } = item {
-                *item = ast::SelectItem::ExprWithAlias { expr: expr.clone(), alias: ast::Ident::new(name.clone()) };
-            }
-        }
-    }
-    let (same, from) = (same.join(" AND "), format!("({subquery}) AS __row({})", columns.join(", ")));
-    let text = match (is_condition, negated) {
-        (true, false) => format!("EXISTS (SELECT 1 FROM {from} WHERE {same})"),
-        (_, negated) => {
-            let answer = "CASE WHEN bool_or(__same) THEN true WHEN bool_or(__same IS NULL) THEN NULL ELSE false END";
-            let not = if *negated { "NOT " } else { "" };
-            format!("({not}(SELECT {answer} FROM (SELECT {same} AS __same FROM {from}) AS __compared))")
-        }
-    };
-    Parser::new(&GenericDialect).try_with_sql(&text).ok()?.parse_expr().ok()
-}
-
-fn call(text: &str) -> Result<ast::Expr> {
-    Ok(Parser::new(&GenericDialect).try_with_sql(text)?.parse_expr()?)
-}
-
 /// `CAST('1e300' AS DOUBLE)`.
 fn double(digits: &str) -> Result<ast::Expr> {
-    let text = format!("CAST('{digits}' AS DOUBLE)");
-    Ok(Parser::new(&GenericDialect).try_with_sql(&text)?.parse_expr()?)
+    expression(&format!("CAST('{digits}' AS DOUBLE)"))
 }

@@ -22,7 +22,7 @@
 //! `x IN (S)`, `x < ANY (S)` and EXISTS within an expression are such scalar subqueries, with three values as the standard has them.
 
 use super::references::{references, references_of, refers_by_equality, refers_in_conditions};
-use crate::operators::sliding::boolean;
+use crate::operators::own_accumulators::boolean;
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err, plan_err};
