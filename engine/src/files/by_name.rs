@@ -8,7 +8,6 @@
 use super::common_type::holds_all;
 use super::exact_column::ExactColumn;
 use super::readable::{FILE_NAME_KEY, readable};
-use crate::fragment::leaf::stored_scan;
 use crate::operators::float_values::one_nan_function;
 use arrow::datatypes::{DataType, SchemaRef};
 use bytes::Bytes;
@@ -18,7 +17,7 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{Result, ScalarValue, internal_err};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::physical_plan::parquet::DefaultParquetFileReaderFactory;
-use datafusion::datasource::physical_plan::{FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource, ParquetFileReaderFactory, ParquetSource};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion::physical_expr::projection::{ProjectionExpr, ProjectionExprs};
@@ -34,6 +33,11 @@ use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::ParquetMetaData;
 use std::ops::Range;
 use std::sync::Arc;
+
+/// The scan of stored files in a leaf, if it is one.
+pub fn stored_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
+    plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
+}
 
 /// The plan with scans that read files in this way.
 pub fn scans_by_name(plan: Arc<dyn ExecutionPlan>, runtime: &RuntimeEnv) -> Result<Arc<dyn ExecutionPlan>> {

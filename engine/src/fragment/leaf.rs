@@ -12,6 +12,7 @@ use super::placement::{PlacedFile, Placement};
 use crate::catalog::location::object_path;
 use crate::catalog::provider::scanned_table;
 use crate::control::RowGroupFacts;
+use crate::files::by_name::stored_scan;
 use chrono::{DateTime, Utc};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::tree_node::TreeNode;
@@ -29,11 +30,6 @@ use datafusion_distributed::{
     ScaleUpLeafNodeEventResponse,
 };
 use std::sync::Arc;
-
-/// The scan of stored files in a leaf, if it is one.
-pub fn stored_scan(plan: &Arc<dyn ExecutionPlan>) -> Option<&FileScanConfig> {
-    plan.downcast_ref::<DataSourceExec>()?.data_source().downcast_ref::<FileScanConfig>()
-}
 
 /// A leaf whose rows exist once, in the plan itself: it must run in exactly one task.
 fn is_literal_leaf(plan: &Arc<dyn ExecutionPlan>) -> bool {

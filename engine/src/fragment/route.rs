@@ -1,9 +1,9 @@
 //! Route handler: task i of a fragment over stored files runs on node i. It always answers: the library's own fallback is a random
 //! round-robin, which would break locality without a word.
 
-use super::leaf::stored_scan;
 use super::placement::Placement;
 use crate::error::{Error, ErrorClass};
+use crate::files::by_name::stored_scan;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion_distributed::{DistributedLeafExec, NetworkBoundaryExt, RouteTasksEvent, RouteTasksEventResponse};

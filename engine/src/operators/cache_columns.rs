@@ -6,7 +6,7 @@ use super::read_column::{ReadColumn, ReadError};
 use super::row_group_reader::{FileReader, KernelRuntime};
 use super::translate::{ColumnSource, column_type};
 use crate::config::CacheAction;
-use crate::fragment::leaf::stored_scan;
+use crate::files::by_name::stored_scan;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::{FileScanConfig, ParquetFileMetrics};

@@ -4,7 +4,7 @@ use super::Reach;
 use super::flow::{Follow, follow};
 use crate::catalog::provider::scanned_table;
 use crate::error::{Error, ErrorClass};
-use crate::fragment::leaf::stored_scan;
+use crate::files::by_name::stored_scan;
 use crate::fragment::placement::Placement;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
