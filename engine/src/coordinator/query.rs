@@ -23,7 +23,8 @@ use crate::files::by_name::stored_scan;
 use crate::fragment::journey;
 use crate::fragment::placement::Placement;
 use crate::limits;
-use crate::operators::{join_sides, replay, yielding};
+use crate::operators::conditions_in_order::in_order;
+use crate::operators::{join_sides, replay, stand_ins};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
 use crate::statement::repeated_names::Meant;
@@ -386,7 +387,7 @@ async fn run_once(
     let in_parts = kept.as_ref().map_or(0, |kept| kept.parts.len());
     observer.keeps_rows_of(kept.as_ref().map(|kept| kept.fragment));
     // A plan that is cut while it runs goes to the workers with all that is in it, and what stands in for a node does not travel.
-    let plan = if adapts { plan } else { yielding::over_joins_of_head(plan)? };
+    let plan = if adapts { plan } else { stand_ins::in_head(plan)? };
     let mut held = HeldRows::new(query.options().result_buffer, &state);
     let mut outlet = client.as_ref().map(|client| Outlet { sender: client.sender, places: None });
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
@@ -596,7 +597,11 @@ async fn plan_within_borders(
     let mut refused: Option<DataFusionError> = None;
     for shape in SHAPES.into_iter().filter(|shape| !dealt || shape.joins == Joins::ShuffleBoth) {
         let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
-        let plan = match state.create_physical_plan(&query.plan).await {
+        let planned = async {
+            let logical = in_order(state.optimize(&query.plan)?)?;
+            state.query_planner().create_physical_plan(&logical, &state).await
+        };
+        let plan = match planned.await {
             Ok(plan) => plan,
             // Not every query can be planned in every shape.
             Err(_) if refused.is_some() => continue,

@@ -2,6 +2,7 @@
 //! own, under DataFusion's names.
 
 pub mod cache_columns;
+pub mod conditions_in_order;
 pub mod exact_aggregates;
 pub mod exact_arithmetic;
 mod exact_integers;
@@ -26,12 +27,14 @@ pub mod read_column;
 pub mod replay;
 pub mod row_group_reader;
 mod sliding;
+pub mod stand_ins;
 pub mod subquery_value;
 pub mod time_bins;
 pub mod time_values;
 pub mod timestamps;
+pub mod total_of_none;
 pub mod translate;
 pub mod window_keys;
 pub mod window_options;
-pub mod yielding;
+
 pub mod zoned_times;

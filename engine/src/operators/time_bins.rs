@@ -20,12 +20,14 @@ use std::sync::Arc;
 /// The functions, in the place of DataFusion's on coordinators and workers.
 pub fn time_bins() -> [Arc<ScalarUDF>; 2] {
     let bin = DateBin { builtin: datetime::date_bin(), signature: Signature::user_defined(Volatility::Immutable) };
-    [Arc::new(ScalarUDF::from(DateTrunc { builtin: datetime::date_trunc() })), Arc::new(ScalarUDF::from(bin))]
+    let trunc = DateTrunc { builtin: datetime::date_trunc(), signature: Signature::user_defined(Volatility::Immutable) };
+    [Arc::new(ScalarUDF::from(trunc)), Arc::new(ScalarUDF::from(bin))]
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct DateTrunc {
     builtin: Arc<ScalarUDF>,
+    signature: Signature,
 }
 
 impl ScalarUDFImpl for DateTrunc {
@@ -36,7 +38,21 @@ impl ScalarUDFImpl for DateTrunc {
         self.builtin.aliases()
     }
     fn signature(&self) -> &Signature {
-        self.builtin.signature()
+        &self.signature
+    }
+    /// DataFusion takes dates for nanoseconds, which reach from 1677 to 2262 alone.
+    fn coerce_types(&self, types: &[DataType]) -> Result<Vec<DataType>> {
+        let [unit, of] = types else { return plan_err!("date_trunc takes a unit and a time, as in date_trunc('month', t)") };
+        if !unit.is_string() && !unit.is_null() {
+            return plan_err!("date_trunc takes the name of a unit first, as in date_trunc('month', t)");
+        }
+        let of = match of {
+            DataType::Timestamp(..) | DataType::Time32(_) | DataType::Time64(_) => of.clone(),
+            DataType::Date32 | DataType::Date64 | DataType::Null => DataType::Timestamp(TimeUnit::Microsecond, None),
+            text if text.is_string() => DataType::Timestamp(TimeUnit::Microsecond, None),
+            other => return plan_err!("date_trunc takes a DATE, a TIMESTAMP or a TIME, no {}", crate::sql_types::declared_type(other)),
+        };
+        Ok(vec![DataType::Utf8, of])
     }
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         self.builtin.return_type(types)
@@ -90,6 +106,9 @@ enum CalendarStep {
     Month,
     Quarter,
     Year,
+    Decade,
+    Century,
+    Millennium,
 }
 
 impl CalendarStep {
@@ -103,6 +122,9 @@ impl CalendarStep {
             "month" => Self::Month,
             "quarter" => Self::Quarter,
             "year" => Self::Year,
+            "decade" => Self::Decade,
+            "century" => Self::Century,
+            "millennium" => Self::Millennium,
             _ => return None,
         })
     }
@@ -114,6 +136,10 @@ impl CalendarStep {
             Self::Month => of.with_day(1),
             Self::Quarter => of.with_day(1)?.with_month0(of.month0() / 3 * 3),
             Self::Year => NaiveDate::from_ymd_opt(of.year(), 1, 1),
+            Self::Decade => NaiveDate::from_ymd_opt(of.year().div_euclid(10) * 10, 1, 1),
+            // The first one begins with the year 1.
+            Self::Century => NaiveDate::from_ymd_opt((of.year() - 1).div_euclid(100) * 100 + 1, 1, 1),
+            Self::Millennium => NaiveDate::from_ymd_opt((of.year() - 1).div_euclid(1000) * 1000 + 1, 1, 1),
         }
     }
 }

@@ -27,7 +27,8 @@ use datafusion::logical_expr::logical_plan::{RecursiveQuery, Subquery};
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Projection, Union, cast, lit,
+    Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Union, Values, cast,
+    lit,
 };
 use datafusion::logical_expr::{SortExpr, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -63,7 +64,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
     }
     let plan = one_type_by_column(typed_limit(plan))?.data;
     let plan = one_type_of_sets(plan)?;
-    let plan = if stored { plan } else { doubles_of_values(plan)?.data };
+    let plan = if stored { plan } else { one_type_of_values(plan)?.data };
     let mut schema = merge_schema(&plan.inputs());
     if let LogicalPlan::TableScan(scan) = &plan {
         schema.merge(&DFSchema::try_from_qualified_schema(scan.table_name.clone(), &scan.source.schema())?);
@@ -408,7 +409,9 @@ const OF_ONE_TYPE: [&str; 9] = ["coalesce", "greatest", "ifnull", "least", "make
 /// Casts decimals that meet doubles, times that meet times of another unit, and dates that meet timestamps.
 fn of_one_type(mut expr: Expr, schema: &DFSchema) -> Expr {
     let groups: Vec<Vec<&mut Expr>> = match &mut expr {
-        Expr::BinaryExpr(binary) if binary.op.supports_propagation() => vec![vec![&mut binary.left, &mut binary.right]],
+        Expr::BinaryExpr(binary) if binary.op.supports_propagation() || binary.op == Operator::Minus => {
+            vec![vec![&mut binary.left, &mut binary.right]]
+        }
         Expr::Between(between) => vec![vec![&mut between.expr, &mut between.low, &mut between.high]],
         Expr::InList(list) => vec![std::iter::once(&mut *list.expr).chain(&mut list.list).collect()],
         Expr::Case(case) => {
@@ -487,14 +490,25 @@ fn one_type_by_column(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     Ok(Transformed::yes(LogicalPlan::Union(union)))
 }
 
-/// Casts the decimals of a column of VALUES that has doubles, which the planner has cast to decimals. Decimals that the statement itself makes of
-/// doubles are cast twice, see [`super::rewrite`].
-fn doubles_of_values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+/// Casts the decimals of a column of VALUES that has doubles, which the planner has cast to decimals, and dates beside timestamps. Decimals that the
+/// statement itself makes of doubles are cast twice, see [`super::rewrite`].
+fn one_type_of_values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     let LogicalPlan::Values(mut values) = plan else { return Ok(Transformed::no(plan)) };
     let none = DFSchema::empty();
     let is_double = |expr: &Expr| matches!(expr, Expr::Cast(cast) if cast.expr.get_type(&none).is_ok_and(|from| from.is_floating()));
     let mut changed = false;
     for at in 0..values.schema.fields().len() {
+        if let Some(instants) = instants_of_values(&values, at)? {
+            changed = true;
+            for row in &mut values.values {
+                let of = match std::mem::take(&mut row[at]) {
+                    Expr::Cast(planned) => *planned.expr,
+                    null => null,
+                };
+                row[at] = cast(of, instants.clone());
+            }
+            continue;
+        }
         let decimals = values.schema.field(at).data_type().is_decimal();
         if !decimals || !values.values.iter().any(|row| is_double(&row[at])) {
             continue;
@@ -515,6 +529,20 @@ fn doubles_of_values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         return Ok(Transformed::no(LogicalPlan::Values(values)));
     }
     Ok(Transformed::yes(LogicalPlanBuilder::values(values.values)?.build()?))
+}
+
+/// The type of a column of VALUES with dates and timestamps, which the planner has cast to nanoseconds.
+fn instants_of_values(values: &Values, at: usize) -> Result<Option<DataType>> {
+    if !matches!(values.schema.field(at).data_type(), DataType::Timestamp(TimeUnit::Nanosecond, _)) {
+        return Ok(None);
+    }
+    let meant = values.values.iter().map(|row| match &row[at] {
+        Expr::Literal(null, _) if null.is_null() => Ok(DataType::Null),
+        Expr::Cast(planned) => planned.expr.get_type(&DFSchema::empty()),
+        other => other.get_type(&DFSchema::empty()),
+    });
+    let meant = meant.collect::<Result<Vec<_>>>()?;
+    Ok(instants_with_dates(meant.iter()))
 }
 
 /// A decimal as a double; literals become the nearest one.

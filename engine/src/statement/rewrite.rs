@@ -132,7 +132,7 @@ impl VisitorMut for Corrections<'_> {
                 return ControlFlow::Break(error);
             }
             if let ast::GroupByExpr::Expressions(keys, _) = &mut select.group_by {
-                keys.iter_mut().for_each(repeated_keys);
+                keys.iter_mut().for_each(written_out);
             }
             // A row that is compared where it is a whole condition is a partner: that is a join.
             select.selection.iter_mut().for_each(rows_in_conditions);
@@ -252,17 +252,44 @@ fn at_time_zone(expr: &ast::Expr, session: &str) -> Option<ast::Expr> {
     Some(call)
 }
 
-/// CUBE and ROLLUP over a key that is there twice, as the grouping sets that they stand for: the planner takes a column once.
-fn repeated_keys(key: &mut ast::Expr) {
-    let (parts, is_cube) = match &*key {
-        ast::Expr::Cube(parts) if parts.len() <= CUBE_PARTS_MAX => (parts, true),
-        ast::Expr::Rollup(parts) => (parts, false),
+/// CUBE and ROLLUP within GROUPING SETS, or over a key that is there twice, as the grouping sets that they stand for: the planner knows none there,
+/// and takes a column once.
+fn written_out(key: &mut ast::Expr) {
+    let sets = match &*key {
+        ast::Expr::Cube(parts) if is_repeated(parts) => sets_of(parts, true),
+        ast::Expr::Rollup(parts) if is_repeated(parts) => sets_of(parts, false),
+        ast::Expr::GroupingSets(sets) if sets.iter().any(|set| within_sets(set).is_some()) => {
+            sets.iter().flat_map(|set| within_sets(set).unwrap_or_else(|| vec![set.clone()])).collect()
+        }
         _ => return,
     };
-    let flat: Vec<&ast::Expr> = parts.iter().flatten().collect();
-    if !flat.iter().enumerate().any(|(at, part)| flat[..at].contains(part)) {
-        return;
+    *key = ast::Expr::GroupingSets(sets);
+}
+
+/// The sets of a CUBE or ROLLUP, which the parser reads as a function within GROUPING SETS.
+fn within_sets(set: &[ast::Expr]) -> Option<Vec<Vec<ast::Expr>>> {
+    let [ast::Expr::Function(call)] = set else { return None };
+    let name = call.name.to_string();
+    let is_cube = name.eq_ignore_ascii_case("cube");
+    if !is_cube && !name.eq_ignore_ascii_case("rollup") {
+        return None;
     }
+    let ast::FunctionArguments::List(list) = &call.args else { return None };
+    let parts = list.args.iter().map(|argument| match argument {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Tuple(keys))) => Some(keys.clone()),
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(key)) => Some(vec![key.clone()]),
+        _ => None,
+    });
+    let parts = parts.collect::<Option<Vec<_>>>()?;
+    (!is_cube || parts.len() <= CUBE_PARTS_MAX).then(|| sets_of(&parts, is_cube))
+}
+
+fn is_repeated(parts: &[Vec<ast::Expr>]) -> bool {
+    let flat: Vec<&ast::Expr> = parts.iter().flatten().collect();
+    parts.len() <= CUBE_PARTS_MAX && flat.iter().enumerate().any(|(at, part)| flat[..at].contains(part))
+}
+
+fn sets_of(parts: &[Vec<ast::Expr>], is_cube: bool) -> Vec<Vec<ast::Expr>> {
     let chosen: Vec<Vec<&Vec<ast::Expr>>> = if is_cube {
         (0..1usize << parts.len())
             .rev()
@@ -280,7 +307,7 @@ fn repeated_keys(key: &mut ast::Expr) {
         }
         keys
     };
-    *key = ast::Expr::GroupingSets(chosen.into_iter().map(once).collect());
+    chosen.into_iter().map(once).collect()
 }
 
 /// Parts of a CUBE that are written out as 2 to their number of sets.

@@ -11,8 +11,9 @@ use super::syntax::{arguments_of, expression, selects_of};
 use super::using::merge_columns;
 use datafusion::common::{Result, plan_err};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DuplicateTreatment, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause,
-    Query, Select, TableAliasColumnDef, TableFactor, UnaryOperator, Value, visit_expressions,
+    BinaryOperator, DuplicateTreatment, Expr, Fetch, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    LimitClause, Query, Select, SelectItem, SetExpr, SetQuantifier, TableAliasColumnDef, TableFactor, UnaryOperator, Value,
+    visit_expressions,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -21,6 +22,7 @@ use std::ops::ControlFlow;
 /// A query before what stands within it.
 pub fn correct_query(query: &mut Query) -> Result<()> {
     fetch_as_limit(query)?;
+    items_of_their_own(&mut query.body);
     selects_of(&mut query.body).into_iter().try_for_each(correct_select)
 }
 
@@ -33,6 +35,36 @@ fn correct_select(select: &mut Select) -> Result<()> {
         }
     }
     merge_columns(select)
+}
+
+/// The planner calls what has no name in a later SELECT of a set operation as the first SELECT calls what stands there: `SELECT k, count(*) FROM t
+/// GROUP BY k UNION SELECT NULL, k FROM u` would have two columns `k`. Names of later SELECTs are nobody's.
+fn items_of_their_own(body: &mut SetExpr) {
+    let SetExpr::SetOperation { left, right, set_quantifier, .. } = body else { return };
+    items_of_their_own(left);
+    if matches!(set_quantifier, SetQuantifier::ByName | SetQuantifier::AllByName | SetQuantifier::DistinctByName) {
+        return;
+    }
+    for select in selects_of(right) {
+        let has_columns = select.projection.iter().any(is_column);
+        for (at, item) in select.projection.iter_mut().enumerate() {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && has_columns
+                && !is_name(expr)
+            {
+                let alias = Ident::with_quote('"', format!("item {}", at + 1));
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
+        }
+    }
+}
+
+fn is_name(expr: &Expr) -> bool {
+    matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+}
+
+fn is_column(item: &SelectItem) -> bool {
+    matches!(item, SelectItem::UnnamedExpr(expr) if is_name(expr))
 }
 
 /// `t, unnest(t.list) AS u(x)`: a lateral subquery, since it names columns of what stands before it.

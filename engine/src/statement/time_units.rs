@@ -13,13 +13,29 @@ use datafusion::logical_expr::{Between, BinaryExpr, Case, Cast, Expr, ExprSchema
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
 /// A comparison of nanoseconds with a coarser unit, in the unit that holds both; `None` where the units are one. A date to which an interval is
-/// added is a TIMESTAMP, as in Postgres: hours would be lost.
+/// added is a TIMESTAMP, as in Postgres: hours would be lost. So is a date with a time of day.
 pub fn of_one_unit(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     match expr {
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
             let (Ok(left_type), Ok(right_type)) = (left.get_type(schema), right.get_type(schema)) else { return Ok(None) };
-            let moment = |date: &Expr| Box::new(cast(date.clone(), DataType::Timestamp(TimeUnit::Microsecond, None)));
+            let microseconds = TimeUnit::Microsecond;
+            let moment = |date: &Expr| Box::new(cast(date.clone(), DataType::Timestamp(microseconds, None)));
+            // Since midnight.
+            let into_day = |time: &Expr| {
+                let ticks = cast(cast(time.clone(), DataType::Time64(microseconds)), DataType::Int64);
+                Box::new(cast(ticks, DataType::Duration(microseconds)))
+            };
+            let is_day = |kind: &DataType| matches!(kind, DataType::Date32 | DataType::Timestamp(_, None));
+            let is_time = |kind: &DataType| matches!(kind, DataType::Time32(_) | DataType::Time64(_));
             Ok(match (left_type, right_type) {
+                (day, time) if is_day(&day) && is_time(&time) => {
+                    let day = if day == DataType::Date32 { moment(left) } else { left.clone() };
+                    Some(Expr::BinaryExpr(BinaryExpr::new(day, *op, into_day(right))))
+                }
+                (time, day) if is_day(&day) && is_time(&time) && *op == Operator::Plus => {
+                    let day = if day == DataType::Date32 { moment(right) } else { right.clone() };
+                    Some(Expr::BinaryExpr(BinaryExpr::new(day, *op, into_day(left))))
+                }
                 (DataType::Date32, DataType::Interval(_)) => Some(Expr::BinaryExpr(BinaryExpr::new(moment(left), *op, right.clone()))),
                 (DataType::Interval(_), DataType::Date32) => Some(Expr::BinaryExpr(BinaryExpr::new(left.clone(), *op, moment(right)))),
                 _ => None,

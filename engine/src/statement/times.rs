@@ -9,8 +9,8 @@ use crate::operators::zoned_times::{calendar_add, instant};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
 use datafusion::functions::datetime::to_local_time;
-use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, Operator, TryCast, cast};
+use datafusion::logical_expr::expr::{InList, ScalarFunction};
+use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, Operator, TryCast, cast, lit, when};
 
 /// What [`rewrite`](super::rewrite) makes of `AT TIME ZONE`: a function of the time, the zone and the session's zone.
 pub const AT_TIME_ZONE: &str = "at_time_zone";
@@ -58,6 +58,25 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     })
 }
 
+/// A part of more than a year: DataFusion knows none. Counted as in Postgres, where the first century begins with the year 1 and none has the number 0.
+fn long_unit(call: &ScalarFunction) -> Result<Option<Expr>> {
+    let [unit, of] = call.args.as_slice() else { return Ok(None) };
+    let years = match text(unit).map(str::to_ascii_lowercase).as_deref() {
+        Some("decade" | "decades") => 10i32,
+        Some("century" | "centuries") => 100,
+        Some("millennium" | "millennia" | "millenniums") => 1000,
+        _ => return Ok(None),
+    };
+    let year = call.func.call(vec![lit("year"), of.clone()]);
+    let (begun, before) = match years {
+        10 => (year.clone().gt_eq(lit(0i32)), lit(9i32) - year.clone()),
+        _ => (year.clone().gt(lit(0i32)), lit(years) - year.clone()),
+    };
+    let into = if years == 10 { 0 } else { years - 1 };
+    let number = when(begun, (year + lit(into)) / lit(years)).otherwise(Expr::Negative(Box::new(before / lit(years))))?;
+    Ok(Some(number))
+}
+
 /// A literal with hours and minutes alone: arrow wants seconds.
 fn with_seconds(text: &str) -> Option<String> {
     let text = text.trim();
@@ -90,6 +109,7 @@ pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> 
             };
             by_the_clock(&at, schema)
         }
+        Expr::ScalarFunction(call) if call.name() == "date_part" => long_unit(call),
         // Postgres has microseconds too.
         Expr::ScalarFunction(call) if call.name() == "now" => match expr.get_type(schema)? {
             DataType::Timestamp(TimeUnit::Nanosecond, zone) => {

@@ -6,7 +6,7 @@ use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::files::by_name;
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{cache_columns, panic_guard, publish, yielding};
+use crate::operators::{cache_columns, panic_guard, publish, stand_ins};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -39,7 +39,7 @@ pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteE
         }
         _ => Ok(Transformed::no(plan)),
     })?;
-    let plan = yielding::over_joins(plan.data)?;
+    let plan = stand_ins::in_fragment(plan.data)?;
     let plan = fault::inject(&node.config.faults, plan)?;
     let plan = panic_guard::guard(plan)?;
     let plan = match PartId::of_headers(headers) {

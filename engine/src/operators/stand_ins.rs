@@ -1,9 +1,10 @@
-//! Joins that yield to the runtime now and then.
+//! What stands in for nodes where they run: joins yield to the runtime now and then, totals are there even of no rows.
 //!
 //! A join that expands its input can feed an aggregate above it from one poll to the next without ever waiting for anything. Such a task
 //! cannot be ended: its runtime never gets control back to drop it.
 
 use super::in_place::{InPlace, InPlaceExec};
+use super::total_of_none;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -16,28 +17,29 @@ use std::sync::Arc;
 #[derive(Debug)]
 struct Yielding;
 
-/// Lets every join of a fragment yield.
-pub fn over_joins(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    Ok(plan.transform_up(|node| Ok(yielding(node)))?.data)
+/// Puts the stand-ins into a fragment.
+pub fn in_fragment(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    Ok(plan.transform_up(stood_in)?.data)
 }
 
-/// Lets the joins yield that run on the coordinator; the fragments below travel as they are.
-pub fn over_joins_of_head(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let wrapped = plan.transform_down(|node| {
-        Ok(match node.as_network_boundary().is_some() {
-            true => Transformed::new(node, false, TreeNodeRecursion::Jump),
-            false => yielding(node),
-        })
+/// Puts them into what runs on the coordinator; the fragments below travel as they are.
+pub fn in_head(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let wrapped = plan.transform_down(|node| match node.as_network_boundary().is_some() {
+        true => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
+        false => stood_in(node),
     })?;
     Ok(wrapped.data)
 }
 
 /// The node, yielding if it may make many batches out of one.
-fn yielding(node: Arc<dyn ExecutionPlan>) -> Transformed<Arc<dyn ExecutionPlan>> {
-    match node.name().ends_with("JoinExec") || node.name() == "UnnestExec" {
-        true => Transformed::yes(InPlaceExec::over(node, Arc::new(Yielding))),
-        false => Transformed::no(node),
+fn stood_in(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    if node.name().ends_with("JoinExec") || node.name() == "UnnestExec" {
+        return Ok(Transformed::yes(InPlaceExec::over(node, Arc::new(Yielding))));
     }
+    Ok(match total_of_none::over(&node)? {
+        Some(total) => Transformed::yes(total),
+        None => Transformed::no(node),
+    })
 }
 
 impl InPlace for Yielding {
