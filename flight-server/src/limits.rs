@@ -21,8 +21,12 @@ pub const WORKERS_UNREACHABLE_MAX: usize = 10_000;
 pub const POLL_WAIT: Duration = Duration::from_secs(1);
 /// Figures of a finished query stay readable this long, for the shell's footer.
 pub const RESULT_SUMMARY_KEPT: Duration = Duration::from_secs(300);
-/// Results known at once, waiting, running or finished; each holds at least a plan in memory.
+/// Finished queries whose figures are kept at once, of some hundred bytes each; the oldest are forgotten for new ones.
+pub const RESULT_SUMMARIES_MAX: usize = 10_000;
+/// Results that wait or run at once; each holds at least a plan in memory.
 pub const RESULTS_MAX: usize = 10_000;
+/// Those of one user: nobody takes all places.
+pub const RESULTS_PER_USER_MAX: usize = 2_500;
 /// Prepared statements known at once, over all sessions.
 pub const PREPARED_STATEMENTS_MAX: u64 = 20_000;
 /// A prepared statement that is not touched for this long is forgotten.

@@ -471,7 +471,8 @@ fn one_type_by_column(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         })
         .collect();
     if wanted.iter().all(Option::is_none) {
-        return Ok(Transformed::no(LogicalPlan::Union(union)));
+        // Its branches may have other types by now than when the planner united them.
+        return Ok(Transformed::yes(LogicalPlan::Union(Union::try_new_with_loose_types(union.inputs)?)));
     }
     let inputs = union.inputs.iter().map(|input| {
         let columns = input.schema().columns().into_iter().enumerate().map(|(at, column)| {

@@ -13,7 +13,7 @@ use arrow::datatypes::SchemaRef;
 use bowshot_engine::{Error, ErrorClass, ResultCompression, ResultPart};
 use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
@@ -63,12 +63,29 @@ struct Entry {
     state: State,
 }
 
+impl Entry {
+    fn is_unclaimed(&self) -> bool {
+        let claimable = match &self.state {
+            State::Waiting(_) => true,
+            State::InParts(known) => known.claimed() < known.parts.len(),
+            State::Running | State::Finished | State::Failed(_) => false,
+        };
+        claimable && self.since.elapsed() > limits::RESULT_UNCLAIMED
+    }
+}
+
 enum State {
     Waiting(Waiting),
     Running,
     InParts(InParts),
     Finished,
     Failed(Error),
+}
+
+impl State {
+    fn is_end(&self) -> bool {
+        matches!(self, Self::Finished | Self::Failed(_))
+    }
 }
 
 /// A result that waits on the workers.
@@ -92,32 +109,98 @@ impl Drop for InParts {
     }
 }
 
-/// More results are known than may be.
-#[derive(Debug)]
-pub struct TooMany;
+/// More results wait or run than may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TooMany {
+    #[error("{} results of this user are waiting or running already: fetch or cancel some first", limits::RESULTS_PER_USER_MAX)]
+    OfUser,
+    #[error("{} results are waiting or running already: try again once some are fetched", limits::RESULTS_MAX)]
+    OfAll,
+}
 
 /// Where each result is.
 #[derive(Default)]
 pub struct Results {
-    entries: Mutex<HashMap<Uuid, Entry>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    entries: HashMap<Uuid, Entry>,
+    /// Those that ended, the longest ago first. They hold figures and no place of others.
+    ended: VecDeque<Uuid>,
+    /// How many of each user did not.
+    open: HashMap<String, usize>,
+}
+
+impl Known {
+    /// Notes an end, once, and gives back what must not be dropped under the lock.
+    fn end(&mut self, query_id: Uuid, state: State) -> Option<Dropped> {
+        let entry = self.entries.get_mut(&query_id)?;
+        if entry.state.is_end() {
+            return None;
+        }
+        entry.since = Instant::now();
+        let before = std::mem::replace(&mut entry.state, state);
+        let user = entry.user.clone();
+        self.closed(&user);
+        self.ended.push_back(query_id);
+        let forgotten = if self.ended.len() > limits::RESULT_SUMMARIES_MAX { self.ended.pop_front() } else { None };
+        Some(Dropped { _state: before, _entry: forgotten.and_then(|oldest| self.entries.remove(&oldest)) })
+    }
+
+    fn room_for(&self, user: &str) -> Result<(), TooMany> {
+        if self.open.get(user).is_some_and(|open| *open >= limits::RESULTS_PER_USER_MAX) {
+            return Err(TooMany::OfUser);
+        }
+        if self.entries.len() - self.ended.len() >= limits::RESULTS_MAX { Err(TooMany::OfAll) } else { Ok(()) }
+    }
+
+    fn closed(&mut self, user: &str) {
+        if let Some(open) = self.open.get_mut(user) {
+            *open -= 1;
+            if *open == 0 {
+                self.open.remove(user);
+            }
+        }
+    }
+
+    fn take_expired(&mut self) -> Vec<Entry> {
+        let unclaimed: Vec<Uuid> = self.entries.iter().filter(|(_, entry)| entry.is_unclaimed()).map(|(query_id, _)| *query_id).collect();
+        let mut expired: Vec<Entry> = unclaimed.iter().filter_map(|query_id| self.entries.remove(query_id)).collect();
+        for entry in &expired {
+            self.closed(&entry.user);
+        }
+        while let Some(oldest) = self.ended.front().copied() {
+            if self.entries.get(&oldest).is_some_and(|entry| entry.since.elapsed() <= limits::RESULT_SUMMARY_KEPT) {
+                break;
+            }
+            self.ended.pop_front();
+            expired.extend(self.entries.remove(&oldest));
+        }
+        expired
+    }
+}
+
+/// Dropping a query may take a moment; nobody should wait for the lock meanwhile.
+struct Dropped {
+    _state: State,
+    _entry: Option<Entry>,
 }
 
 impl Results {
     /// Notes a result that waits to be fetched by `user`.
     ///
     /// # Errors
-    /// Gives the result back when too many results are known already.
-    pub fn insert(&self, query_id: Uuid, user: &str, result: Waiting) -> Result<(), Waiting> {
-        let mut result = Some(result);
-        // What is left of it was not noted.
-        let _ = self.add(query_id, user, || result.take().map_or(State::Finished, State::Waiting));
-        result.map_or(Ok(()), Err)
+    /// Nothing is noted when too many results wait or run already, and the query ends.
+    pub fn insert(&self, query_id: Uuid, user: &str, result: Waiting) -> Result<(), TooMany> {
+        self.add(query_id, user, || State::Waiting(result))
     }
 
     /// Notes a result whose parts wait to be fetched by `user`; `rows` has no rows, but the end of its query, or what ended it.
     ///
     /// # Errors
-    /// Nothing is noted when too many results are known already, and the query ends.
+    /// Nothing is noted when too many results wait or run already, and the query ends.
     pub fn insert_parts(self: &Arc<Self>, query_id: Uuid, user: &str, parts: Vec<ResultPart>, rows: BatchStream) -> Result<(), TooMany> {
         let mut rows = Some(rows);
         self.add(query_id, user, || {
@@ -132,26 +215,29 @@ impl Results {
     }
 
     fn add(&self, query_id: Uuid, user: &str, state: impl FnOnce() -> State) -> Result<(), TooMany> {
-        let mut entries = self.entries.lock();
-        let expired = take_expired(&mut entries);
-        if entries.len() >= limits::RESULTS_MAX {
-            return Err(TooMany);
+        let mut known = self.known.lock();
+        let mut expired = vec![];
+        if known.room_for(user).is_err() {
+            expired = known.take_expired();
+            known.room_for(user)?;
         }
         let entry = Entry { user: user.to_string(), since: Instant::now(), cancel: watch::Sender::new(false), state: state() };
-        entries.insert(query_id, entry);
+        *known.open.entry(user.to_string()).or_insert(0) += 1;
+        known.entries.insert(query_id, entry);
         // Dropping a query may take a moment; nobody should wait for the lock meanwhile.
-        drop(entries);
+        drop(known);
         drop(expired);
         Ok(())
     }
 
     fn parts_ended(&self, query_id: Uuid, ended: Result<(), Error>) {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(&query_id) else { return };
-        if let State::InParts(_) = &entry.state {
-            entry.state = ended.map_or_else(State::Failed, |()| State::Finished);
-            entry.since = Instant::now();
+        let mut known = self.known.lock();
+        if !matches!(known.entries.get(&query_id), Some(Entry { state: State::InParts(_), .. })) {
+            return;
         }
+        let dropped = known.end(query_id, ended.map_or_else(State::Failed, |()| State::Finished));
+        drop(known);
+        drop(dropped);
     }
 
     /// Gives a part of a result away, once, to be fetched from the worker `node` if one asks.
@@ -165,19 +251,19 @@ impl Results {
         part: u32,
         node: Option<&str>,
     ) -> Result<(ResultPart, watch::Receiver<bool>), FetchError> {
-        let mut entries = self.entries.lock();
-        let entry = entries.get_mut(&query_id).filter(|entry| entry.user == user).ok_or(FetchError::Unknown)?;
+        let mut known = self.known.lock();
+        let entry = known.entries.get_mut(&query_id).filter(|entry| entry.user == user).ok_or(FetchError::Unknown)?;
         if *entry.cancel.borrow() {
             return Err(FetchError::Cancelled);
         }
-        let known = match &mut entry.state {
-            State::InParts(known) => known,
+        let parts = match &mut entry.state {
+            State::InParts(parts) => parts,
             State::Failed(error) => return Err(FetchError::Failed(error.clone())),
             _ => return Err(FetchError::AlreadyFetched),
         };
         let number = part as usize;
-        let part = known.parts.get(number).filter(|part| node.is_none_or(|node| part.node_id == node)).ok_or(FetchError::Unknown)?.clone();
-        if std::mem::replace(&mut known.claimed[number], true) {
+        let part = parts.parts.get(number).filter(|part| node.is_none_or(|node| part.node_id == node)).ok_or(FetchError::Unknown)?.clone();
+        if std::mem::replace(&mut parts.claimed[number], true) {
             return Err(FetchError::AlreadyFetched);
         }
         entry.since = Instant::now();
@@ -196,8 +282,8 @@ impl Results {
     }
 
     fn failure(&self, query_id: Uuid) -> Option<Error> {
-        let entries = self.entries.lock();
-        let entry = entries.get(&query_id)?;
+        let known = self.known.lock();
+        let entry = known.entries.get(&query_id)?;
         match &entry.state {
             State::Failed(error) => Some(error.clone()),
             _ if *entry.cancel.borrow() => Some(Error::new(ErrorClass::Cancelled, FetchError::Cancelled.to_string())),
@@ -210,8 +296,8 @@ impl Results {
     /// # Errors
     /// [`FetchError`].
     pub fn fetch(&self, query_id: Uuid, user: &str) -> Result<Fetched, FetchError> {
-        let mut entries = self.entries.lock();
-        let entry = entries.get_mut(&query_id).filter(|entry| entry.user == user).ok_or(FetchError::Unknown)?;
+        let mut known = self.known.lock();
+        let entry = known.entries.get_mut(&query_id).filter(|entry| entry.user == user).ok_or(FetchError::Unknown)?;
         if *entry.cancel.borrow() {
             return Err(FetchError::Cancelled);
         }
@@ -226,74 +312,57 @@ impl Results {
 
     /// Lets a result of `user` wait as long again; false when it waits no more.
     pub fn renew(&self, query_id: Uuid, user: &str) -> bool {
-        let mut entries = self.entries.lock();
-        let waiting =
-            entries.get_mut(&query_id).filter(|entry| entry.user == user && matches!(entry.state, State::Waiting(_) | State::InParts(_)));
+        let mut known = self.known.lock();
+        let waiting = known
+            .entries
+            .get_mut(&query_id)
+            .filter(|entry| entry.user == user && matches!(entry.state, State::Waiting(_) | State::InParts(_)));
         waiting.map(|entry| entry.since = Instant::now()).is_some()
     }
 
     /// Notes that the stream of a result ended, however it did.
     pub fn finish(&self, query_id: Uuid) {
-        if let Some(entry) = self.entries.lock().get_mut(&query_id) {
-            entry.state = State::Finished;
-            entry.since = Instant::now();
-        }
+        let mut known = self.known.lock();
+        let dropped = known.end(query_id, State::Finished);
+        drop(known);
+        drop(dropped);
     }
 
     /// Cancels a query of `user`; false when there is nothing left to cancel.
     pub fn cancel(&self, query_id: Uuid, user: &str) -> bool {
-        let mut entries = self.entries.lock();
-        let Some(entry) = entries.get_mut(&query_id).filter(|entry| entry.user == user) else {
+        let mut known = self.known.lock();
+        let Some(entry) = known.entries.get_mut(&query_id).filter(|entry| entry.user == user && !entry.state.is_end()) else {
             return false;
         };
-        if matches!(entry.state, State::Finished | State::Failed(_)) {
-            return false;
-        }
         entry.cancel.send_replace(true);
-        let was_waiting = match &entry.state {
-            State::Waiting(_) | State::InParts(_) => Some(std::mem::replace(&mut entry.state, State::Finished)),
-            _ => None,
-        };
-        drop(entries);
-        drop(was_waiting);
+        let waits = matches!(entry.state, State::Waiting(_) | State::InParts(_));
+        let dropped = if waits { known.end(query_id, State::Finished) } else { None };
+        drop(known);
+        drop(dropped);
         true
     }
 
     /// Whether a query is known here and is `user`'s.
     pub fn is_of(&self, query_id: Uuid, user: &str) -> bool {
-        let entries = self.entries.lock();
-        entries.get(&query_id).is_some_and(|entry| entry.user == user)
+        let known = self.known.lock();
+        known.entries.get(&query_id).is_some_and(|entry| entry.user == user)
     }
 
     /// Drops what nobody fetched in time, and forgets what ended long ago. `parts_taken` says how many parts of a query's result were taken to their
     /// end: who still takes one will come for the next.
     pub fn sweep(&self, parts_taken: impl Fn(Uuid) -> usize) {
-        let mut entries = self.entries.lock();
-        for (query_id, entry) in entries.iter_mut() {
-            if let State::InParts(known) = &entry.state
-                && known.claimed() > parts_taken(*query_id)
+        let mut known = self.known.lock();
+        for (query_id, entry) in known.entries.iter_mut() {
+            if let State::InParts(parts) = &entry.state
+                && parts.claimed() > parts_taken(*query_id)
             {
                 entry.since = Instant::now();
             }
         }
-        let expired = take_expired(&mut entries);
-        drop(entries);
+        let expired = known.take_expired();
+        drop(known);
         drop(expired);
     }
-}
-
-fn take_expired(entries: &mut HashMap<Uuid, Entry>) -> Vec<Entry> {
-    let expired: Vec<Uuid> = entries
-        .iter()
-        .filter(|(_, entry)| match entry.state {
-            State::Waiting(_) => entry.since.elapsed() > limits::RESULT_UNCLAIMED,
-            State::InParts(ref known) => known.claimed() < known.parts.len() && entry.since.elapsed() > limits::RESULT_UNCLAIMED,
-            State::Running => false,
-            State::Finished | State::Failed(_) => entry.since.elapsed() > limits::RESULT_SUMMARY_KEPT,
-        })
-        .map(|(query_id, _)| *query_id)
-        .collect();
-    expired.iter().filter_map(|query_id| entries.remove(query_id)).collect()
 }
 
 #[cfg(test)]
@@ -333,5 +402,31 @@ mod tests {
         assert!(*fetched.cancelled.borrow());
         results.finish(running);
         assert!(!results.cancel(running, "ana"));
+    }
+
+    #[test]
+    fn results_that_ended_take_no_place() {
+        let results = Results::default();
+        for _ in 0..limits::RESULT_SUMMARIES_MAX + limits::RESULTS_MAX {
+            let query_id = waiting(&results, "ana");
+            assert!(results.fetch(query_id, "ana").is_ok());
+            results.finish(query_id);
+            results.finish(query_id);
+        }
+        let known = results.known.lock();
+        assert_eq!((known.entries.len(), known.ended.len()), (limits::RESULT_SUMMARIES_MAX, limits::RESULT_SUMMARIES_MAX));
+        assert!(known.open.is_empty());
+    }
+
+    #[test]
+    fn one_user_does_not_hold_all_places() {
+        let results = Results::default();
+        let all: Vec<Uuid> = (0..limits::RESULTS_PER_USER_MAX).map(|_| waiting(&results, "ana")).collect();
+        let batches = || -> BatchStream { Box::pin(futures::stream::empty()) };
+        let one = || Waiting { schema: Arc::new(Schema::empty()), batches: batches(), compression: ResultCompression::None };
+        assert_eq!(results.insert(Uuid::now_v7(), "ana", one()), Err(TooMany::OfUser));
+        assert!(results.insert(Uuid::now_v7(), "bob", one()).is_ok());
+        assert!(results.cancel(all[0], "ana"));
+        assert!(results.insert(Uuid::now_v7(), "ana", one()).is_ok());
     }
 }

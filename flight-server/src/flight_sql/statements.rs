@@ -1,6 +1,6 @@
 //! Running statements: started when their FlightInfo is asked for, streamed when the ticket comes back.
 
-use super::results::{BatchStream, Waiting};
+use super::results::{BatchStream, TooMany, Waiting};
 use super::service::{Caller, FlightSql};
 use super::status;
 use super::ticket::Fetch;
@@ -98,17 +98,14 @@ impl FlightSql {
     pub(super) fn offer(&self, caller: &Caller, started: Started, descriptor: FlightDescriptor) -> Result<FlightInfo, Status> {
         let (query_id, schema) = (started.query_id, Arc::clone(&started.schema));
         let user = &caller.principal.user;
-        let too_many = || {
-            let most = limits::RESULTS_MAX;
-            Status::resource_exhausted(format!("{most} results are waiting or running already; fetch or cancel some first"))
-        };
+        let too_many = |error: TooMany| Status::resource_exhausted(error.to_string());
         let endpoints = if started.parts.is_empty() {
             let waiting = Waiting { schema: started.schema, batches: started.batches, compression: caller.session.result_compression() };
-            self.results.insert(query_id, user, waiting).map_err(|_| too_many())?;
+            self.results.insert(query_id, user, waiting).map_err(too_many)?;
             vec![FlightEndpoint::new().with_ticket(Ticket::new(self.ticket(Fetch::whole(query_id), user)))]
         } else {
             let endpoints = self.endpoints(query_id, user, &started.parts);
-            self.results.insert_parts(query_id, user, started.parts, started.batches).map_err(|_| too_many())?;
+            self.results.insert_parts(query_id, user, started.parts, started.batches).map_err(too_many)?;
             endpoints
         };
         flight_info(&schema, endpoints, descriptor).map(|info| info.with_app_metadata(query_id.to_string()))
