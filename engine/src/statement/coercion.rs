@@ -202,6 +202,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     } else {
         coercion.f_up(expr)?.data
     };
+    let expr = with_known_digits(expr)?;
     // Casts that it has added go by the same rules.
     let expr = expr.map_children(|child| Ok(Transformed::yes(own_cast(child, schema)?)))?.data;
     if let Expr::AggregateFunction(AggregateFunction { func, params }) = &expr
@@ -223,6 +224,19 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// `round(x, 1)` has as many digits as its constant says, which a cast around the constant would hide until the optimizer takes it off: the type of the
+/// decimal would change under way.
+fn with_known_digits(expr: Expr) -> Result<Expr> {
+    let Expr::ScalarFunction(mut call) = expr else { return Ok(expr) };
+    if let ("round" | "trunc", Some(digits)) = (call.name().to_owned().as_str(), call.args.get_mut(1))
+        && let Expr::Cast(Cast { expr: of, field }) = &*digits
+        && let Expr::Literal(value, metadata) = of.as_ref()
+    {
+        *digits = Expr::Literal(value.cast_to(field.data_type())?, metadata.clone());
+    }
+    Ok(Expr::ScalarFunction(call))
 }
 
 /// A window whose frame is a range around an integer, which may be the least or greatest of its type: a bound beyond it would be NULL.
