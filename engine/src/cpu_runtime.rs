@@ -1,7 +1,11 @@
 //! A runtime for work that saturates cores, apart from the one that serves connections and heartbeats.
 
 use crate::error::{Error, Result};
-use tokio::runtime::{Builder, Handle, Runtime};
+use crate::limits;
+use std::future::poll_fn;
+use std::pin::pin;
+use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
+use tokio::task::block_in_place;
 
 /// Ends its tasks without waiting for them when it is dropped: dropping a bare runtime inside another one would block or panic.
 pub struct CpuRuntime {
@@ -15,6 +19,7 @@ impl CpuRuntime {
         let runtime = Builder::new_multi_thread()
             .worker_threads(threads.max(1))
             .thread_name(name)
+            .thread_stack_size(limits::THREAD_STACK_BYTES)
             .enable_all()
             .build()
             .map_err(|error| Error::bug(format!("the runtime {name} cannot start: {error}")))?;
@@ -33,4 +38,15 @@ impl Drop for CpuRuntime {
             runtime.shutdown_background();
         }
     }
+}
+
+/// Runs a future whose steps may take long: other tasks of its runtime go to other threads meanwhile.
+pub async fn aside<F: Future>(future: F, takes_long: bool) -> F::Output {
+    let mut future = pin!(future);
+    let apart = takes_long && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
+    poll_fn(|context| match apart {
+        true => block_in_place(|| future.as_mut().poll(context)),
+        false => future.as_mut().poll(context),
+    })
+    .await
 }

@@ -1,5 +1,6 @@
 //! Errors, classified by what the caller must do about them.
 
+use crate::limits;
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use std::fmt;
@@ -75,10 +76,20 @@ pub struct Error {
     query_id: Option<Uuid>,
 }
 
+/// A text that fits into the header in which gRPC carries it: its beginning and its end.
+fn bounded(text: String) -> String {
+    let (most, end) = (limits::ERROR_BYTES_MAX, limits::ERROR_BYTES_MAX / 8);
+    if text.len() <= most {
+        return text;
+    }
+    let (first, last) = (text.floor_char_boundary(most - end), text.ceil_char_boundary(text.len() - end));
+    format!("{} … {} bytes more … {}", &text[..first], last - first, &text[last..])
+}
+
 impl Error {
     /// An error of `class` with a text that names the thing, the place and the way out.
     pub fn new(class: ErrorClass, message: impl Into<String>) -> Self {
-        Self { class, message: message.into(), query_id: None }
+        Self { class, message: bounded(message.into()), query_id: None }
     }
     /// The statement or its input is wrong.
     pub fn user(message: impl Into<String>) -> Self {

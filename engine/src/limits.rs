@@ -8,8 +8,28 @@ pub const SQL_BYTES_MAX: usize = 1 << 20;
 pub const SQL_DEPTH_MAX: usize = 128;
 /// Most operators and separators in one statement: a flat `1+1+…` builds a left-deep tree that the planner walks recursively.
 pub const SQL_OPERATORS_MAX: usize = 20_000;
-/// Longest chain of binary operators without a parenthesis or comma between them, for the same reason.
-pub const SQL_CHAIN_MAX: usize = 1_000;
+/// Most operators and keywords that are open at one place of a statement: how deep its tree may be. Planning takes time by the square of that.
+pub const SQL_CHAIN_MAX: usize = 250;
+/// Statements as deep as this are planned apart from what serves connections.
+pub const SQL_CHAIN_LONG: usize = 40;
+/// Most AND, OR and JOIN in one chain.
+pub const SQL_LINKS_MAX: usize = 1_000;
+/// Most UNION, EXCEPT and INTERSECT in one statement: each is planned within the next.
+pub const SQL_SET_OPERATIONS_MAX: usize = 500;
+/// Most WITH queries in one statement: the planner copies those known for each query.
+pub const SQL_WITH_QUERIES_MAX: usize = 500;
+/// Most relations that a statement names, with those of its WITH queries wherever they are named.
+pub const SQL_RELATIONS_MAX: usize = 2_000;
+/// Most operators of a plan before it is optimized. The largest of TPC-DS has some hundred.
+pub const PLAN_NODES_MAX: usize = 10_000;
+/// Most operators of a plan of which each stands over the one before.
+pub const PLAN_DEPTH_MAX: usize = 1_000;
+/// The stack of each thread that plans and computes. Trees of the depth above are walked recursively, with up to some ten kilobytes a level; pages
+/// that nobody touches take no memory.
+pub const THREAD_STACK_BYTES: usize = 64 << 20;
+
+/// Longest text of an error. gRPC carries it in a header, of which clients take 16 KiB, with up to three bytes for each.
+pub const ERROR_BYTES_MAX: usize = 4 << 10;
 
 /// How often a worker reports to its coordinator.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_millis(1_000);

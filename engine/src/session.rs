@@ -13,7 +13,9 @@ use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, 
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
+use crate::cpu_runtime::aside;
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
+use crate::limits;
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, OwnStatement};
@@ -144,7 +146,7 @@ impl Session {
 
     /// Parses and plans one statement.
     pub async fn prepare(&self, sql: &str) -> Result<Prepared> {
-        guard::check(sql)?;
+        let depth = guard::check(sql)?;
         metrics::counter!("bowshot_statements_planned_total").increment(1);
         let basis = self.basis();
         let state = self.state(basis.snapshot.clone()).await?;
@@ -169,7 +171,8 @@ impl Session {
             });
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
-        let (plan, names) = repeated_names::plan_statement(&state, shown.as_deref().unwrap_or(sql))
+        let planned = repeated_names::plan_statement(&state, shown.as_deref().unwrap_or(sql));
+        let (plan, names) = aside(planned, depth >= limits::SQL_CHAIN_LONG)
             .await
             .map_err(|error| diagnosis::planning_error(sql, &error, &basis.snapshot))?;
         let parameters = parameters::parameter_schema(&plan)?;

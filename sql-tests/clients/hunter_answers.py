@@ -111,17 +111,22 @@ def same(ours, theirs):
     return type(ours) is type(theirs) and ours == theirs
 
 
-def key(row):
+def key(row, digits=6):
     """Sorts numbers as doubles of few digits, so that equal ones lie side by side."""
-    return tuple(map(cell_key, row))
+    return tuple(cell_key(value, digits) for value in row)
 
 
-def cell_key(value):
+def exact_key(row):
+    """Tells decimals apart that few digits do not."""
+    return key(row, 15)
+
+
+def cell_key(value, digits):
     if value is None or isinstance(value, (str, bool)):
         return value is None, type(value).__name__, str(value), 0.0
     number = float(value)
     # NaN comes after all other numbers.
-    return (False, "number", "NaN", 0.0) if math.isnan(number) else (False, "number", "", float(f"{number:.6e}"))
+    return (False, "number", "NaN", 0.0) if math.isnan(number) else (False, "number", "", float(f"{number:.{digits}e}"))
 
 
 def same_row(ours, theirs):
@@ -132,9 +137,10 @@ def equal(ours, theirs):
     """Whether two answers are the same bag of rows."""
     if len(ours) != len(theirs):
         return False
-    ours, theirs = sorted(ours, key=key), sorted(theirs, key=key)
-    if all(map(same_row, ours, theirs)):
-        return True
+    for order in (key, exact_key):
+        ours, theirs = sorted(ours, key=order), sorted(theirs, key=order)
+        if all(map(same_row, ours, theirs)):
+            return True
     if len(ours) > PAIRED_ROWS:
         return False
     # Rows whose numbers differ beyond the digits that were sorted by.

@@ -10,7 +10,7 @@ use datafusion::catalog::memory::DataSourceExec;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::expressions::CastExpr;
+use datafusion::physical_expr::expressions::{BinaryExpr, CaseExpr, CastExpr};
 use datafusion::physical_expr::scalar_subquery::ScalarSubqueryExpr;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -82,6 +82,7 @@ pub fn fit(plan: Arc<dyn ExecutionPlan>, adapts: bool) -> Result<Arc<dyn Executi
     }
     if adapts {
         check(&plan, true, false)?;
+        check_levels(&plan, 1)?;
         return Ok(plan);
     }
     let fitted = plan.transform_down(|node| {
@@ -105,7 +106,45 @@ pub fn fit_fragment(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPla
     let wide = plan.exists(|node| Ok(wide_limit(node).is_some()))?;
     let plan = if wide { plan.transform_up(without_wide_limit)?.data } else { plan };
     check(&plan, false, false)?;
+    check_levels(&plan, 1)?;
     Ok(plan)
+}
+
+/// Levels of messages within messages that a plan may have: its decoder follows a hundred. A few are left to what wraps a plan.
+const LEVELS_MAX: usize = 92;
+
+/// Refuses a plan that is nested deeper than it can be decoded.
+fn check_levels(node: &Arc<dyn ExecutionPlan>, level: usize) -> Result<()> {
+    if level > LEVELS_MAX {
+        return Err(too_deep(format!("a fragment of more than {} operators, each over the one before,", LEVELS_MAX / 2)));
+    }
+    node.apply_expressions(&mut |expr| match level + 3 + levels_of(expr) {
+        levels if levels > LEVELS_MAX => Err(too_deep("an expression that is nested so deep".into())),
+        _ => Ok(TreeNodeRecursion::Continue),
+    })?;
+    // What is below a boundary is a message of its own.
+    let below = if node.is_network_boundary() { 1 } else { level + 2 };
+    node.children().into_iter().try_for_each(|child| check_levels(child, below))
+}
+
+/// Levels of an expression's message. A chain of one operator, as `a OR b OR c`, is one of them.
+fn levels_of(expr: &Arc<dyn PhysicalExpr>) -> usize {
+    let mut deepest = 0;
+    let mut at = expr;
+    while let Some(binary) = at.downcast_ref::<BinaryExpr>() {
+        deepest = deepest.max(levels_of(binary.right()));
+        at = binary.left();
+        if at.downcast_ref::<BinaryExpr>().is_none_or(|left| left.op() != binary.op()) {
+            return 2 + deepest.max(levels_of(at));
+        }
+    }
+    let own = if at.is::<CaseExpr>() { 3 } else { 2 };
+    own + at.children().into_iter().map(levels_of).max().unwrap_or(deepest)
+}
+
+fn too_deep(what: String) -> datafusion::common::DataFusionError {
+    let way_out = "put parentheses around parts of a long chain, or compute a part of it in a subquery with DISTINCT or LIMIT";
+    Error::new(ErrorClass::User, format!("{what} cannot be sent to workers: {way_out}")).into()
 }
 
 /// A node whose limit is beyond the encoding, without it. A limit of several partitions only spares rows that another one above leaves out; that of

@@ -41,6 +41,9 @@ const FAIL: [&str; 19] = [
     "to_time",
 ];
 
+/// Conditions of one chain that may fail and are calculated one after the other.
+const IN_TURN_MAX: usize = 4;
+
 /// The plan whose conditions keep one another from failing.
 pub fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
     let of_node = |plan: LogicalPlan| {
@@ -64,7 +67,7 @@ fn guarded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => binary.op,
         _ => return expr.map_children(|child| guarded(child, schema)),
     };
-    if !may_fail(&expr, schema)? || expr.is_volatile() {
+    if expr.is_volatile() {
         return Ok(Transformed::no(expr));
     }
     let (mut fail, mut safe) = (vec![], vec![]);
@@ -79,8 +82,11 @@ fn guarded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         let open = Case::new(Some(Box::new(is_open)), vec![(Box::new(lit(true)), Box::new(rest))], Some(Box::new(lit(settled))));
         binary_expr(first, op, Expr::Case(open))
     };
-    // Each is calculated where those before it leave the answer open.
-    let rest = fail.into_iter().rev().reduce(|rest, part| after(part, rest));
+    // Each is calculated where those before it leave the answer open. Each is a level more: of many the safe ones alone go first.
+    let rest = match fail.len() {
+        ..=IN_TURN_MAX => fail.into_iter().rev().reduce(|rest, part| after(part, rest)),
+        _ => fail.into_iter().reduce(|left, right| binary_expr(left, op, right)),
+    };
     let safe = safe.into_iter().reduce(|left, right| binary_expr(left, op, right));
     match (safe, rest) {
         (Some(safe), Some(rest)) => Ok(Transformed::yes(after(safe, rest))),

@@ -1,10 +1,11 @@
-//! Doubles as SQL has them: one NaN, and the nearest integer.
+//! Doubles as SQL has them: one NaN, the nearest integer, text.
 //!
 //! Arrow orders doubles bit by bit, so that a NaN whose sign is set is less than everything, and one with another payload is another value. Processors
 //! make such NaNs: of `0.0 / 0.0`, of the difference of infinities. [`one_nan`] makes them the NaN that is greater than everything, where
 //! expressions make doubles; readers do so where files hold them.
 
-use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray};
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, PrimitiveArray, StringArray};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float16Type, Float32Type, Float64Type};
 use datafusion::common::utils::normalize_float_zero;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_err, internal_err};
@@ -13,6 +14,7 @@ use datafusion::logical_expr::{
     BinaryExpr, Case, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TryCast,
     Volatility, lit,
 };
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 /// What a function here does with a double.
@@ -26,9 +28,11 @@ enum Step {
     OneZero,
     /// A double as a REAL, if it is not beyond them.
     Real,
+    /// A double as text.
+    Text,
 }
 
-const STEPS: [Step; 4] = [Step::OneNan, Step::Nearest, Step::OneZero, Step::Real];
+const STEPS: [Step; 5] = [Step::OneNan, Step::Nearest, Step::OneZero, Step::Real, Step::Text];
 
 /// The functions, to register on coordinators and workers alike.
 pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -36,7 +40,7 @@ pub fn float_values() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 4]> = LazyLock::new(|| {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 5]> = LazyLock::new(|| {
         STEPS.map(|step| Arc::new(ScalarUDF::from(OfFloats { step, signature: Signature::any(1, Volatility::Immutable) })))
     });
     FUNCTIONS[step as usize].clone()
@@ -71,6 +75,7 @@ impl ScalarUDFImpl for OfFloats {
             Step::Nearest => "nearest_integer",
             Step::OneZero => "one_zero",
             Step::Real => "to_real",
+            Step::Text => "float_text",
         }
     }
 
@@ -84,7 +89,11 @@ impl ScalarUDFImpl for OfFloats {
     }
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(if self.step == Step::Real { DataType::Float32 } else { types[0].clone() })
+        Ok(match self.step {
+            Step::Real => DataType::Float32,
+            Step::Text => DataType::Utf8,
+            Step::OneNan | Step::Nearest | Step::OneZero => types[0].clone(),
+        })
     }
 
     fn is_strict(&self) -> bool {
@@ -117,8 +126,31 @@ impl Step {
                 });
                 Arc::new(reals?)
             }
+            (Self::Text, DataType::Float64) => Arc::new(texts(of.as_primitive::<Float64Type>().iter().map(|value| value.map(text_of)))),
+            (Self::Text, DataType::Float32) => Arc::new(texts(of.as_primitive::<Float32Type>().iter().map(|value| value.map(text_of)))),
+            (Self::Text, _) => cast(of, &DataType::Utf8)?,
             (Self::Nearest | Self::Real, _) => of.clone(),
         })
+    }
+}
+
+fn texts(values: impl Iterator<Item = Option<String>>) -> StringArray {
+    values.collect()
+}
+
+/// The fewest digits that mean the number, with an exponent as Postgres and DuckDB write it: from 1e+16 on, and below 0.0001.
+fn text_of<F: fmt::LowerExp + fmt::Display + Copy>(value: F) -> String {
+    let short = format!("{value:e}");
+    let Some((digits, exponent)) = short.split_once('e') else { return short };
+    match exponent.parse::<i32>() {
+        Ok(exponent @ (..-4 | 16..)) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{digits}e{sign}{:02}", exponent.unsigned_abs())
+        }
+        _ => {
+            let plain = value.to_string();
+            if plain.contains('.') { plain } else { plain + ".0" }
+        }
     }
 }
 
@@ -174,6 +206,12 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
         Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_floating() && of.get_type(schema)?.is_string() => {
             call(Step::OneNan, expr.clone())
         }
+        Expr::Cast(Cast { expr: of, field }) if field.data_type().is_string() && is_float(of) => {
+            Some(Expr::Cast(Cast::new_from_field(Box::new(function(Step::Text).call(vec![of.as_ref().clone()])), field.clone())))
+        }
+        Expr::TryCast(TryCast { expr: of, field }) if field.data_type().is_string() && is_float(of) => {
+            Some(Expr::TryCast(TryCast::new_from_field(Box::new(function(Step::Text).call(vec![of.as_ref().clone()])), field.clone())))
+        }
         Expr::Cast(Cast { expr: of, field }) if field.data_type() == &DataType::Float32 && of.get_type(schema)? == DataType::Float64 => {
             call(Step::Real, of.as_ref().clone())
         }
@@ -195,10 +233,8 @@ pub fn as_sql_has_doubles(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>
                 Some(Expr::InList(InList::new(Box::new(expr), items, list.negated)))
             }
         }
-        // What kernels and groups collect are bits, too; of a column they know.
-        Expr::AggregateFunction(call)
-            if call.params.distinct && matches!(call.params.args.as_slice(), [of] if is_float(of) && !matches!(of, Expr::Column(_))) =>
-        {
+        // What aggregates collect are bits, too.
+        Expr::AggregateFunction(call) if call.params.distinct && matches!(call.params.args.as_slice(), [of] if is_float(of)) => {
             let mut call = call.clone();
             let of = call.params.args.swap_remove(0);
             let one = sorted_as_sql(of.clone(), schema)?;

@@ -12,10 +12,14 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
-/// DataFusion's logical rules, with the one that orders inner joins behind ours.
+/// DataFusion's logical rules, with those that order inner joins and find their keys behind ours.
 pub fn logical_rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let ours = |rule: Arc<dyn OptimizerRule + Send + Sync>| -> Arc<dyn OptimizerRule + Send + Sync> {
-        if rule.name() == "eliminate_cross_join" { Arc::new(NullEqualJoins { rule }) } else { rule }
+        match rule.name() {
+            "eliminate_cross_join" => Arc::new(NullEqualJoins { rule }),
+            "extract_equijoin_predicate" => Arc::new(KeysOfNullEqualJoins { rule }),
+            _ => rule,
+        }
     };
     Optimizer::new().rules.into_iter().map(ours).collect()
 }
@@ -65,6 +69,39 @@ impl OptimizerRule for NullEqualJoins {
             _ => Ok(Transformed::no(node)),
         });
         open.data().map(Transformed::yes)
+    }
+}
+
+/// DataFusion's rule that makes keys of the `a.x = b.y` in a join's condition, for joins whose NULLs are not equal: over NULLs such a key would be
+/// another condition.
+struct KeysOfNullEqualJoins {
+    rule: Arc<dyn OptimizerRule + Send + Sync>,
+}
+
+impl fmt::Debug for KeysOfNullEqualJoins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("KeysOfNullEqualJoins").field(&self.rule.name()).finish()
+    }
+}
+
+impl OptimizerRule for KeysOfNullEqualJoins {
+    fn name(&self) -> &str {
+        self.rule.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.rule.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        match &plan {
+            LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull => Ok(Transformed::no(plan)),
+            _ => self.rule.rewrite(plan, config),
+        }
     }
 }
 

@@ -99,6 +99,9 @@ impl ScalarUDFImpl for DateTrunc {
 /// A unit that goes by the calendar, or by a clock that may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CalendarStep {
+    Microsecond,
+    Millisecond,
+    Second,
     Minute,
     Hour,
     Day,
@@ -115,6 +118,9 @@ impl CalendarStep {
     fn named(value: &ColumnarValue) -> Option<Self> {
         let ColumnarValue::Scalar(name) = value else { return None };
         Some(match name.try_as_str().flatten()?.to_ascii_lowercase().as_str() {
+            "microsecond" => Self::Microsecond,
+            "millisecond" => Self::Millisecond,
+            "second" => Self::Second,
             "minute" => Self::Minute,
             "hour" => Self::Hour,
             "day" => Self::Day,
@@ -131,7 +137,7 @@ impl CalendarStep {
 
     fn first_day(self, of: NaiveDate) -> Option<NaiveDate> {
         match self {
-            Self::Minute | Self::Hour | Self::Day => Some(of),
+            Self::Microsecond | Self::Millisecond | Self::Second | Self::Minute | Self::Hour | Self::Day => Some(of),
             Self::Week => of.checked_sub_days(Days::new(of.weekday().num_days_from_monday().into())),
             Self::Month => of.with_day(1),
             Self::Quarter => of.with_day(1)?.with_month0(of.month0() / 3 * 3),
@@ -149,6 +155,9 @@ fn truncated<T: ArrowTimestampType>(times: &ArrayRef, step: CalendarStep, tz: &T
         let at = utc::<T>(value)?;
         let wall = wall_clock(at, tz)?;
         let length = match step {
+            CalendarStep::Microsecond => Some(1_000),
+            CalendarStep::Millisecond => Some(1_000_000),
+            CalendarStep::Second => Some(1_000_000_000),
             CalendarStep::Minute => Some(60_000_000_000),
             CalendarStep::Hour => Some(3_600_000_000_000),
             _ => None,

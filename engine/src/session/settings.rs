@@ -10,6 +10,7 @@ use datafusion::common::config::{ConfigExtension, ExtensionOptions};
 use datafusion::logical_expr::Statement as PlanStatement;
 use datafusion::prelude::SessionConfig;
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 /// Settings that a session may change; others could make an answer depend on them, or reach past the engine.
@@ -21,6 +22,10 @@ const SETTABLE: [&str; 6] = [
     "datafusion.execution.parquet.reorder_filters",
     "datafusion.optimizer.",
 ];
+
+/// Settings with values that would make answers short, or planning endless.
+const RANGES: [(&str, RangeInclusive<usize>); 2] =
+    [("datafusion.execution.batch_size", 16..=1 << 20), ("datafusion.optimizer.max_passes", 1..=16)];
 
 /// Set for single statements alone.
 const CACHE_ACTION: &str = "bowshot.cache_action";
@@ -54,6 +59,12 @@ impl Session {
         }
         if !settable_values(&config).contains_key(&name) {
             return Err(Error::user(format!("'{name}' is not a setting; system.settings lists those there are")));
+        }
+        if let Some((_, range)) = RANGES.iter().find(|(ranged, _)| *ranged == name)
+            && !value.trim().parse().is_ok_and(|value: usize| range.contains(&value))
+        {
+            let (least, most) = (range.start(), range.end());
+            return Err(Error::user(format!("'{name}' takes a number from {least} to {most}, not '{value}'")));
         }
         config.options_mut().set(&name, value).map_err(|error| from_datafusion(&error))?;
         self.inner.changes.fetch_add(1, Ordering::AcqRel);

@@ -10,7 +10,7 @@
 use super::rows::{row_in_subquery, rows_in_conditions};
 use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
-use super::{coercion, insert_defaults, keys, named_windows, standard_syntax};
+use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -33,12 +33,15 @@ pub(super) fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
 /// Plans a statement that was parsed here.
 pub(super) async fn plan_parsed(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
     insert_defaults::with_defaults(state, &mut statement).await?;
-    coercion::coerced(state.statement_to_plan(statement).await?)
+    let plan = state.statement_to_plan(statement).await?;
+    guard::check_plan(&plan)?;
+    coercion::coerced(plan)
 }
 
 fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
     match statement {
         Statement::Statement(statement) => {
+            guard::check_names(statement)?;
             match &mut **statement {
                 ast::Statement::CreateTable(create) => {
                     refuse_unkept(create)?;
