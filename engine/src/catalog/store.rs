@@ -62,6 +62,9 @@ CREATE TABLE discarded_files (
 ",
 ];
 
+/// The database, in the coordinator's folder.
+pub const CATALOG_FILE: &str = "catalog.sqlite";
+
 /// A table as a statement wants it stored.
 pub struct NewTable {
     /// Schema name; must exist.
@@ -114,7 +117,7 @@ pub struct CatalogStore {
 }
 
 impl CatalogStore {
-    /// Opens or creates `catalog.sqlite` in `folder`.
+    /// Opens or creates `catalog.sqlite` in `folder`, which is there.
     pub fn open(folder: &Path) -> Result<Self> {
         let place = |what: &str, error: &dyn std::fmt::Display| {
             Error::user(format!(
@@ -122,8 +125,11 @@ impl CatalogStore {
                 folder.display()
             ))
         };
-        std::fs::create_dir_all(folder).map_err(|error| place("cannot be created", &error))?;
-        let connection = Connection::open(folder.join("catalog.sqlite")).map_err(|error| place("cannot hold a database", &error))?;
+        let path = folder.join(CATALOG_FILE);
+        if !path.exists() {
+            tracing::warn!(folder = %folder.display(), "there is no catalog in this folder: an empty one is made; if there should be one, look at coordinator.data_dir");
+        }
+        let connection = Connection::open(path).map_err(|error| place("cannot hold a database", &error))?;
         // WAL with FULL: a committed statement survives kill -9 and power loss.
         connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")?;
         let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;

@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod data_folder;
 pub mod explain;
 pub mod fair_queue;
 pub mod held_files;
@@ -31,6 +32,7 @@ use crate::session::Session;
 use crate::statement::substrait::SubstraitReader;
 use crate::worker::{bind, check_token};
 use admission::Admission;
+use data_folder::DataFolder;
 use membership::{Heartbeats, Membership, NodeInfo};
 use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
@@ -63,6 +65,8 @@ pub(crate) struct CoordinatorInner {
     /// Counts statements that store rows: each begins on the next node.
     pub write_turn: AtomicUsize,
     store: Mutex<CatalogStore>,
+    /// Held for as long as anything of this coordinator may write the catalog.
+    _data_folder: DataFolder,
     snapshot: RwLock<Arc<Snapshot>>,
     policy: SharedPolicy,
     desk: SharedDesk,
@@ -88,7 +92,8 @@ impl Coordinator {
             crate::worker::store::open_bucket(storage)?;
         }
         let tls = ClusterTls::of_coordinator(&config)?.inspect(|tls| tls.follow_files());
-        let mut store = CatalogStore::open(&config.data_dir)?;
+        let data_folder = DataFolder::open(&config.data_dir)?;
+        let mut store = CatalogStore::open(data_folder.path())?;
         if !store.snapshot(None)?.schemas.contains_key(&config.default_schema) {
             store.create_schema(&config.default_schema)?;
         }
@@ -125,6 +130,7 @@ impl Coordinator {
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             write_turn: AtomicUsize::new(0),
             store: Mutex::new(store),
+            _data_folder: data_folder,
             snapshot: RwLock::new(snapshot),
             policy,
             desk,
