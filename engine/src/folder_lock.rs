@@ -51,8 +51,8 @@ impl FolderLock {
             Err(TryLockError::Error(error)) => return Err(LockRefused::File(error)),
         }
         let text = format!("{name}, process {}", std::process::id());
-        let noted = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
-        noted.map_err(LockRefused::File)?;
+        // For people alone: a full disk does not keep anybody from the lock.
+        let _ = file.set_len(0).and_then(|()| file.write_all(text.as_bytes()));
         Ok(Self { file, path: path.to_path_buf() })
     }
 

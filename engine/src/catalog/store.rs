@@ -3,6 +3,8 @@
 //! Written in one transaction a statement; read once at start and after each commit into an immutable [`Snapshot`](super::Snapshot),
 //! so that planning never waits for the disk.
 
+mod volume_ids;
+
 use super::footer::StatisticsSum;
 use super::location::Location;
 use super::{CatalogFile, Snapshot, Table, TableDetails, footer, scan_schema};
@@ -35,7 +37,7 @@ CREATE INDEX IF NOT EXISTS files_by_table ON files(table_id);
 ";
 
 /// What each layout added to the one before it: the database is brought up to date when it is opened.
-const UPGRADES: [&str; 4] = [
+const UPGRADES: [&str; 5] = [
     TABLES,
     "
 ALTER TABLE tables ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
@@ -59,6 +61,10 @@ CREATE TABLE pending_files (
 CREATE TABLE discarded_files (
   node_id TEXT NOT NULL, volume TEXT NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
   PRIMARY KEY (node_id, volume, path)) WITHOUT ROWID;
+",
+    "
+CREATE TABLE volumes (
+  node_id TEXT NOT NULL, volume TEXT NOT NULL, volume_id TEXT NOT NULL, PRIMARY KEY (node_id, volume)) WITHOUT ROWID;
 ",
 ];
 

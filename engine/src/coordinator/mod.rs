@@ -16,6 +16,7 @@ pub mod registry;
 pub mod replication;
 pub mod table_writes;
 pub mod task_places;
+pub mod volume_ids;
 
 use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
@@ -45,6 +46,7 @@ use std::sync::{Arc, OnceLock};
 use task_places::TaskPlaces;
 use tokio::sync::watch;
 use uuid::Uuid;
+use volume_ids::VolumeIds;
 
 /// A running coordinator. Clones share it.
 #[derive(Clone)]
@@ -64,10 +66,10 @@ pub(crate) struct CoordinatorInner {
     pub cpu: CpuRuntime,
     /// Counts statements that store rows: each begins on the next node.
     pub write_turn: AtomicUsize,
-    store: Mutex<CatalogStore>,
+    store: Arc<Mutex<CatalogStore>>,
     /// Held for as long as anything of this coordinator may write the catalog.
     _data_folder: DataFolder,
-    snapshot: RwLock<Arc<Snapshot>>,
+    snapshot: Arc<RwLock<Arc<Snapshot>>>,
     policy: SharedPolicy,
     desk: SharedDesk,
     /// Reads Substrait plans, if the program can.
@@ -99,12 +101,14 @@ impl Coordinator {
         }
         let snapshot = Arc::new(store.snapshot(None)?);
         let policy: SharedPolicy = Arc::new(RwLock::new(Arc::new(Policy::of(&snapshot))));
+        let (store, snapshot) = (Arc::new(Mutex::new(store)), Arc::new(RwLock::new(snapshot)));
         let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
         let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
         let membership = Arc::new(Heartbeats::default());
         let desk = SharedDesk::default();
         let (token, storage) = (config.cluster_token.clone(), config.storage.clone());
-        let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone());
+        let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone())
+            .with_volumes(VolumeIds::new(store.clone(), snapshot.clone()));
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
             incoming(listener, tls.clone()),
@@ -129,9 +133,9 @@ impl Coordinator {
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             write_turn: AtomicUsize::new(0),
-            store: Mutex::new(store),
+            store,
             _data_folder: data_folder,
-            snapshot: RwLock::new(snapshot),
+            snapshot,
             policy,
             desk,
             substrait: OnceLock::new(),

@@ -253,6 +253,7 @@ impl Replicator {
                 && !step.snapshot.draining.contains(*node)
                 && held.may_hold(table, volume)
                 && held.volumes.iter().any(|own| own == volume)
+                && !held.missing_volumes.contains_key(volume)
                 && !home
                 && held.replica(volume, checksum).is_none()
                 && !ordered(node)
@@ -342,6 +343,10 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
     for (file, _) in discarded.into_iter().filter(|(_, since)| now - since >= wait.as_millis() as i64) {
         let (node, volume, path) = &file;
         let Some(held) = inventories.get(node).filter(|held| held.state == NodeState::Live) else { continue };
+        if held.missing_volumes.contains_key(volume) {
+            // What is on its disk comes back with it.
+            continue;
+        }
         if held.file(&format!("{volume}/{path}")).is_none() {
             gone.push(file);
             continue;
