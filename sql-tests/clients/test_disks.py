@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import pathlib
 import re
+import stat
 import subprocess
 
 import adbc_driver_manager
@@ -151,3 +153,40 @@ def test_a_full_disk_is_no_lost_node(running):
     finally:
         settings.write_text(before)
         running.restart_server()
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_catalog_is_its_owners_and_comes_back_from_a_backup(running):
+    data_dir = running.folder / "coordinator"
+    assert mode(data_dir) == 0o700
+    assert {path.name: mode(path) for path in data_dir.glob("catalog.sqlite*")} == {
+        name: 0o600 for name in ("catalog.sqlite", "catalog.sqlite-wal", "catalog.sqlite-shm")
+    }
+    backups = running.folder / "backups"
+    backups.mkdir()
+    backup = lambda *arguments: subprocess.run([cluster.BINARY, "backup", *arguments], capture_output=True, text=True, timeout=60, cwd=running.folder)  # noqa: E731
+    made = backup("--data-dir", data_dir, "--to", backups)
+    assert made.returncode == 0, made.stderr
+    copy = pathlib.Path(made.stdout.strip())
+    assert copy.parent == backups and mode(copy) == 0o600 and list(backups.iterdir()) == [copy]
+    assert "is there already" in backup("--data-dir", data_dir, "--to", copy).stderr
+    assert "there is no catalog in" in backup("--data-dir", backups, "--to", "other.sqlite").stderr
+    running.rows("CREATE TABLE later (n INT)")
+    running.server.end()
+    # Of a server that does not run, by its settings.
+    assert backup("--data-dir", data_dir, "--to", backups / "stopped.sqlite").returncode == 0
+    catalog = data_dir / "catalog.sqlite"
+    damaged = bytearray(catalog.read_bytes())
+    damaged[-4000:] = b"\xab" * 4000
+    for beside in data_dir.glob("catalog.sqlite-*"):
+        beside.unlink()
+    catalog.write_bytes(damaged)
+    said = second_server(running, data_dir)
+    assert f"the catalog {catalog} is damaged" in said and "bowshot backup" in said, said
+    catalog.write_bytes(copy.read_bytes())
+    running.server.start()
+    running.wait_ready()
+    assert running.rows("SELECT table_name FROM system.tables WHERE table_schema = 'public' ORDER BY 1") == [("kept",)]

@@ -7,13 +7,14 @@ mod volume_ids;
 
 use super::footer::StatisticsSum;
 use super::location::Location;
-use super::{CatalogFile, Snapshot, Table, TableDetails, footer, scan_schema};
+use super::{CatalogFile, Snapshot, Table, TableDetails, backup, footer, scan_schema};
 use crate::control::{FileFacts, RowGroupFacts, now_ms};
 use crate::error::{Error, Result};
 use crate::result_types::plain_columns;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -135,7 +136,9 @@ impl CatalogStore {
         if !path.exists() {
             tracing::warn!(folder = %folder.display(), "there is no catalog in this folder: an empty one is made; if there should be one, look at coordinator.data_dir");
         }
-        let connection = Connection::open(path).map_err(|error| place("cannot hold a database", &error))?;
+        make_private(folder).map_err(|error| place("cannot hold a database", &error))?;
+        let connection = Connection::open(&path).map_err(|error| place("cannot hold a database", &error))?;
+        backup::check(&connection, &path)?;
         // WAL with FULL: a committed statement survives kill -9 and power loss.
         connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")?;
         let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -482,6 +485,20 @@ impl CatalogStore {
         transaction.commit()?;
         Ok(value)
     }
+}
+
+/// Makes the database's file where it is missing, and takes it and those that SQLite has beside it away from other users. New ones beside it
+/// get the mode of the database.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let open = std::fs::OpenOptions::new().append(true).create(true).mode(backup::CATALOG_MODE).open(folder.join(CATALOG_FILE))?;
+    open.set_permissions(std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+    for beside in ["-wal", "-shm"] {
+        let path = folder.join(format!("{CATALOG_FILE}{beside}"));
+        if path.exists() {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+        }
+    }
+    Ok(())
 }
 
 /// The next rows of a stream that belong to this file; both streams are in the order of file ids.
