@@ -174,7 +174,7 @@ def test_the_catalog_is_its_owners_and_comes_back_from_a_backup(running):
     assert copy.parent == backups and mode(copy) == 0o600 and list(backups.iterdir()) == [copy]
     assert "is there already" in backup("--data-dir", data_dir, "--to", copy).stderr
     assert "there is no catalog in" in backup("--data-dir", backups, "--to", "other.sqlite").stderr
-    running.rows("CREATE TABLE later (n INT)")
+    running.rows("CREATE TABLE later AS SELECT 1 AS n")
     running.server.end()
     # Of a server that does not run, by its settings.
     assert backup("--data-dir", data_dir, "--to", backups / "stopped.sqlite").returncode == 0
@@ -190,3 +190,7 @@ def test_the_catalog_is_its_owners_and_comes_back_from_a_backup(running):
     running.server.start()
     running.wait_ready()
     assert running.rows("SELECT table_name FROM system.tables WHERE table_schema = 'public' ORDER BY 1") == [("kept",)]
+    # What was stored after the backup is on a disk and in no table.
+    unknown = lambda: [line for line in running.server.log_text().splitlines() if "that the catalog does not know" in line]  # noqa: E731
+    cluster.wait_until("the log says so", NOTICED_SECONDS, unknown)
+    assert len(unknown()) == 1 and "node-1" in unknown()[0] and "files=1" in re.sub(r"\x1b\[[0-9;]*m", "", unknown()[0]), unknown()

@@ -416,6 +416,13 @@ impl CatalogStore {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Paths of files that are being written, or belong to no table any more.
+    pub fn uncommitted_paths(&self) -> Result<Vec<String>> {
+        let mut statement = self.connection.prepare("SELECT path FROM pending_files UNION SELECT path FROM discarded_files")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Forgets discarded files that are gone from their nodes.
     pub fn forget_discarded(&self, files: &[PlacedFile]) -> Result<()> {
         for (node, volume, path) in files {

@@ -16,6 +16,7 @@ pub mod registry;
 pub mod replication;
 pub mod table_writes;
 pub mod task_places;
+mod unknown_files;
 pub mod volume_ids;
 
 use crate::catalog::Snapshot;

@@ -15,6 +15,7 @@
 use super::CoordinatorInner;
 use super::clock::Clock;
 use super::membership::{Inventory, NodeState};
+use super::unknown_files;
 use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::control::{FetchReplica, Orders, now_ms};
@@ -367,12 +368,16 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
     let mut told = HashSet::new();
+    let mut seen = HashSet::new();
     loop {
         tokio::time::sleep(limits::REPLICATION_INTERVAL).await;
         let Some(inner) = coordinator.upgrade() else { return };
         for (node, failure) in inner.membership.failed_copies() {
             tracing::warn!(node, volume = failure.volume, checksum = failure.checksum, reason = failure.reason, "a copy could not be made");
             replicator.failed(&node, &failure.volume, &failure.checksum);
+        }
+        if let Err(error) = unknown_files::look(&inner, &mut seen).await {
+            tracing::error!(%error, "files of tables on nodes cannot be compared with the catalog");
         }
         let decision = replicator.decide(&inner.snapshot(), &inner.membership.inventories());
         for (file, reason) in &decision.stuck {
