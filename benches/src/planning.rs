@@ -257,6 +257,7 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
         volume_regions: BTreeMap::new(),
         keeps_parts: false,
         client_url: None,
+        found_volumes: Default::default(),
     };
     let mut policy_version = Some(client.register(&register).await?.policy.version);
     let mut acknowledged = 0;
@@ -276,6 +277,7 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
             replicas: vec![],
             failed_copies: vec![],
             free_bytes: Default::default(),
+            missing_volumes: Default::default(),
             running_tasks: 0,
             max_tasks: 0,
             memory_reserved_bytes: 0,

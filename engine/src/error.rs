@@ -24,6 +24,8 @@ pub enum ErrorClass {
     Retry,
     /// Ask for less, or give the node more.
     Resource,
+    /// Mend a disk or folder: it is not there, or the operating system refuses.
+    Storage,
     /// Nothing: somebody ended it.
     Cancelled,
     /// Raise the deadline or ask for less.
@@ -33,7 +35,7 @@ pub enum ErrorClass {
 }
 
 impl ErrorClass {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::User,
         Self::Unauthenticated,
         Self::Denied,
@@ -41,6 +43,7 @@ impl ErrorClass {
         Self::Exists,
         Self::Retry,
         Self::Resource,
+        Self::Storage,
         Self::Cancelled,
         Self::Deadline,
         Self::Bug,
@@ -56,6 +59,7 @@ impl ErrorClass {
             Self::Exists => Code::AlreadyExists,
             Self::Retry => Code::Unavailable,
             Self::Resource => Code::ResourceExhausted,
+            Self::Storage => Code::FailedPrecondition,
             Self::Cancelled => Code::Cancelled,
             Self::Deadline => Code::DeadlineExceeded,
             Self::Bug => Code::Internal,
@@ -146,7 +150,28 @@ impl From<Error> for DataFusionError {
 
 impl From<rusqlite::Error> for Error {
     fn from(error: rusqlite::Error) -> Self {
-        Error::new(ErrorClass::Bug, format!("the catalog database failed: {error}"))
+        use rusqlite::ErrorCode::{
+            CannotOpen, DatabaseCorrupt, DiskFull, FileLockingProtocolFailed, NotADatabase, PermissionDenied, ReadOnly, SystemIoFailure,
+        };
+        let (class, way_out) = match error.sqlite_error_code() {
+            Some(DiskFull) => (ErrorClass::Resource, "; make room on the disk of coordinator.data_dir"),
+            Some(ReadOnly | SystemIoFailure | CannotOpen | PermissionDenied | FileLockingProtocolFailed) => {
+                (ErrorClass::Storage, "; look at the disk and the rights of coordinator.data_dir")
+            }
+            Some(DatabaseCorrupt | NotADatabase) => (ErrorClass::Storage, "; stop the server and put a backup of the catalog in its place"),
+            _ => (ErrorClass::Bug, ""),
+        };
+        Error::new(class, format!("the catalog database failed: {error}{way_out}"))
+    }
+}
+
+/// What the operating system says of a file or folder; `what` is what cannot be done to it.
+pub fn of_io(name: &str, what: &str, error: &std::io::Error) -> Error {
+    match error.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+            Error::new(ErrorClass::Resource, format!("{name} {what}: {error}; make room on that disk"))
+        }
+        _ => Error::new(ErrorClass::Storage, format!("{name} {what}: {error}")),
     }
 }
 
@@ -290,12 +315,16 @@ fn convert(error: &DataFusionError) -> Error {
         DataFusionError::SQL(parser, _) => Error::user(format!("the statement does not parse: {}", strip(&parser.to_string()))),
         DataFusionError::Plan(text) => plan(text),
         DataFusionError::Configuration(text) | DataFusionError::NotImplemented(text) => Error::user(text.clone()),
-        DataFusionError::ArrowError(arrow, _) => external(&arrow.to_string()),
+        DataFusionError::ArrowError(arrow, _) => match arrow.as_ref() {
+            ArrowError::IoError(_, io) if is_refusal_of_disk(io) => of_io("a file of the query", SPILLED_TEXT, io),
+            other => external(&other.to_string()),
+        },
         DataFusionError::Execution(text) => external(text),
         DataFusionError::ExecutionJoin(join) => Error::bug(format!("an operator panicked: {join}")),
         DataFusionError::ResourcesExhausted(text) => Error::new(ErrorClass::Resource, text.clone()),
         DataFusionError::ParquetError(parquet) => external(&format!("a Parquet file could not be read: {parquet}")),
         DataFusionError::ObjectStore(store) => external(&store.to_string()),
+        DataFusionError::IoError(io) if is_refusal_of_disk(io) => of_io("a file of the query", SPILLED_TEXT, io),
         DataFusionError::IoError(io) => external(&io.to_string()),
         DataFusionError::Internal(text) => internal(text),
         other => internal(&other.strip_backtrace()),
@@ -356,6 +385,15 @@ fn external(text: &str) -> Error {
     };
     Error::new(class, text)
 }
+
+/// Whether the operating system refused a file, and not a reader what is in it.
+fn is_refusal_of_disk(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{NotFound, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem | PermissionDenied | NotFound)
+}
+
+/// Queries write files for spilled data alone.
+const SPILLED_TEXT: &str = "below spill_dir cannot be written or read";
 
 /// What DataFusion says when spilled data would exceed its bound.
 const SPILL_TEXT: &str = "The used disk space during the spilling process has exceeded the allowable limit of ";

@@ -29,6 +29,7 @@ pub mod cpu_runtime;
 pub mod error;
 pub mod fair_pool;
 pub mod files;
+pub mod folder_lock;
 pub mod fragment;
 pub mod information_schema;
 pub mod limits;

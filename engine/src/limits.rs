@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Bytes read of a volume's marker, which is an id of 36.
+pub const VOLUME_MARKER_BYTES_MAX: u64 = 200;
 /// Longest SQL text, in bytes. A BI tool's generated statement stays far below; anything longer is a mistake or an attack.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
 /// Deepest nesting of parentheses in a statement. DataFusion recurses over expressions; 128 is more than people write.

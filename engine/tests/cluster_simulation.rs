@@ -262,6 +262,7 @@ impl Simulation {
             replicas: replicas.collect(),
             failed_copies: std::mem::take(&mut worker.failures),
             free_bytes: BTreeMap::new(),
+            missing_volumes: Default::default(),
             running_tasks: 0,
             max_tasks: 0,
             memory_reserved_bytes: 0,
@@ -286,6 +287,7 @@ impl Simulation {
                 volume_regions: BTreeMap::new(),
                 keeps_parts: false,
                 client_url: None,
+                found_volumes: Default::default(),
             };
             self.membership.register(register, None).unwrap();
         } else {

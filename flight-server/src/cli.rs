@@ -1,5 +1,6 @@
 //! The commands of the binary and their flags.
 
+mod backup;
 mod certs;
 mod children;
 mod demo;
@@ -50,6 +51,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Make certificates for the nodes of a cluster, from a development authority in a folder.
     Certs(certs::CertsArguments),
+    /// Copy the catalog of a server, which may run meanwhile, into a file.
+    Backup(backup::BackupArguments),
     /// Show or check the settings.
     Config(ConfigArguments),
     /// Say what this machine brings to a worker: cores, memory and how fast it is read, cards and why they are not used.
@@ -114,6 +117,7 @@ fn dispatch(arguments: Arguments, extensions: Extensions) -> Result<ExitCode> {
                 ConfigCommand::Check => settings::check(&layers)?,
             }
         }
+        Command::Backup(arguments) => backup::run(&arguments, &layers(arguments.flags())?.config()?)?,
         Command::Doctor => doctor::run(&layers(Flags::default())?.config()?),
         Command::HashPassword => settings::hash_password()?,
         Command::GenerateTpch(generate) => worker::generate(&generate)?,

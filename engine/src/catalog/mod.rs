@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of plans or workers' lives: placement at a moment is [`fragment`](crate::fragment)'s matter.
 
+pub mod backup;
 pub mod defaults;
 pub mod footer;
 pub mod location;

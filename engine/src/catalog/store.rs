@@ -3,15 +3,18 @@
 //! Written in one transaction a statement; read once at start and after each commit into an immutable [`Snapshot`](super::Snapshot),
 //! so that planning never waits for the disk.
 
+mod volume_ids;
+
 use super::footer::StatisticsSum;
 use super::location::Location;
-use super::{CatalogFile, Snapshot, Table, TableDetails, footer, scan_schema};
+use super::{CatalogFile, Snapshot, Table, TableDetails, backup, footer, scan_schema};
 use crate::control::{FileFacts, RowGroupFacts, now_ms};
 use crate::error::{Error, Result};
 use crate::result_types::plain_columns;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::iter::Peekable;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -35,7 +38,7 @@ CREATE INDEX IF NOT EXISTS files_by_table ON files(table_id);
 ";
 
 /// What each layout added to the one before it: the database is brought up to date when it is opened.
-const UPGRADES: [&str; 4] = [
+const UPGRADES: [&str; 5] = [
     TABLES,
     "
 ALTER TABLE tables ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;
@@ -60,7 +63,14 @@ CREATE TABLE discarded_files (
   node_id TEXT NOT NULL, volume TEXT NOT NULL, path TEXT NOT NULL, since_ms INTEGER NOT NULL,
   PRIMARY KEY (node_id, volume, path)) WITHOUT ROWID;
 ",
+    "
+CREATE TABLE volumes (
+  node_id TEXT NOT NULL, volume TEXT NOT NULL, volume_id TEXT NOT NULL, PRIMARY KEY (node_id, volume)) WITHOUT ROWID;
+",
 ];
+
+/// The database, in the coordinator's folder.
+pub const CATALOG_FILE: &str = "catalog.sqlite";
 
 /// A table as a statement wants it stored.
 pub struct NewTable {
@@ -114,7 +124,7 @@ pub struct CatalogStore {
 }
 
 impl CatalogStore {
-    /// Opens or creates `catalog.sqlite` in `folder`.
+    /// Opens or creates `catalog.sqlite` in `folder`, which is there.
     pub fn open(folder: &Path) -> Result<Self> {
         let place = |what: &str, error: &dyn std::fmt::Display| {
             Error::user(format!(
@@ -122,8 +132,13 @@ impl CatalogStore {
                 folder.display()
             ))
         };
-        std::fs::create_dir_all(folder).map_err(|error| place("cannot be created", &error))?;
-        let connection = Connection::open(folder.join("catalog.sqlite")).map_err(|error| place("cannot hold a database", &error))?;
+        let path = folder.join(CATALOG_FILE);
+        if !path.exists() {
+            tracing::warn!(folder = %folder.display(), "there is no catalog in this folder: an empty one is made; if there should be one, look at coordinator.data_dir");
+        }
+        make_private(folder).map_err(|error| place("cannot hold a database", &error))?;
+        let connection = Connection::open(&path).map_err(|error| place("cannot hold a database", &error))?;
+        backup::check(&connection, &path)?;
         // WAL with FULL: a committed statement survives kill -9 and power loss.
         connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")?;
         let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -401,6 +416,13 @@ impl CatalogStore {
         Ok(rows.collect::<Result<_, _>>()?)
     }
 
+    /// Paths of files that are being written, or belong to no table any more.
+    pub fn uncommitted_paths(&self) -> Result<Vec<String>> {
+        let mut statement = self.connection.prepare("SELECT path FROM pending_files UNION SELECT path FROM discarded_files")?;
+        let rows = statement.query_map([], |row| row.get(0))?;
+        Ok(rows.collect::<Result<_, _>>()?)
+    }
+
     /// Forgets discarded files that are gone from their nodes.
     pub fn forget_discarded(&self, files: &[PlacedFile]) -> Result<()> {
         for (node, volume, path) in files {
@@ -470,6 +492,20 @@ impl CatalogStore {
         transaction.commit()?;
         Ok(value)
     }
+}
+
+/// Makes the database's file where it is missing, and takes it and those that SQLite has beside it away from other users. New ones beside it
+/// get the mode of the database.
+fn make_private(folder: &Path) -> std::io::Result<()> {
+    let open = std::fs::OpenOptions::new().append(true).create(true).mode(backup::CATALOG_MODE).open(folder.join(CATALOG_FILE))?;
+    open.set_permissions(std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+    for beside in ["-wal", "-shm"] {
+        let path = folder.join(format!("{CATALOG_FILE}{beside}"));
+        if path.exists() {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+        }
+    }
+    Ok(())
 }
 
 /// The next rows of a stream that belong to this file; both streams are in the order of file ids.

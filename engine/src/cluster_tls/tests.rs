@@ -115,6 +115,7 @@ fn register(node_id: &str, region: &str) -> Register {
         volume_regions: BTreeMap::new(),
         keeps_parts: false,
         client_url: None,
+        found_volumes: Default::default(),
     }
 }
 

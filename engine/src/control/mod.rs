@@ -73,6 +73,29 @@ pub struct Register {
     /// URL that clients fetch such parts from, if they can.
     #[serde(default)]
     pub client_url: Option<String>,
+    /// What the folder of each volume says of itself; nothing from releases before.
+    #[serde(default)]
+    pub found_volumes: BTreeMap<String, FoundVolume>,
+}
+
+/// The folder of a volume, as its worker finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundVolume {
+    /// Whether there is a folder.
+    pub is_there: bool,
+    /// The id in its marker.
+    pub id: Option<String>,
+    /// An id for a new one.
+    pub proposed: String,
+}
+
+/// What the coordinator knows of a volume.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExpectedVolume {
+    /// The id that its marker must have.
+    pub id: String,
+    /// Whether a folder without a marker may be it: the catalog knows of no managed file there.
+    pub may_be_new: bool,
 }
 
 /// A client that called a worker, as the worker saw it. Only the coordinator knows who clients are.
@@ -147,6 +170,9 @@ pub struct Registered {
     /// Rules of residency, before anything can be read.
     #[serde(default)]
     pub policy: Policy,
+    /// What it knows of the worker's volumes.
+    #[serde(default)]
+    pub volumes: BTreeMap<String, ExpectedVolume>,
 }
 
 /// Every second: I am alive, and this is what changed.
@@ -185,6 +211,9 @@ pub struct Heartbeat {
     /// Bytes that are free on the disk of each volume.
     #[serde(default)]
     pub free_bytes: BTreeMap<String, u64>,
+    /// Volumes whose folders are not those that are expected, with the reason and the way out.
+    #[serde(default)]
+    pub missing_volumes: BTreeMap<String, String>,
     /// Tasks that run now.
     #[serde(default)]
     pub running_tasks: u64,
@@ -248,6 +277,9 @@ impl Replica {
         replica_path(&self.checksum)
     }
 }
+
+/// What the cluster keeps in a volume for itself lies below it.
+pub const HIDDEN_FOLDER: &str = ".bowshot";
 
 /// Folder of replicas below a volume.
 pub const REPLICA_FOLDER: &str = ".bowshot/replicas";

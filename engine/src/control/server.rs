@@ -1,18 +1,20 @@
 //! Coordinator side of the control channel.
 
 use super::{
-    CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, HEARTBEAT, Heartbeat, PROTOCOL_VERSION,
-    PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal,
+    CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, ExpectedVolume, HEARTBEAT, Heartbeat,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal,
 };
 use crate::cluster_tls::Peer;
 use crate::config::StorageConfig;
 use crate::coordinator::membership::Heartbeats;
+use crate::coordinator::volume_ids::VolumeIds;
 use crate::limits;
 use crate::port::flight::{Answer, FlightCalls, FlightPort, Messages};
 use crate::residency::policy::Policy;
 use arrow_flight::Action;
 use arrow_flight::flight_service_server::FlightServiceServer;
 use parking_lot::RwLock;
+use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use tonic::{Request, Response, Status};
 
@@ -23,6 +25,7 @@ pub struct ControlService {
     storage: Vec<StorageConfig>,
     policy: SharedPolicy,
     desk: SharedDesk,
+    volumes: Option<VolumeIds>,
 }
 
 /// The rules of residency as they are now.
@@ -34,7 +37,19 @@ pub type SharedDesk = Arc<OnceLock<Arc<dyn ClientDesk>>>;
 impl ControlService {
     /// A service over `membership` for callers that know `token`.
     pub fn new(membership: Arc<Heartbeats>, token: String, storage: Vec<StorageConfig>, policy: SharedPolicy, desk: SharedDesk) -> Self {
-        Self { membership, token, storage, policy, desk }
+        Self { membership, token, storage, policy, desk, volumes: None }
+    }
+
+    /// Tells workers which volumes are theirs.
+    pub fn with_volumes(self, volumes: VolumeIds) -> Self {
+        Self { volumes: Some(volumes), ..self }
+    }
+
+    async fn expected_volumes(&self, register: &Register) -> Result<BTreeMap<String, ExpectedVolume>, Status> {
+        let Some(volumes) = self.volumes.clone() else { return Ok(BTreeMap::new()) };
+        let (node, found) = (register.node_id.clone(), register.found_volumes.clone());
+        let expected = crate::coordinator::blocking(move || volumes.expected(&node, &found)).await;
+        expected.map_err(|error| Status::unavailable(error.message()))
     }
 
     fn desk(&self) -> Result<Arc<dyn ClientDesk>, Status> {
@@ -88,11 +103,13 @@ impl ControlService {
                     )));
                 }
                 peer.check_register(&register)?;
+                let volumes = self.expected_volumes(&register).await?;
                 self.membership.register(register, Some(peer.address)).map_err(|error| Status::already_exists(error.message()))?;
                 answer(&Registered {
                     protocol_version: PROTOCOL_VERSION,
                     storage: self.storage.clone(),
                     policy: self.policy.read().as_ref().clone(),
+                    volumes,
                 })
             }
             HEARTBEAT => {

@@ -47,6 +47,11 @@ impl HeldFiles {
         self.by_key.contains_key(key)
     }
 
+    /// All of them, as `volume/path`.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.by_key.keys().map(|key| &**key)
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.by_key.len()

@@ -96,6 +96,8 @@ pub struct Inventory {
     pub replicas: Arc<HashMap<(String, String), Replica>>,
     /// Bytes that are free on the disk of each volume.
     pub free_bytes: BTreeMap<String, u64>,
+    /// Volumes whose folders are not those that are expected, with the reason and the way out.
+    pub missing_volumes: Arc<BTreeMap<String, String>>,
 }
 
 /// A file of a managed table that a node has just written.
@@ -253,6 +255,7 @@ struct Node {
     written: Arc<HashMap<String, WrittenFile>>,
     replicas: Arc<HashMap<(String, String), Replica>>,
     free_bytes: BTreeMap<String, u64>,
+    missing_volumes: Arc<BTreeMap<String, String>>,
     unreadable: Vec<UnreadableFile>,
 }
 
@@ -353,6 +356,7 @@ impl Heartbeats {
             written: Arc::default(),
             replicas: Arc::default(),
             free_bytes: BTreeMap::new(),
+            missing_volumes: Arc::default(),
             unreadable: vec![],
             register,
         };
@@ -382,6 +386,9 @@ impl Heartbeats {
         (node.memory_reserved_bytes, node.spilled_bytes) = (beat.memory_reserved_bytes, beat.spilled_bytes);
         node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
         node.free_bytes = beat.free_bytes;
+        if *node.missing_volumes != beat.missing_volumes {
+            node.missing_volumes = Arc::new(beat.missing_volumes);
+        }
         node.cached_bytes = beat.cached_bytes;
         if let Some(columns) = beat.cached_columns {
             node.cached_columns = Arc::new(columns);
@@ -508,6 +515,7 @@ impl Membership for Heartbeats {
             written: node.written.clone(),
             replicas: node.replicas.clone(),
             free_bytes: node.free_bytes.clone(),
+            missing_volumes: node.missing_volumes.clone(),
         };
         let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
         alive.map(|node| (node.register.node_id.clone(), inventory(node))).collect()

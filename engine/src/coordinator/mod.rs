@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod clock;
+pub mod data_folder;
 pub mod explain;
 pub mod fair_queue;
 pub mod held_files;
@@ -15,6 +16,8 @@ pub mod registry;
 pub mod replication;
 pub mod table_writes;
 pub mod task_places;
+mod unknown_files;
+pub mod volume_ids;
 
 use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
@@ -31,6 +34,7 @@ use crate::session::Session;
 use crate::statement::substrait::SubstraitReader;
 use crate::worker::{bind, check_token};
 use admission::Admission;
+use data_folder::DataFolder;
 use membership::{Heartbeats, Membership, NodeInfo};
 use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
@@ -43,6 +47,7 @@ use std::sync::{Arc, OnceLock};
 use task_places::TaskPlaces;
 use tokio::sync::watch;
 use uuid::Uuid;
+use volume_ids::VolumeIds;
 
 /// A running coordinator. Clones share it.
 #[derive(Clone)]
@@ -62,8 +67,10 @@ pub(crate) struct CoordinatorInner {
     pub cpu: CpuRuntime,
     /// Counts statements that store rows: each begins on the next node.
     pub write_turn: AtomicUsize,
-    store: Mutex<CatalogStore>,
-    snapshot: RwLock<Arc<Snapshot>>,
+    store: Arc<Mutex<CatalogStore>>,
+    /// Held for as long as anything of this coordinator may write the catalog.
+    _data_folder: DataFolder,
+    snapshot: Arc<RwLock<Arc<Snapshot>>>,
     policy: SharedPolicy,
     desk: SharedDesk,
     /// Reads Substrait plans, if the program can.
@@ -88,18 +95,21 @@ impl Coordinator {
             crate::worker::store::open_bucket(storage)?;
         }
         let tls = ClusterTls::of_coordinator(&config)?.inspect(|tls| tls.follow_files());
-        let mut store = CatalogStore::open(&config.data_dir)?;
+        let data_folder = DataFolder::open(&config.data_dir)?;
+        let mut store = CatalogStore::open(data_folder.path())?;
         if !store.snapshot(None)?.schemas.contains_key(&config.default_schema) {
             store.create_schema(&config.default_schema)?;
         }
         let snapshot = Arc::new(store.snapshot(None)?);
         let policy: SharedPolicy = Arc::new(RwLock::new(Arc::new(Policy::of(&snapshot))));
+        let (store, snapshot) = (Arc::new(Mutex::new(store)), Arc::new(RwLock::new(snapshot)));
         let listener = bind(config.listen, "coordinator's control service", "coordinator.listen").await?;
         let control_address = listener.local_addr().map_err(|error| Error::bug(error.to_string()))?;
         let membership = Arc::new(Heartbeats::default());
         let desk = SharedDesk::default();
         let (token, storage) = (config.cluster_token.clone(), config.storage.clone());
-        let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone());
+        let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone())
+            .with_volumes(VolumeIds::new(store.clone(), snapshot.clone()));
         let (stop, mut stopped) = watch::channel(false);
         let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
             incoming(listener, tls.clone()),
@@ -124,8 +134,9 @@ impl Coordinator {
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
             write_turn: AtomicUsize::new(0),
-            store: Mutex::new(store),
-            snapshot: RwLock::new(snapshot),
+            store,
+            _data_folder: data_folder,
+            snapshot,
             policy,
             desk,
             substrait: OnceLock::new(),

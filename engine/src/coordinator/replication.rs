@@ -15,6 +15,7 @@
 use super::CoordinatorInner;
 use super::clock::Clock;
 use super::membership::{Inventory, NodeState};
+use super::unknown_files;
 use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::control::{FetchReplica, Orders, now_ms};
@@ -253,6 +254,7 @@ impl Replicator {
                 && !step.snapshot.draining.contains(*node)
                 && held.may_hold(table, volume)
                 && held.volumes.iter().any(|own| own == volume)
+                && !held.missing_volumes.contains_key(volume)
                 && !home
                 && held.replica(volume, checksum).is_none()
                 && !ordered(node)
@@ -342,6 +344,10 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
     for (file, _) in discarded.into_iter().filter(|(_, since)| now - since >= wait.as_millis() as i64) {
         let (node, volume, path) = &file;
         let Some(held) = inventories.get(node).filter(|held| held.state == NodeState::Live) else { continue };
+        if held.missing_volumes.contains_key(volume) {
+            // What is on its disk comes back with it.
+            continue;
+        }
         if held.file(&format!("{volume}/{path}")).is_none() {
             gone.push(file);
             continue;
@@ -362,12 +368,16 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
     let mut told = HashSet::new();
+    let mut seen = HashSet::new();
     loop {
         tokio::time::sleep(limits::REPLICATION_INTERVAL).await;
         let Some(inner) = coordinator.upgrade() else { return };
         for (node, failure) in inner.membership.failed_copies() {
             tracing::warn!(node, volume = failure.volume, checksum = failure.checksum, reason = failure.reason, "a copy could not be made");
             replicator.failed(&node, &failure.volume, &failure.checksum);
+        }
+        if let Err(error) = unknown_files::look(&inner, &mut seen).await {
+            tracing::error!(%error, "files of tables on nodes cannot be compared with the catalog");
         }
         let decision = replicator.decide(&inner.snapshot(), &inner.membership.inventories());
         for (file, reason) in &decision.stuck {

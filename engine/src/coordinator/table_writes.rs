@@ -14,6 +14,7 @@ use super::membership::{LiveNode, NodeState, WrittenFile};
 use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, PlacedFile};
 use crate::error::{Error, ErrorClass, NODE_LOST_PREFIX, Result};
+use crate::fragment::transport;
 use crate::limits;
 use crate::residency::Reach;
 use crate::worker::table_files::{FileWritten, WriteFile};
@@ -29,7 +30,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 /// Where rows are to be stored.
@@ -120,12 +121,17 @@ impl TableWrite {
                 held.state == NodeState::Live
                     && !draining.contains(&node.node_id)
                     && held.volumes.contains(&volume)
+                    && !held.missing_volumes.contains_key(&volume)
                     && reach.allows(Some(&held.region))
                     && reach.allows(Some(held.region_of(&volume)))
             })
         };
         let nodes: Vec<LiveNode> = inner.membership.live().into_iter().filter(may_hold).collect();
         if nodes.is_empty() {
+            // Of a cluster whose disks are all away the first says what to do.
+            if let Some(missing) = inventories.values().find_map(|held| held.missing_volumes.get(&volume)) {
+                return Err(Error::new(ErrorClass::Storage, format!("rows of table {} cannot be stored: {missing}", target.table)));
+            }
             let place = if reach.is_limited() { format!(" in {reach}") } else { String::new() };
             return Err(Error::retry(format!(
                 "rows of table {} cannot be stored: no live worker{place} has the volume '{volume}'; system.nodes shows the workers",
@@ -211,7 +217,7 @@ impl TableWrite {
         let asked = WriteFile { volume: self.volume.clone(), path: path.clone(), regions: self.target.regions.clone() };
         let command = serde_json::to_vec(&asked).map_err(|error| Error::bug(error.to_string()))?;
         let channel = self.pending.inner.channels.channel(&node.url).await;
-        let channel = channel.map_err(|lost| self.failed(&node, Code::Unavailable, &lost.reason))?;
+        let channel = channel.map_err(|gone| self.lost(&node, &gone.reason))?;
         let (sender, receiver) = mpsc::channel(limits::TABLE_FILE_BATCHES_QUEUED);
         let messages = FlightDataEncoderBuilder::new()
             .with_schema(self.target.schema.clone())
@@ -227,7 +233,7 @@ impl TableWrite {
         let inner = self.pending.inner.clone();
         let writing = tokio::spawn(async move {
             let answer = async { client.do_put(messages).await?.into_inner().message().await }.await;
-            let answer = answer.map_err(|status| failed(&inner, &table, &failing, status.code(), status.message()))?;
+            let answer = answer.map_err(|status| failed(&inner, &table, &failing, &status))?;
             let said = answer.map(|answer| answer.app_metadata).unwrap_or_default();
             serde_json::from_slice(&said)
                 .map_err(|error| Error::bug(format!("node {} says nothing of a file that it stored: {error}", failing.node_id)))
@@ -239,7 +245,7 @@ impl TableWrite {
         let node = &closing.node;
         let written = match tokio::time::timeout(limits::TABLE_FILE_CLOSE_WAIT, &mut closing.writing.0).await {
             Ok(ended) => ended.unwrap_or_else(|error| Err(Error::bug(format!("storing rows ended early: {error}"))))?,
-            Err(_) => return Err(self.failed(node, Code::Unavailable, "it does not say that it has stored them")),
+            Err(_) => return Err(self.lost(node, "it does not say that it has stored them")),
         };
         let mut facts = written.file.facts;
         if facts.row_count != closing.rows {
@@ -258,25 +264,30 @@ impl TableWrite {
         Ok(())
     }
 
-    fn failed(&self, node: &LiveNode, code: Code, reason: &str) -> Error {
-        failed(&self.pending.inner, &self.target.table, node, code, reason)
+    fn lost(&self, node: &LiveNode, reason: &str) -> Error {
+        lost(&self.pending.inner, &self.target.table, node, reason)
     }
 }
 
-/// What went wrong on a node, or with it.
-fn failed(inner: &CoordinatorInner, table: &str, node: &LiveNode, code: Code, reason: &str) -> Error {
-    let class = match code {
-        Code::PermissionDenied => ErrorClass::Denied,
-        Code::ResourceExhausted => ErrorClass::Resource,
-        Code::InvalidArgument => ErrorClass::User,
-        Code::Unavailable | Code::Unknown | Code::Cancelled | Code::DataLoss | Code::Internal | Code::NotFound => ErrorClass::Retry,
-        _ => ErrorClass::Bug,
-    };
-    // A full disk says so itself; a node that is gone does not.
-    if class == ErrorClass::Retry {
-        inner.membership.trip(&node.node_id);
+/// What went wrong on a node, or with it. A node that says what is wrong is there: its disk may be full, and others' work on it goes on.
+fn failed(inner: &CoordinatorInner, table: &str, node: &LiveNode, status: &Status) -> Error {
+    if let Some(reason) = transport::lost(status) {
+        return lost(inner, table, node, &reason);
     }
-    Error::new(class, format!("{NODE_LOST_PREFIX}{} while it stored rows of table {table}: {reason}; nothing was stored", node.node_id))
+    match status.code() {
+        // Of these a worker says none itself.
+        Code::Unknown | Code::Cancelled | Code::DataLoss => lost(inner, table, node, status.message()),
+        code => {
+            let text = format!("rows of table {table} cannot be stored on node {}: {}; nothing was stored", node.node_id, status.message());
+            Error::new(ErrorClass::of_code(code), text)
+        }
+    }
+}
+
+/// A node that is gone, or cannot be reached: for a while it gets nothing.
+fn lost(inner: &CoordinatorInner, table: &str, node: &LiveNode, reason: &str) -> Error {
+    inner.membership.trip(&node.node_id);
+    Error::retry(format!("{NODE_LOST_PREFIX}{} while it stored rows of table {table}: {reason}; nothing was stored", node.node_id))
 }
 
 /// The volume that new managed tables lie in: the one that is set, else the one that most live workers have.

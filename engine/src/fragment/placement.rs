@@ -167,6 +167,10 @@ impl View<'_> {
                 reasons.push(format!("node {node_id} is not there"));
                 continue;
             };
+            if let Some(missing) = inventory.missing_volumes.get(volume) {
+                reasons.push(missing.clone());
+                continue;
+            }
             let Some(&node) = self.by_id.get(&**node_id) else {
                 reasons.push(match inventory.state {
                     NodeState::Live => format!("node {node_id} failed during this query"),

@@ -202,6 +202,7 @@ fn refusal(error: DataFusionError) -> DataFusionError {
         tonic::Code::PermissionDenied => ErrorClass::Denied,
         tonic::Code::Unauthenticated => ErrorClass::Unauthenticated,
         tonic::Code::ResourceExhausted => ErrorClass::Resource,
+        tonic::Code::FailedPrecondition => ErrorClass::Storage,
         _ => ErrorClass::Bug,
     };
     Error::new(class, status.message()).into()

@@ -3,7 +3,7 @@
 //! Listing is cheap and happens before each heartbeat; a footer is parsed once per file version.
 
 use crate::catalog::footer;
-use crate::control::{Replica, TABLE_FOLDER, UnreadableFile, VolumeFile, now_ms};
+use crate::control::{HIDDEN_FOLDER, Replica, TABLE_FOLDER, UnreadableFile, VolumeFile, now_ms};
 use crate::limits;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,9 +12,6 @@ use std::hash::Hasher;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
-
-/// What the cluster keeps in a volume for itself lies below it.
-const HIDDEN_FOLDER: &str = ".bowshot";
 
 /// Identity of one version of a file on disk: volume, path, size in bytes, modification time in nanoseconds.
 type FileVersion = (String, String, u64, i64);

@@ -16,6 +16,7 @@ pub mod store;
 pub mod table_files;
 pub mod task_request;
 pub mod time_zone;
+pub mod volumes;
 
 use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig};
@@ -53,6 +54,7 @@ pub struct WorkerNode {
     kernels: KernelRuntime,
     channels: ClusterChannels,
     replicas: replicas::Replicas,
+    volumes: Arc<volumes::Volumes>,
     load: load::Load,
     ledger: Arc<Ledger>,
     published: Arc<published::Published>,
@@ -64,6 +66,7 @@ impl WorkerNode {
     /// Checks the configuration and opens volumes, memory pool, kernels and stores. Nothing listens yet.
     pub fn open(config: WorkerConfig) -> Result<Self> {
         check_config(&config)?;
+        let volumes = Arc::new(volumes::Volumes::open(&config.node_id, &config.volumes)?);
         let tls = ClusterTls::of_worker(&config)?.inspect(|tls| tls.follow_files());
         let stores = Arc::new(store::RestrictedStores::default());
         for (volume, folder) in &config.volumes {
@@ -110,7 +113,8 @@ impl WorkerNode {
             Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
         let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
-        let replicas = replicas::Replicas::new(config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
+        let replicas =
+            replicas::Replicas::new(volumes.clone(), config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
         let kernels = KernelRuntime::new(kernels);
         let queries = queries::Queries::new(MemoryPlace {
             name: format!("node {}", config.node_id),
@@ -120,7 +124,7 @@ impl WorkerNode {
         });
         let ledger = Arc::new(Ledger::new(&config.node_id, &config.region, &config.volume_regions));
         let (load, published, client_url) = Default::default();
-        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, load, ledger, published, client_url })
+        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, volumes, load, ledger, published, client_url })
     }
 
     /// What the node calls its card, or why it has none.

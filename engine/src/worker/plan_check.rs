@@ -92,7 +92,11 @@ fn check_versions(node: &WorkerNode, scan: &FileScanConfig, url: &url::Url) -> R
         let meta = &planned.object_meta;
         let name = format!("node://{}/{volume}/{}", node.config.node_id, meta.location);
         let found = std::fs::metadata(folder.join(meta.location.as_ref())).map_err(|error| {
-            Error::new(ErrorClass::Retry, format!("file {name} {GONE_TEXT}: {error}; bring it back, or run REFRESH TABLE on its table"))
+            let text = match node.volumes.missing().remove(volume) {
+                Some(missing) => format!("file {name} {GONE_TEXT}: {missing}"),
+                None => format!("file {name} {GONE_TEXT}: {error}; bring it back, or run REFRESH TABLE on its table"),
+            };
+            Error::new(ErrorClass::Retry, text)
         })?;
         let version = meta.last_modified.timestamp_nanos_opt().unwrap_or(0);
         if found.len() != meta.size || inventory::disk_version(&found) != version {

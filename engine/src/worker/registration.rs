@@ -34,6 +34,9 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
     let mut wait = limits::REGISTER_RETRY_FIRST;
     let mut told = false;
     loop {
+        let looking = node.clone();
+        let found_volumes = tokio::task::spawn_blocking(move || looking.volumes.found()).await;
+        let found_volumes = found_volumes.map_err(|error| Error::bug(format!("looking at volumes failed: {error}")))?;
         let register = Register {
             protocol_version: PROTOCOL_VERSION,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -48,12 +51,16 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
             volume_regions: config.volume_regions.clone(),
             keeps_parts: true,
             client_url: node.client_url.get().cloned(),
+            found_volumes,
         };
         match client.register(&register).await {
             Ok(registered) => {
                 tracing::info!(node = config.node_id, coordinator = config.coordinator, "registered");
                 node.add_storage(&registered.storage);
                 node.ledger.learn(registered.policy);
+                let (marking, expected) = (node.clone(), registered.volumes);
+                let marked = tokio::task::spawn_blocking(move || marking.volumes.expect(&expected)).await;
+                marked.map_err(|error| Error::bug(format!("marking volumes failed: {error}")))?;
                 wait = limits::REGISTER_RETRY_FIRST;
                 told = false;
                 let packs = registered.protocol_version >= PROTOCOL_VERSION_PACKED;
@@ -84,21 +91,31 @@ async fn beat(
 ) -> Result<Inventory> {
     let mut acknowledged = 0;
     let mut told_columns = None;
+    let mut missing_before = BTreeMap::new();
     // The coordinator's clock as it was said last, and when that was.
     let mut clock: Option<(u64, Instant)> = None;
     loop {
         let listed_after_ms = clock.map(|(said, since)| said + since.elapsed().as_millis() as u64);
         let asked = wanted.clone();
         let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
+        let checked = node.volumes.clone();
         let listing = tokio::task::spawn_blocking(move || {
+            // One that vanished or came back beside the listing is taken for missing: its files are listed the next time.
+            let mut missing = checked.missing();
             inventory.refresh(&asked, replicas.list());
+            missing.extend(checked.missing());
             let changed = acknowledged != inventory.epoch();
             let packed = (changed && packs).then(|| PackedInventory::pack(inventory.files())).transpose();
-            (inventory, packed, kernels.cached_columns(), free_bytes(&volumes))
+            (inventory, packed, kernels.cached_columns(), free_bytes(&volumes), missing, checked.have_changed())
         });
-        let (listed, packed_inventory, cached_columns, free_bytes) =
+        let (listed, packed_inventory, cached_columns, free_bytes, missing_volumes, volumes_changed) =
             listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
         inventory = listed;
+        tell_of_volumes(&mut missing_before, &missing_volumes);
+        if volumes_changed {
+            // A folder that nobody knows yet: the coordinator says whether it can be the volume.
+            return Ok(inventory);
+        }
         let leaving = node.load.is_leaving();
         let changed = acknowledged != inventory.epoch();
         let heartbeat = Heartbeat {
@@ -116,6 +133,7 @@ async fn beat(
             replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
             failed_copies: node.replicas.failures(),
             free_bytes,
+            missing_volumes,
             running_tasks: node.load.running_tasks(),
             max_tasks: node.config.tasks_at_once(),
             memory_reserved_bytes: node.memory.operator_bytes(),
@@ -155,6 +173,17 @@ async fn beat(
             () = node.load.asked_to_leave(), if !leaving => {}
         }
     }
+}
+
+/// Says once that a volume has vanished, and that it is back.
+fn tell_of_volumes(before: &mut BTreeMap<String, String>, now: &BTreeMap<String, String>) {
+    for (volume, reason) in now.iter().filter(|(volume, reason)| before.get(*volume) != Some(*reason)) {
+        tracing::error!(volume, reason, "a volume is not there; nothing is written to it");
+    }
+    for volume in before.keys().filter(|volume| !now.contains_key(*volume)) {
+        tracing::info!(volume, "a volume is there again");
+    }
+    before.clone_from(now);
 }
 
 /// Free bytes on the disk of each volume; a disk that does not say is left out.

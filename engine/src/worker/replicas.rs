@@ -4,11 +4,12 @@
 //! its name says, whatever ended in between.
 
 use crate::control::{FailedCopy, FetchReplica, Orders, REPLICA_FOLDER, Replica};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_io};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::worker::files;
 use crate::worker::inventory::disk_version;
+use crate::worker::volumes::{Volumes, make_folders};
 use parking_lot::Mutex;
 use sha2::Digest;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -29,6 +30,7 @@ pub struct Replicas {
 }
 
 struct Inner {
+    checked: Arc<Volumes>,
     volumes: BTreeMap<String, PathBuf>,
     channels: ClusterChannels,
     /// Bytes a second over all copies; 0 for no limit.
@@ -43,9 +45,10 @@ struct Inner {
 }
 
 impl Replicas {
-    /// Over these volumes (name to folder).
-    pub fn new(volumes: BTreeMap<String, PathBuf>, channels: ClusterChannels, bytes_per_second: u64) -> Self {
+    /// Over these volumes (name to folder), which are `checked` before they are written.
+    pub fn new(checked: Arc<Volumes>, volumes: BTreeMap<String, PathBuf>, channels: ClusterChannels, bytes_per_second: u64) -> Self {
         let inner = Inner {
+            checked,
             volumes,
             channels,
             bytes_per_second,
@@ -117,6 +120,11 @@ impl Replicas {
             });
         }
     }
+}
+
+/// What the operating system says while a file is written.
+fn disk_of(path: &Path) -> impl Fn(std::io::Error) -> Error + Copy + '_ {
+    move |error| of_io(&path.display().to_string(), "cannot be written", &error)
 }
 
 /// Whole copies below a replica folder, as (checksum, path).
@@ -191,10 +199,13 @@ impl Inner {
     }
 
     async fn write(&self, url: &Url, path: &str, order: &FetchReplica, partial: &Path) -> Result<()> {
-        let disk = |error: std::io::Error| Error::retry(format!("{} cannot be written: {error}", partial.display()));
-        if let Some(folder) = partial.parent() {
-            tokio::fs::create_dir_all(folder).await.map_err(disk)?;
-        }
+        let disk = disk_of(partial);
+        let (checked, volume, target) = (self.checked.clone(), order.volume.clone(), partial.to_path_buf());
+        let folder_there = tokio::task::spawn_blocking(move || {
+            let root = checked.writable(&volume)?;
+            make_folders(root, &target).map_err(disk_of(&target))
+        });
+        folder_there.await.map_err(|error| Error::bug(error.to_string()))??;
         let mut file = tokio::fs::File::create(partial).await.map_err(disk)?;
         let mut hasher = sha2::Sha256::new();
         let mut received = 0u64;

@@ -10,7 +10,9 @@
 
 use super::WorkerNode;
 use super::inventory;
+use super::volumes::make_folders;
 use crate::control::{Orders, VolumeFile, is_table_file, now_ms};
+use crate::error::{Error, of_io};
 use crate::limits;
 use crate::residency::Reach;
 use arrow::array::RecordBatch;
@@ -27,7 +29,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
-use tonic::{Code, Status};
+use tonic::Status;
 
 /// Asks for a file with the rows that follow; the command of a DoPut's descriptor.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -66,7 +68,7 @@ impl TableFiles {
     ///
     /// # Errors
     /// `PERMISSION_DENIED` for a place that no table's file may have, `RESOURCE_EXHAUSTED` for a full disk or too many files at once,
-    /// `UNAVAILABLE` for other failures of the disk, and whatever ended the stream.
+    /// `FAILED_PRECONDITION` for other failures of the disk and a volume that is not there, and whatever ended the stream.
     pub async fn write<S>(&self, asked: WriteFile, mut batches: S) -> Result<FileWritten, Status>
     where
         S: Stream<Item = Result<RecordBatch, FlightError>> + Unpin,
@@ -77,10 +79,12 @@ impl TableFiles {
         let memory = MemoryConsumer::new("table file").register(&self.node.runtime.memory_pool);
         let root = self.node.config.volumes.get(&asked.volume).cloned().unwrap_or_default();
         let name = format!("node://{}/{}/{}", self.node.config.node_id, asked.volume, asked.path);
-        let (volume, path) = (asked.volume, asked.path);
+        let (volume, path, node) = (asked.volume, asked.path, self.node.clone());
+        let shown = place.display().to_string();
         let writer = tokio::task::spawn_blocking(move || {
             let partial = place.with_extension("part");
-            let written = write_file(&partial, receiver, memory).and_then(|(rows, checksum)| {
+            node.volumes.writable(&volume).map_err(Failure::Volume)?;
+            let written = write_file(&root, &partial, receiver, memory).and_then(|(rows, checksum)| {
                 put_in_place(&partial, &place)?;
                 let file = inventory::parsed(&root, &volume, &path).map_err(io::Error::other)?;
                 if file.facts.row_count != rows {
@@ -93,7 +97,7 @@ impl TableFiles {
                 let _ = fs::remove_file(&partial);
                 let _ = fs::remove_file(&place);
             }
-            written
+            written.map_err(Failure::Disk)
         });
         let sent = async {
             while let Some(batch) = batches.next().await {
@@ -114,7 +118,7 @@ impl TableFiles {
         drop(sender);
         let written = writer.await.map_err(|error| Status::internal(format!("{name}: the writer ended early: {error}")))?;
         outcome?;
-        let (mut file, checksum) = written.map_err(|error| of_disk(&name, &error))?;
+        let (mut file, checksum) = written.map_err(|failure| failure.status(&shown))?;
         file.facts.checksum = Some(checksum);
         Ok(FileWritten { file, at_ms: now_ms() })
     }
@@ -145,24 +149,37 @@ enum Part {
     End,
 }
 
-fn of_disk(name: &str, error: &io::Error) -> Status {
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Status::new(Code::ResourceExhausted, format!("{name} cannot be written: {error}; make room on that volume"))
+/// Why a file was not written.
+enum Failure {
+    /// Its volume is not there, or not to be written.
+    Volume(Error),
+    /// The disk, or who sent the rows.
+    Disk(io::Error),
+}
+
+impl Failure {
+    /// For the coordinator. `path` is the file on this machine's disk.
+    fn status(self, path: &str) -> Status {
+        match self {
+            Self::Volume(error) => Status::new(error.class().code(), error.message()),
+            Self::Disk(error) => match error.kind() {
+                io::ErrorKind::InvalidInput => Status::invalid_argument(format!("{path} cannot be written: {error}")),
+                io::ErrorKind::ConnectionAborted => Status::unavailable(format!("{path} was not written: {error}")),
+                _ => {
+                    let error = of_io(path, "cannot be written", &error);
+                    Status::new(error.class().code(), error.message())
+                }
+            },
         }
-        io::ErrorKind::InvalidInput => Status::invalid_argument(format!("{name} cannot be written: {error}")),
-        _ => Status::unavailable(format!("{name} cannot be written: {error}")),
     }
 }
 
 /// Writes the rows that come in. Returns how many, and the hash of the file.
-fn write_file(partial: &Path, mut parts: mpsc::Receiver<Part>, memory: MemoryReservation) -> io::Result<(u64, String)> {
+fn write_file(root: &Path, partial: &Path, mut parts: mpsc::Receiver<Part>, memory: MemoryReservation) -> io::Result<(u64, String)> {
     let Some(Part::Rows(first)) = parts.blocking_recv() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no row was sent"));
     };
-    if let Some(folder) = partial.parent() {
-        fs::create_dir_all(folder)?;
-    }
+    make_folders(root, partial)?;
     let file = Hashing { file: io::BufWriter::new(File::create(partial)?), hasher: sha2::Sha256::new() };
     let compression = Compression::ZSTD(ZstdLevel::try_new(limits::TABLE_FILE_ZSTD_LEVEL).map_err(io::Error::other)?);
     let properties = WriterProperties::builder().set_compression(compression).build();
@@ -182,7 +199,7 @@ fn write_file(partial: &Path, mut parts: mpsc::Receiver<Part>, memory: MemoryRes
                 }
             }
             Some(Part::End) => break,
-            None => return Err(io::Error::other("its rows ended early")),
+            None => return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "its rows ended early")),
         }
         next = parts.blocking_recv();
     }
@@ -234,7 +251,13 @@ impl Write for Hashing {
 /// Deletes files that no table has any more, and folders of tables that are left empty. Blocking.
 pub fn delete(node: &WorkerNode, orders: &Orders) {
     for (volume, path) in orders.delete.iter().filter(|(_, path)| is_table_file(path)) {
-        let Some(root) = node.config.volumes.get(volume) else { continue };
+        let root = match node.volumes.writable(volume) {
+            Ok(root) => root,
+            Err(error) => {
+                tracing::warn!(volume, path, %error, "a file that no table has any more cannot be deleted");
+                continue;
+            }
+        };
         let place = root.join(path);
         match fs::remove_file(&place) {
             Ok(()) => tracing::info!(volume, path, "a file that no table has any more was deleted"),

@@ -271,6 +271,7 @@ fn announce(config: &Config, listener: &TcpListener, encrypted: bool) {
         flight_sql = %format!("{scheme}://{address}"),
         http = %format!("http://{}", config.server.http_listen),
         control = %config.coordinator.listen,
+        data_dir = %bowshot_engine::coordinator::data_folder::absolute(&config.coordinator.data_dir).display(),
         authentication = config.auth.mode == AuthMode::Required,
         "bowshot server is ready"
     );
