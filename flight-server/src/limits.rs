@@ -6,6 +6,22 @@ use std::time::Duration;
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
 /// Largest message that a worker takes from a client: a ticket.
 pub const WORKER_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Largest header of an Arrow message of a client: the places of a hundred thousand columns' buffers.
+pub const ARROW_HEADER_BYTES_MAX: usize = 16 << 20;
+/// Columns of the rows that a client sends, those inside of others included; each costs some hundred bytes and a look a batch.
+pub const ARROW_COLUMNS_MAX: usize = 20_000;
+/// Deepest nesting of them: types are walked recursively.
+pub const ARROW_DEPTH_MAX: usize = 32;
+/// Bytes of their names and metadata together.
+pub const ARROW_NAMES_BYTES_MAX: usize = 8 << 20;
+/// Values of a column that take no bytes in a message, as NULLs without a type do: they are made when they are stored.
+pub const ARROW_WEIGHTLESS_ROWS_MAX: u64 = 1 << 20;
+/// Bytes of an Arrow message from which on its decoding may not hold up other calls of its thread.
+pub const ARROW_DECODED_ASIDE_BYTES: u64 = 4 << 20;
+/// Bytes that rows of a client may take, with each value spelt out, before they are cut into pieces: what a message to a worker holds.
+pub const INGEST_PIECE_BYTES: u64 = 8 << 20;
+/// Bytes that all values bound to one prepared statement may take, each spelt out.
+pub const BOUND_VALUES_BYTES_MAX: u64 = 256 << 20;
 /// Longest statement text; the parser's memory grows with it.
 pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// A result that nobody fetches is dropped, and its query cancelled, after this time.

@@ -1,6 +1,7 @@
 //! The coordinator role: keeps the catalog and the membership, plans queries, watches them, and merges their results.
 
 pub mod admission;
+pub mod client_memory;
 pub mod clock;
 pub mod explain;
 pub mod fair_queue;
