@@ -2,8 +2,26 @@
 
 use std::time::Duration;
 
-/// Largest message taken from a client: bound parameters, not data loads; ADBC sends batches of up to 16 MiB.
+/// Largest message taken from a client for anything but rows.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest message of rows, within the memory that the coordinator has for it: what Protobuf allows. Drivers send a data frame as one.
+pub const ROWS_MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+/// Fewest connections of clients that a server takes, however few files it may open.
+pub const CONNECTIONS_MIN: usize = 64;
+/// Most of them, however many files: each takes some ten kilobytes.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Those whose calls had no good credentials yet; one more ends the oldest.
+pub const STRANGERS_MAX: usize = 256;
+/// Time until a connection's first call.
+pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time until a call of it had good credentials: refusals are held back for some seconds each.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a call for this long ends, as its session does.
+pub const CONNECTION_IDLE: Duration = SESSION_IDLE;
+/// Connections for health and metrics at once; one more ends the oldest.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// How long one of them may last.
+pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Largest message that a worker takes from a client: a ticket.
 pub const WORKER_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Largest header of an Arrow message of a client: the places of a hundred thousand columns' buffers.
@@ -114,4 +132,5 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub const HISTORY_LINES_MAX: usize = 10_000;
 
 const _: () = assert!(REFUSAL_DELAY_FIRST.as_millis() < REFUSAL_DELAY_MAX.as_millis());
-const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX && MESSAGE_BYTES_MAX < ROWS_MESSAGE_BYTES_MAX);
+const _: () = assert!(FIRST_CALL_TIMEOUT.as_secs() < ADMISSION_TIMEOUT.as_secs());

@@ -1,11 +1,15 @@
 """What strangers and careless clients send: broken Arrow messages, large ones, silent connections, results that nobody reads. The server lives, its
 memory stays bounded, and others are served meanwhile."""
 
+import contextlib
 import pathlib
 import random
 import re
+import resource
+import socket
 import struct
 
+import adbc_driver_manager
 import cluster
 import flight_messages
 import pyarrow
@@ -164,3 +168,83 @@ def test_rows_without_bytes_are_bounded(running):
     assert running.rows("SELECT count(*), count(z) FROM nothing") == [(1_000_000, 0)]
     with pytest.raises(SAID, match="without (values|bytes) at most 1048576 are taken at once"):
         put(client, ingest_descriptor("nothing"), [pyarrow.record_batch({"z": pyarrow.nulls(1_100_000)})])
+
+
+def test_a_frame_larger_than_a_message_was_is_stored(tmp_path):
+    settings = f"[coordinator]\nmemory_bytes = {2 << 30}\n"
+    with cluster.Cluster(tmp_path / "cluster", [cluster.Node("node-1", {"data": tmp_path / "data"})], settings) as large:
+        rows = 25_000_000
+        table = pyarrow.table({"n": pyarrow.Array.from_buffers(pyarrow.int64(), rows, [None, pyarrow.py_buffer(bytes(8 * rows))])})
+        before = resident_bytes(large.server)
+        with large.connect() as connection, connection.cursor() as cursor:
+            assert cursor.adbc_ingest("frame", table, mode="create") == rows
+        assert large.rows("SELECT count(*), sum(n) FROM frame") == [(rows, 0)]
+        assert resident_bytes(large.server, high=True) < before + 3 * table.nbytes
+
+
+def test_a_frame_beyond_memory_leaves_nothing_behind(running):
+    rows = 40_000_000
+    table = pyarrow.table({"n": pyarrow.Array.from_buffers(pyarrow.int64(), rows, [None, pyarrow.py_buffer(bytes(8 * rows))])})
+    with running.connect() as connection, connection.cursor() as cursor:
+        with pytest.raises(adbc_driver_manager.Error, match="memory for a message of a client .coordinator.memory_bytes.: send smaller batches"):
+            cursor.adbc_ingest("beyond", table, mode="create")
+    assert running.rows("SELECT count(*) FROM information_schema.tables WHERE table_name = 'beyond'") == [(0,)]
+    with running.connect() as connection, connection.cursor() as cursor:
+        assert cursor.adbc_ingest("beyond", table.to_reader(max_chunksize=1_000_000), mode="create") == rows
+
+
+def connections(port, count, source="127.0.0.1"):
+    return [socket.create_connection(("127.0.0.1", port), source_address=(source, 0)) for _ in range(count)]
+
+
+def ended(sockets):
+    """How many of the connections the other side has closed."""
+    gone = 0
+    for each in sockets:
+        each.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            try:
+                while each.recv(1 << 16):
+                    pass
+                gone += 1
+            except ConnectionError:
+                gone += 1
+    return gone
+
+
+def test_silent_connections_lock_nobody_out(running):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    with running.connect() as connection, connection.cursor() as cursor:
+        silent = []
+        for _ in range(11):
+            silent += connections(running.port, 100)
+            silent += connections(running.http_port, 10)
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+            assert running.http("/healthz") == "ok\n"
+        # Who comes new is served as well.
+        assert running.rows("SELECT 2") == [(2,)]
+        files = len(list(pathlib.Path(f"/proc/{running.server.pid}/fd").iterdir()))
+        assert files < 600, files
+        # Those that said nothing are ended in time, and whoever talked before is not.
+        cluster.wait_until("silent connections end", 15, lambda: ended(silent[:100]) == 100)
+        cursor.execute("SELECT 3")
+        assert cursor.fetchall() == [(3,)]
+        for each in silent:
+            each.close()
+
+
+def test_a_large_message_of_a_stranger_is_not_taken(tmp_path):
+    settings = '[auth]\nmode = "required"\ntokens = { ana = "a token of sixteen" }\n'
+    with cluster.Cluster(tmp_path / "cluster", [], settings, token="a token of sixteen") as guarded:
+        before = resident_bytes(guarded.server)
+        client, _ = flight_messages.connect(guarded.port)
+        statement = flight_messages.descriptor("CommandStatementQuery", {1: "SELECT '" + "x" * (48 << 20) + "'"})
+        for _ in range(3):
+            with pytest.raises(pyarrow.flight.FlightUnauthenticatedError):
+                client.get_flight_info(statement)
+        assert resident_bytes(guarded.server, high=True) < before + (24 << 20)
+        known, options = flight_messages.connect(guarded.port, "a token of sixteen")
+        with pytest.raises(pyarrow.lib.ArrowInvalid, match="statement"):
+            known.get_flight_info(statement, options)
+        assert flight_messages.query(known, "SELECT '" + "x" * 100_000 + "'", options).num_rows == 1
