@@ -179,6 +179,11 @@ pub const QUARANTINE_FORGETS_AFTER: Duration = Duration::from_secs(3_600);
 pub const QUARANTINE_STATEMENTS_MAX: usize = 1_000;
 /// Queries that `system.queries` and `system.tasks` remember.
 pub const QUERIES_REMEMBERED: usize = 1_000;
+/// How long a client may take no row of a result while other queries wait for its places, unless `coordinator.query.unread_ms` says otherwise:
+/// longer than programs think between two batches.
+pub const UNREAD_MS: u64 = 60_000;
+/// How often it is looked whether others wait.
+pub const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Batches between the query and a slow client before the query is held back.
 pub const RESULT_QUEUE_BATCHES: usize = 8;
 

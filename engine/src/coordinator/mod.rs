@@ -16,6 +16,7 @@ pub mod registry;
 pub mod replication;
 pub mod table_writes;
 pub mod task_places;
+mod unread;
 
 use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
@@ -37,7 +38,7 @@ use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
 use quarantine::Quarantine;
 use registry::QueryRegistry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -58,6 +59,8 @@ pub(crate) struct CoordinatorInner {
     pub queries: QueryRegistry,
     pub admission: Admission,
     pub task_places: TaskPlaces,
+    /// Who sees the statements of others; everybody until somebody is named.
+    pub administrators: OnceLock<BTreeSet<String>>,
     pub quarantine: Quarantine,
     pub base: planner::BaseState,
     pub cpu: CpuRuntime,
@@ -121,6 +124,7 @@ impl Coordinator {
             queries: QueryRegistry::default(),
             admission: Admission::new(&config.query),
             task_places: TaskPlaces::default(),
+            administrators: OnceLock::new(),
             quarantine: Quarantine::default(),
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
@@ -154,6 +158,16 @@ impl Coordinator {
     /// The release of Substrait whose plans can be sent, as (major, minor, patch); nothing where none can.
     pub fn substrait_version(&self) -> Option<(u32, u32, u32)> {
         self.inner.substrait.get().map(|reader| reader.version())
+    }
+
+    /// Says who sees the statements of others; without it everybody does.
+    pub fn name_administrators(&self, users: impl IntoIterator<Item = String>) {
+        let _ = self.inner.administrators.set(users.into_iter().collect());
+    }
+
+    /// Whether `user` sees the statements of others.
+    pub fn is_administrator(&self, user: &str) -> bool {
+        self.inner.administrators.get().is_none_or(|administrators| administrators.contains(user))
     }
 
     /// A new session of `user`.
