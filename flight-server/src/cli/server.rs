@@ -113,6 +113,9 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
         tls.follow_files();
     }
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
+    if config.auth.mode == AuthMode::Required {
+        coordinator.name_administrators(config.auth.administrators.iter().cloned());
+    }
     if let Some(reader) = extensions.substrait {
         coordinator.read_substrait(reader);
     }
