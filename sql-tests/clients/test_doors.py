@@ -8,7 +8,9 @@ import re
 import resource
 import socket
 import struct
+import time
 
+import adbc_driver_flightsql.dbapi as flight_sql
 import adbc_driver_manager
 import cluster
 import flight_messages
@@ -16,6 +18,7 @@ import pyarrow
 import pyarrow.flight
 import pytest
 import tamper
+from adbc_driver_flightsql import DatabaseOptions
 
 MEMORY_BYTES = 256 << 20
 # Errors that a caller can act on; anything else is a defect of ours or a broken connection.
@@ -170,27 +173,42 @@ def test_rows_without_bytes_are_bounded(running):
         put(client, ingest_descriptor("nothing"), [pyarrow.record_batch({"z": pyarrow.nulls(1_100_000)})])
 
 
-def test_a_frame_larger_than_a_message_was_is_stored(tmp_path):
+def frame(rows):
+    return pyarrow.table({"n": pyarrow.Array.from_buffers(pyarrow.int64(), rows, [None, pyarrow.py_buffer(bytes(8 * rows))])})
+
+
+def of_large_messages(running):
+    return flight_sql.connect(running.uri, db_kwargs={DatabaseOptions.WITH_MAX_MSG_SIZE.value: str((1 << 31) - 1)}, autocommit=True)
+
+
+def tables(running, name):
+    return running.rows(f"SELECT count(*) FROM information_schema.tables WHERE table_name = '{name}'")[0][0]
+
+
+def test_a_frame_in_one_message_is_stored(tmp_path):
     settings = f"[coordinator]\nmemory_bytes = {2 << 30}\n"
     with cluster.Cluster(tmp_path / "cluster", [cluster.Node("node-1", {"data": tmp_path / "data"})], settings) as large:
-        rows = 25_000_000
-        table = pyarrow.table({"n": pyarrow.Array.from_buffers(pyarrow.int64(), rows, [None, pyarrow.py_buffer(bytes(8 * rows))])})
+        table = frame(25_000_000)
         before = resident_bytes(large.server)
-        with large.connect() as connection, connection.cursor() as cursor:
-            assert cursor.adbc_ingest("frame", table, mode="create") == rows
-        assert large.rows("SELECT count(*), sum(n) FROM frame") == [(rows, 0)]
+        with of_large_messages(large) as connection, connection.cursor() as cursor:
+            assert cursor.adbc_ingest("frame", table, mode="create") == table.num_rows
+        assert large.rows("SELECT count(*), sum(n) FROM frame") == [(table.num_rows, 0)]
         assert resident_bytes(large.server, high=True) < before + 3 * table.nbytes
 
 
-def test_a_frame_beyond_memory_leaves_nothing_behind(running):
-    rows = 40_000_000
-    table = pyarrow.table({"n": pyarrow.Array.from_buffers(pyarrow.int64(), rows, [None, pyarrow.py_buffer(bytes(8 * rows))])})
+def test_a_frame_that_fails_leaves_nothing_behind(running):
+    table = frame(40_000_000)
+    # The driver's own bound: it sends the schema, and ends the call as if that were all.
     with running.connect() as connection, connection.cursor() as cursor:
-        with pytest.raises(adbc_driver_manager.Error, match="memory for a message of a client .coordinator.memory_bytes.: send smaller batches"):
+        with pytest.raises(adbc_driver_manager.Error, match="larger than max"):
             cursor.adbc_ingest("beyond", table, mode="create")
-    assert running.rows("SELECT count(*) FROM information_schema.tables WHERE table_name = 'beyond'") == [(0,)]
-    with running.connect() as connection, connection.cursor() as cursor:
-        assert cursor.adbc_ingest("beyond", table.to_reader(max_chunksize=1_000_000), mode="create") == rows
+    assert tables(running, "beyond") == 0
+    with of_large_messages(running) as connection, connection.cursor() as cursor:
+        with pytest.raises(adbc_driver_manager.Error, match="coordinator.memory_bytes"):
+            cursor.adbc_ingest("beyond", table, mode="create")
+        assert tables(running, "beyond") == 0
+        assert cursor.adbc_ingest("beyond", table.slice(0, 8_000_000).to_reader(max_chunksize=1_000_000), mode="create") == 8_000_000
+    assert tables(running, "beyond") == 1
 
 
 def connections(port, count, source="127.0.0.1"):
@@ -248,3 +266,42 @@ def test_a_large_message_of_a_stranger_is_not_taken(tmp_path):
         with pytest.raises(pyarrow.lib.ArrowInvalid, match="statement"):
             known.get_flight_info(statement, options)
         assert flight_messages.query(known, "SELECT '" + "x" * 100_000 + "'", options).num_rows == 1
+
+
+def test_a_result_that_nobody_reads_makes_way_for_others(tmp_path):
+    settings = '[coordinator.query]\nmax_concurrent = 2\nunread_ms = 1500\n'
+    with cluster.Cluster(tmp_path / "cluster", [cluster.Node("node-1", {"data": tmp_path / "data"})], settings) as slow:
+        slow.rows("CREATE TABLE wide AS SELECT value AS n, repeat('x', 1000) AS s FROM generate_series(1, 300000) AS t(value)")
+        client, _ = flight_messages.connect(slow.port)
+        info = [client.get_flight_info(flight_messages.descriptor("CommandStatementQuery", {1: "SELECT * FROM wide"})) for _ in range(2)]
+        readers = [client.do_get(each.endpoints[0].ticket) for each in info]
+        for reader in readers:
+            reader.read_chunk()
+        # With nobody waiting they may take their time.
+        time.sleep(3)
+        assert slow.rows("SELECT count(*) FROM system.queries WHERE state = 'running' AND sql = 'SELECT * FROM wide'") == [(2,)]
+        started = time.monotonic()
+        assert slow.rows("SELECT count(*) FROM wide") == [(300_000,)]
+        assert time.monotonic() - started < 10
+        said = []
+        for reader in readers:
+            try:
+                reader.read_all()
+            except pyarrow.lib.ArrowException as error:
+                said.append(str(error))
+        assert said and all("took no rows of the result for 1500 ms" in text for text in said), said
+
+
+def test_users_see_their_own_statements_and_administrators_all(tmp_path):
+    tokens = {"ana": "a token of sixteen", "bob": "another of sixteen", "eve": "the token of an administrator"}
+    listed = ", ".join(f'{user} = "{token}"' for user, token in tokens.items())
+    settings = f'[auth]\nmode = "required"\ntokens = {{ {listed} }}\nadministrators = ["eve"]\n'
+    with cluster.Cluster(tmp_path / "cluster", [], settings, token=tokens["ana"]) as guarded:
+        for user, token in tokens.items():
+            with guarded.connect(token) as connection, connection.cursor() as cursor:
+                cursor.execute(f"SELECT 'a secret of {user}'")
+                cursor.fetchall()
+        for user, token in tokens.items():
+            with guarded.connect(token) as connection, connection.cursor() as cursor:
+                cursor.execute("SELECT DISTINCT user_name FROM system.queries WHERE sql LIKE '%a secret of%' AND sql NOT LIKE '%system%' ORDER BY 1")
+                assert [row[0] for row in cursor.fetchall()] == (["ana", "bob", "eve"] if user == "eve" else [user])

@@ -31,6 +31,8 @@ use tonic::{Code, Status};
 /// Rows on their way in.
 pub(super) struct ClientRows {
     what: &'static str,
+    /// Whether a schema without a batch is an error.
+    rows_wanted: bool,
     messages: BoxStream<'static, Result<FlightData, Status>>,
     /// Takes the message that lies in the slot.
     decoder: FlightDataDecoder,
@@ -41,12 +43,19 @@ pub(super) struct ClientRows {
     /// Bytes of the last batch, of which pieces may still be on their way to a worker when the next one is decoded.
     last_bytes: u64,
     pieces: VecDeque<RecordBatch>,
+    /// Whether a batch came, be it one without rows.
+    any: bool,
     ended: bool,
 }
 
 impl ClientRows {
     /// `what` is sent, for people. A message without a header carries no Arrow data: the first one may hold only the command.
-    pub fn new(what: &'static str, data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static, memory: ClientMemory) -> Self {
+    pub fn new(
+        what: &'static str,
+        rows_wanted: bool,
+        data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
+        memory: ClientMemory,
+    ) -> Self {
         let slot: Arc<Mutex<Option<FlightData>>> = Arc::default();
         let taken = Arc::clone(&slot);
         let decoder = FlightDataDecoder::new(stream::poll_fn(move |_| match taken.lock().take() {
@@ -55,7 +64,19 @@ impl ClientRows {
         }));
         let messages =
             data.filter(|message| std::future::ready(message.as_ref().map_or(true, |message| !message.data_header.is_empty()))).boxed();
-        Self { what, messages, decoder, slot, memory, dictionaries: HashMap::new(), last_bytes: 0, pieces: VecDeque::new(), ended: false }
+        Self {
+            what,
+            messages,
+            decoder,
+            slot,
+            memory,
+            dictionaries: HashMap::new(),
+            last_bytes: 0,
+            pieces: VecDeque::new(),
+            any: false,
+            rows_wanted,
+            ended: false,
+        }
     }
 
     /// The schema before the rows; nothing when not even that was sent.
@@ -77,9 +98,16 @@ impl ClientRows {
                 return Some(Ok(piece));
             }
             let cut = match self.decoded().await {
-                Ok(Some(DecodedPayload::RecordBatch(batch))) => self.cut(batch),
+                Ok(Some(DecodedPayload::RecordBatch(batch))) => {
+                    self.any = true;
+                    self.cut(batch)
+                }
                 Ok(Some(DecodedPayload::None)) => continue,
                 Ok(Some(DecodedPayload::Schema(_))) => Err(self.invalid("the schema changes among them")),
+                // Drivers end the call so when a batch was too large for them to send.
+                Ok(None) if !self.any && !self.ended && self.rows_wanted => {
+                    Err(self.invalid("a schema was sent, but no batch of rows: send one without rows, or CREATE TABLE, for an empty table"))
+                }
                 Ok(None) => return None,
                 Err(error) => Err(error),
             };

@@ -30,7 +30,7 @@ impl FlightSql {
             (Some(_), None) => return Err(Status::invalid_argument("the table's catalog is named, but not its schema")),
             (None, None) => TableReference::bare(command.table),
         };
-        let mut sent = ClientRows::new("rows to ingest", data, self.coordinator.client_memory("rows of an ingest"));
+        let mut sent = ClientRows::new("rows to ingest", true, data, self.coordinator.client_memory("rows of an ingest"));
         let schema = sent.schema().await.map_err(status::from_engine)?;
         let schema = schema.ok_or_else(|| Status::invalid_argument("neither a schema nor rows were sent"))?;
         let batches = stream::unfold(sent, |mut sent| async move { sent.next().await.map(|batch| (batch.map_err(nothing_stored), sent)) });

@@ -139,7 +139,7 @@ fn check_width(prepared: &Prepared, rows: &[ParameterRow]) -> Result<(), Status>
 
 impl FlightSql {
     async fn read_rows(&self, data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Vec<ParameterRow>, Status> {
-        let mut sent = ClientRows::new("bound values", data, self.coordinator.client_memory("values bound to a statement"));
+        let mut sent = ClientRows::new("bound values", false, data, self.coordinator.client_memory("values bound to a statement"));
         let mut rows = Vec::new();
         let mut bytes = 0u64;
         if sent.schema().await.map_err(status::from_engine)?.is_none() {

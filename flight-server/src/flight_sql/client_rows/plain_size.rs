@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayData, ArrayRef, AsArray, RecordBatch, RecordBatch
 use arrow::array::{MutableArrayData, OffsetSizeTrait};
 use arrow::datatypes::{ArrowNativeType, ByteArrayType, ByteViewType, DataType};
 use arrow::error::ArrowError;
+use std::sync::Arc;
 
 /// Bytes that a value takes beside its own: an offset, or a NULL made into text.
 const VALUE_BYTES: u64 = 8;
@@ -136,14 +137,19 @@ pub(super) fn pieces(batch: RecordBatch, bytes_max: u64) -> Result<Vec<RecordBat
     Ok(pieces)
 }
 
-/// A piece without what its lists do not refer to: casts go through all values that lists lie in.
+/// A piece that shares nothing with others: casts go through all values that lists lie in, and senders go by the bytes that columns lie in.
 fn alone(piece: RecordBatch) -> Result<RecordBatch, ArrowError> {
-    let columns = piece.columns().iter().map(|column| if column.data_type().is_nested() { copied(column) } else { Ok(column.clone()) });
+    let columns = piece.columns().iter().map(copied);
     let options = RecordBatchOptions::new().with_row_count(Some(piece.num_rows()));
     RecordBatch::try_new_with_options(piece.schema(), columns.collect::<Result<_, _>>()?, &options)
 }
 
 fn copied(column: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    match column.data_type() {
+        DataType::Utf8View => return Ok(Arc::new(column.as_string_view().gc())),
+        DataType::BinaryView => return Ok(Arc::new(column.as_binary_view().gc())),
+        _ => {}
+    }
     let data: ArrayData = column.to_data();
     let mut copy = MutableArrayData::new(vec![&data], false, column.len());
     copy.try_extend(0, 0, column.len())?;
@@ -155,7 +161,6 @@ mod tests {
     use super::*;
     use arrow::array::{DictionaryArray, Int32Array, ListArray, NullArray, StringArray, StringViewArray};
     use arrow::datatypes::{Int32Type, Int64Type};
-    use std::sync::Arc;
 
     fn batch(column: ArrayRef) -> RecordBatch {
         RecordBatch::try_from_iter_with_nullable([("a", column, true)]).unwrap()
