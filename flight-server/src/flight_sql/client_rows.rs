@@ -43,6 +43,8 @@ pub(super) struct ClientRows {
     /// Bytes of the last batch, of which pieces may still be on their way to a worker when the next one is decoded.
     last_bytes: u64,
     pieces: VecDeque<RecordBatch>,
+    /// Whether they lie in one batch.
+    shared: bool,
     /// Whether a batch came, be it one without rows.
     any: bool,
     ended: bool,
@@ -73,6 +75,7 @@ impl ClientRows {
             dictionaries: HashMap::new(),
             last_bytes: 0,
             pieces: VecDeque::new(),
+            shared: false,
             any: false,
             rows_wanted,
             ended: false,
@@ -94,8 +97,8 @@ impl ClientRows {
     /// The next rows, after the schema. Nothing follows an error.
     pub async fn next(&mut self) -> Option<Result<RecordBatch, Error>> {
         loop {
-            if let Some(piece) = self.pieces.pop_front() {
-                return Some(Ok(piece));
+            if let Some(piece) = self.next_piece() {
+                return Some(piece);
             }
             let cut = match self.decoded().await {
                 Ok(Some(DecodedPayload::RecordBatch(batch))) => {
@@ -122,9 +125,24 @@ impl ClientRows {
     }
 
     fn cut(&mut self, batch: RecordBatch) -> Result<VecDeque<RecordBatch>, Error> {
-        let cut = || plain_size::pieces(batch, limits::INGEST_PIECE_BYTES);
+        let cut = || VecDeque::from(plain_size::pieces(batch, limits::INGEST_PIECE_BYTES));
         let cut = std::panic::catch_unwind(AssertUnwindSafe(cut)).map_err(|panic| self.invalid(panic_text(&*panic)))?;
-        cut.map(VecDeque::from).map_err(|error| self.invalid(error))
+        self.shared = cut.len() > 1;
+        Ok(cut)
+    }
+
+    /// The next piece of the last batch. Copied only now, so that a large batch is not there twice.
+    fn next_piece(&mut self) -> Option<Result<RecordBatch, Error>> {
+        let piece = self.pieces.pop_front()?;
+        if !self.shared {
+            return Some(Ok(piece));
+        }
+        let copied = std::panic::catch_unwind(AssertUnwindSafe(|| plain_size::alone(piece)));
+        Some(match copied {
+            Ok(Ok(piece)) => Ok(piece),
+            Ok(Err(error)) => Err(self.invalid(error)),
+            Err(panic) => Err(self.invalid(panic_text(&*panic))),
+        })
     }
 
     /// What the next message holds that is more than a part of a dictionary.
@@ -181,6 +199,7 @@ impl ClientRows {
 
     fn invalid(&mut self, problem: impl std::fmt::Display) -> Error {
         self.ended = true;
+        self.pieces.clear();
         Error::user(format!("the {} cannot be read: {problem}", self.what))
     }
 

@@ -117,10 +117,10 @@ pub fn plain_bytes_of(batch: &RecordBatch) -> u64 {
     batch.columns().iter().map(|column| plain_bytes(column)).fold(0, u64::saturating_add)
 }
 
-/// Cuts a batch until each piece, its values spelt out, is within the bound or one row.
-pub(super) fn pieces(batch: RecordBatch, bytes_max: u64) -> Result<Vec<RecordBatch>, ArrowError> {
+/// Cuts a batch until each piece, its values spelt out, is within the bound or one row. They lie in the batch, until each is made [`alone`].
+pub(super) fn pieces(batch: RecordBatch, bytes_max: u64) -> Vec<RecordBatch> {
     if plain_bytes_of(&batch) <= bytes_max || batch.num_rows() <= 1 {
-        return Ok(vec![batch]);
+        return vec![batch];
     }
     let mut pieces = vec![];
     let mut cuts = vec![(0, batch.num_rows())];
@@ -131,14 +131,14 @@ pub(super) fn pieces(batch: RecordBatch, bytes_max: u64) -> Result<Vec<RecordBat
             let half = rows / 2;
             cuts.extend([(offset + half, rows - half), (offset, half)]);
         } else {
-            pieces.push(alone(piece)?);
+            pieces.push(piece);
         }
     }
-    Ok(pieces)
+    pieces
 }
 
 /// A piece that shares nothing with others: casts go through all values that lists lie in, and senders go by the bytes that columns lie in.
-fn alone(piece: RecordBatch) -> Result<RecordBatch, ArrowError> {
+pub(super) fn alone(piece: RecordBatch) -> Result<RecordBatch, ArrowError> {
     let columns = piece.columns().iter().map(copied);
     let options = RecordBatchOptions::new().with_row_count(Some(piece.num_rows()));
     RecordBatch::try_new_with_options(piece.schema(), columns.collect::<Result<_, _>>()?, &options)
@@ -180,7 +180,7 @@ mod tests {
     fn pieces_are_all_rows_in_their_order() {
         let lists = (0..1000).map(|row| Some(vec![Some(row); 7]));
         let whole = batch(Arc::new(ListArray::from_iter_primitive::<Int64Type, _, _>(lists)));
-        let cut = pieces(whole.clone(), 8 << 10).unwrap();
+        let cut: Vec<_> = pieces(whole.clone(), 8 << 10).into_iter().map(|piece| alone(piece).unwrap()).collect();
         assert!(cut.len() > 5 && cut.iter().all(|piece| plain_bytes_of(piece) <= 8 << 10));
         assert!(cut.iter().all(|piece| piece.column(0).as_list::<i32>().values().len() == 7 * piece.num_rows()));
         assert_eq!(arrow::compute::concat_batches(&whole.schema(), &cut).unwrap(), whole);
