@@ -82,6 +82,9 @@ pub struct QueryConfig {
     pub max_concurrent_per_user: usize,
     /// Queries that may wait, of one user at most three quarters; one more is refused. Default 256.
     pub max_waiting: usize,
+    /// How long a client may take no row of a result, in milliseconds, while other queries wait for its places: then its query is ended. 0 for as
+    /// long as the query may run. Default 60000.
+    pub unread_ms: u64,
     /// Partitions of a fragment on each worker; 0 takes the largest core count that a worker reports, at most 16.
     pub target_partitions: usize,
     /// Compression of the rows that move between nodes: `none`, `lz4`, `zstd` or `auto`, which is `none` for queries whose nodes are all on
@@ -96,6 +99,7 @@ impl Default for QueryConfig {
             max_concurrent: crate::limits::QUERIES_RUNNING_MAX,
             max_concurrent_per_user: 0,
             max_waiting: crate::limits::QUERIES_WAITING_MAX,
+            unread_ms: crate::limits::UNREAD_MS,
             target_partitions: 0,
             compression: "auto".into(),
         }

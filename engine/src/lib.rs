@@ -52,6 +52,7 @@ pub use config::{
     WorkerConfig,
 };
 pub use coordinator::Coordinator;
+pub use coordinator::client_memory::ClientMemory;
 pub use coordinator::membership::{NodeInfo, NodeState};
 pub use coordinator::observer::{QuerySummary, TaskRecord};
 pub use coordinator::parts::{Delivery, ResultPart};

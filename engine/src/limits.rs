@@ -108,6 +108,14 @@ pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
 pub const CONNECTIONS_READY_MAX: usize = 64;
 /// Wait after a connection that could not be accepted.
 pub const ACCEPT_RETRY_WAIT: Duration = Duration::from_millis(100);
+/// Callers that are told at once that there is no place for them; more are closed without a word.
+pub const TURNED_AWAY_AT_ONCE: usize = 32;
+/// Time that such a caller gets to ask, so that it can be told.
+pub const TURNED_AWAY_GRACE: Duration = Duration::from_secs(3);
+/// Largest message that is taken of a caller before its credentials are looked at: what any statement by hand takes.
+pub const STRANGERS_MESSAGE_BYTES_MAX: usize = 16 << 10;
+/// Messages up to this size are taken without asking for memory.
+pub const MESSAGE_FREE_BYTES: usize = 1 << 20;
 /// Refused connections are told of at most this often.
 pub const HANDSHAKE_COMPLAINT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes of the headers of a call that is refused because it came without TLS.
@@ -193,6 +201,11 @@ pub const QUARANTINE_FORGETS_AFTER: Duration = Duration::from_secs(3_600);
 pub const QUARANTINE_STATEMENTS_MAX: usize = 1_000;
 /// Queries that `system.queries` and `system.tasks` remember.
 pub const QUERIES_REMEMBERED: usize = 1_000;
+/// How long a client may take no row of a result while other queries wait for its places, unless `coordinator.query.unread_ms` says otherwise:
+/// longer than programs think between two batches.
+pub const UNREAD_MS: u64 = 60_000;
+/// How often it is looked whether others wait.
+pub const UNREAD_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Batches between the query and a slow client before the query is held back.
 pub const RESULT_QUEUE_BATCHES: usize = 8;
 

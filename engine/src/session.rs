@@ -435,7 +435,7 @@ impl Session {
     /// Views planned over this snapshot, in the order they were created, and the engine's own tables.
     async fn overlay(&self, snapshot: Arc<Snapshot>) -> Result<OverlaySchemas> {
         let mut overlay = OverlaySchemas::new();
-        overlay.insert(SYSTEM_SCHEMA.into(), system::tables(&self.inner.coordinator, self.get_options()));
+        overlay.insert(SYSTEM_SCHEMA.into(), system::tables(&self.inner.coordinator, &self.inner.user, self.get_options()));
         let views = self.inner.views.lock().clone();
         for (schema, name, sql) in views {
             // A view may be over what is known before it.

@@ -7,7 +7,7 @@ use crate::config::residency_of;
 use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
 use crate::coordinator::membership::{NodeInfo, NodeState};
-use crate::coordinator::registry::QueryState;
+use crate::coordinator::registry::{QueryRecord, QueryState};
 use crate::result_types::plain_type;
 use crate::statement::definition;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
@@ -92,7 +92,7 @@ fn counts<T>(rows: &[T], value: impl Fn(&T) -> u64) -> ArrayRef {
 }
 
 /// The tables, over the coordinator's state at the time of a scan.
-pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> BTreeMap<String, Arc<dyn TableProvider>> {
+pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, String>) -> BTreeMap<String, Arc<dyn TableProvider>> {
     let mut tables: BTreeMap<String, Arc<dyn TableProvider>> = BTreeMap::new();
     let mut add = |name: &str, fields: Vec<Field>, rows: Rows| {
         tables.insert(name.into(), Arc::new(SystemTable::new(fields, rows)));
@@ -150,7 +150,7 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         text("state"),
     ];
     add("files", fields, Arc::new(move || file_rows(&of)));
-    let of = coordinator.clone();
+    let (of, asks) = (coordinator.clone(), user.to_string());
     let fields = vec![
         text("query_id"),
         text("user_name"),
@@ -171,8 +171,8 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         text("result_from"),
         text("decisions"),
     ];
-    add("queries", fields, Arc::new(move || query_rows(&of)));
-    let of = coordinator.clone();
+    add("queries", fields, Arc::new(move || query_rows(&of, &asks)));
+    let (of, asks) = (coordinator.clone(), user.to_string());
     let fields = vec![
         text("query_id"),
         Field::new("fragment", DataType::Int64, true),
@@ -189,7 +189,7 @@ pub fn tables(coordinator: &Coordinator, settings: BTreeMap<String, String>) -> 
         Field::new("elapsed_ms", DataType::Float64, true),
         text("estimate"),
     ];
-    add("tasks", fields, Arc::new(move || task_rows(&of)));
+    add("tasks", fields, Arc::new(move || task_rows(&of, &asks)));
     let of = coordinator.clone();
     let fields = vec![
         text("table_schema"),
@@ -420,8 +420,17 @@ fn column_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     ]
 }
 
-fn query_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
-    let queries = coordinator.inner.queries.records();
+/// The queries that `user` may see: all of them to administrators, to others their own.
+fn seen_queries(coordinator: &Coordinator, user: &str) -> Vec<QueryRecord> {
+    let mut queries = coordinator.inner.queries.records();
+    if !coordinator.is_administrator(user) {
+        queries.retain(|query| query.user == user);
+    }
+    queries
+}
+
+fn query_rows(coordinator: &Coordinator, user: &str) -> Vec<ArrayRef> {
+    let queries = seen_queries(coordinator, user);
     let started = queries.iter().map(|query| Some(query.started_at_ms as i64)).collect::<TimestampMillisecondArray>();
     vec![
         strings(&queries, |query| query.query_id.to_string()),
@@ -453,8 +462,8 @@ fn query_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     ]
 }
 
-fn task_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
-    let queries = coordinator.inner.queries.records();
+fn task_rows(coordinator: &Coordinator, user: &str) -> Vec<ArrayRef> {
+    let queries = seen_queries(coordinator, user);
     let rows: Vec<_> = queries.iter().flat_map(|query| query.tasks.iter().map(move |task| (query.query_id, task))).collect();
     vec![
         strings(&rows, |(query, _)| query.to_string()),

@@ -6,6 +6,7 @@
 use crate::limits;
 use crate::tls::ClientTls;
 use bowshot_engine::port::accept::{self, Accepted, Greeter};
+use bowshot_engine::port::door::{Door, DoorLimits, Visit, Visitor, open_files_max};
 use rustls::pki_types::CertificateDer;
 use rustls::{AlertDescription, CertificateError, ServerConfig};
 use std::io;
@@ -33,6 +34,8 @@ pub struct ClientPeer {
     pub address: SocketAddr,
     /// The certificate that it showed, was asked for, and whose authority is trusted.
     pub certificate: Option<Arc<ClientCertificate>>,
+    /// The connection as the door sees it; nothing where it is another process's.
+    pub visit: Option<Arc<Visit>>,
 }
 
 /// What a client's certificate says of its holder.
@@ -46,6 +49,13 @@ impl ClientPeer {
     /// The peer that sent a request.
     pub fn of(extensions: &tonic::Extensions) -> Option<&Self> {
         extensions.get()
+    }
+
+    /// A call of it had good credentials: the connection may stay.
+    pub fn admit(&self) {
+        if let Some(visit) = &self.visit {
+            visit.admit();
+        }
     }
 }
 
@@ -69,13 +79,27 @@ impl Drop for ReportsEnd {
 
 /// The connections that arrive at a listener.
 pub fn incoming(listener: TcpListener, tls: Option<Arc<ClientTls>>, on_close: OnClose) -> impl Stream<Item = io::Result<Connection>> {
-    accept::incoming(listener, Arc::new(Clients { tls, on_close }))
+    accept::incoming(listener, Arc::new(Clients { tls, on_close, door: Arc::new(Door::new(door_limits())) }))
 }
 
 /// Greets clients.
 struct Clients {
     tls: Option<Arc<ClientTls>>,
     on_close: OnClose,
+    door: Arc<Door>,
+}
+
+/// A share of the files that this process may open: the rest is for the catalog, spilled data, the traffic of the cluster and health.
+fn door_limits() -> DoorLimits {
+    let connections = (open_files_max() / 4 * 3).clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX);
+    DoorLimits {
+        connections,
+        per_address: connections / 4 * 3,
+        strangers: (connections / 4).min(limits::STRANGERS_MAX),
+        first_call: limits::FIRST_CALL_TIMEOUT,
+        admission: limits::ADMISSION_TIMEOUT,
+        idle: limits::CONNECTION_IDLE,
+    }
 }
 
 impl Greeter for Clients {
@@ -87,7 +111,16 @@ impl Greeter for Clients {
         self.tls.as_ref().map(|tls| tls.server_config())
     }
 
-    fn greet(&self, address: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Result<(ClientPeer, ReportsEnd), String> {
+    fn door(&self) -> Option<&Arc<Door>> {
+        Some(&self.door)
+    }
+
+    fn greet(
+        &self,
+        address: SocketAddr,
+        certificate: Option<&CertificateDer<'_>>,
+        visitor: Option<&Visitor>,
+    ) -> Result<(ClientPeer, ReportsEnd), String> {
         let holder = match (certificate, &self.tls) {
             (Some(leaf), Some(tls)) => tls.holder(leaf).map_or_else(
                 |problem| {
@@ -102,7 +135,9 @@ impl Greeter for Clients {
         // Numbers start at 1: a session without a connection has 0.
         static NEXT: AtomicU64 = AtomicU64::new(1);
         let id = ConnectionId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Ok((ClientPeer { id, address, certificate: holder.map(Arc::new) }, ReportsEnd { id, on_close: Arc::clone(&self.on_close) }))
+        let visit = visitor.map(|visitor| Arc::clone(visitor.visit()));
+        let peer = ClientPeer { id, address, certificate: holder.map(Arc::new), visit };
+        Ok((peer, ReportsEnd { id, on_close: Arc::clone(&self.on_close) }))
     }
 
     async fn refuse_plain(&self, _stream: TcpStream) -> String {

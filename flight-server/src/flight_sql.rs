@@ -16,6 +16,7 @@
 //! written twice.
 
 mod actions;
+mod client_rows;
 mod column_metadata;
 mod ingest;
 mod keys;

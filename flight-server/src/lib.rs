@@ -10,6 +10,7 @@ mod connection;
 mod error;
 mod flight_sql;
 mod freed_memory;
+mod gate;
 mod limits;
 mod shell;
 mod sql_text;

@@ -2,10 +2,44 @@
 
 use std::time::Duration;
 
-/// Largest message taken from a client: bound parameters, not data loads; ADBC sends batches of up to 16 MiB.
+/// Largest message taken from a client for anything but rows.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 20;
+/// Largest message of rows, within the memory that the coordinator has for it: what Protobuf allows. Drivers send a data frame as one.
+pub const ROWS_MESSAGE_BYTES_MAX: usize = i32::MAX as usize;
+/// Fewest connections of clients that a server takes, however few files it may open.
+pub const CONNECTIONS_MIN: usize = 64;
+/// Most of them, however many files: each takes some ten kilobytes.
+pub const CONNECTIONS_MAX: usize = 16_384;
+/// Those whose calls had no good credentials yet; one more ends the oldest.
+pub const STRANGERS_MAX: usize = 256;
+/// Time until a connection's first call.
+pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time until a call of it had good credentials: refusals are held back for some seconds each.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// A connection without a call for this long ends, as its session does.
+pub const CONNECTION_IDLE: Duration = SESSION_IDLE;
+/// Connections for health and metrics at once; one more ends the oldest.
+pub const HTTP_CONNECTIONS_MAX: usize = 32;
+/// How long one of them may last.
+pub const HTTP_CONNECTION_TIME: Duration = Duration::from_secs(60);
 /// Largest message that a worker takes from a client: a ticket.
 pub const WORKER_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Largest header of an Arrow message of a client: the places of a hundred thousand columns' buffers.
+pub const ARROW_HEADER_BYTES_MAX: usize = 16 << 20;
+/// Columns of the rows that a client sends, those inside of others included; each costs some hundred bytes and a look a batch.
+pub const ARROW_COLUMNS_MAX: usize = 20_000;
+/// Deepest nesting of them: types are walked recursively.
+pub const ARROW_DEPTH_MAX: usize = 32;
+/// Bytes of their names and metadata together.
+pub const ARROW_NAMES_BYTES_MAX: usize = 8 << 20;
+/// Values of a column that take no bytes in a message, as NULLs without a type do: they are made when they are stored.
+pub const ARROW_WEIGHTLESS_ROWS_MAX: u64 = 1 << 20;
+/// Bytes of an Arrow message from which on its decoding may not hold up other calls of its thread.
+pub const ARROW_DECODED_ASIDE_BYTES: u64 = 4 << 20;
+/// Bytes that rows of a client may take, with each value spelt out, before they are cut into pieces: what a message to a worker holds.
+pub const INGEST_PIECE_BYTES: u64 = 8 << 20;
+/// Bytes that all values bound to one prepared statement may take, each spelt out.
+pub const BOUND_VALUES_BYTES_MAX: u64 = 256 << 20;
 /// Longest statement text; the parser's memory grows with it.
 pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// A result that nobody fetches is dropped, and its query cancelled, after this time.
@@ -98,4 +132,5 @@ pub const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 pub const HISTORY_LINES_MAX: usize = 10_000;
 
 const _: () = assert!(REFUSAL_DELAY_FIRST.as_millis() < REFUSAL_DELAY_MAX.as_millis());
-const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX);
+const _: () = assert!(STATEMENT_BYTES_MAX < MESSAGE_BYTES_MAX && MESSAGE_BYTES_MAX < ROWS_MESSAGE_BYTES_MAX);
+const _: () = assert!(FIRST_CALL_TIMEOUT.as_secs() < ADMISSION_TIMEOUT.as_secs());

@@ -62,6 +62,11 @@ impl Admission {
         }
     }
 
+    /// Whether a query over stored tables waits for a place.
+    pub fn are_wanted(&self) -> bool {
+        self.stored.line.lock().queue.waiting() > 0
+    }
+
     /// Waits for a place until `deadline`, not longer than the future is polled.
     pub async fn admit(&self, lane: Lane, user: &str, priority: Priority, deadline: tokio::time::Instant) -> Result<Place> {
         let gate = match lane {

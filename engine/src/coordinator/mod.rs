@@ -1,6 +1,7 @@
 //! The coordinator role: keeps the catalog and the membership, plans queries, watches them, and merges their results.
 
 pub mod admission;
+pub mod client_memory;
 pub mod clock;
 pub mod data_folder;
 pub mod explain;
@@ -17,6 +18,7 @@ pub mod replication;
 pub mod table_writes;
 pub mod task_places;
 mod unknown_files;
+mod unread;
 pub mod volume_ids;
 
 use crate::catalog::Snapshot;
@@ -40,7 +42,7 @@ use observer::QuerySummary;
 use parking_lot::{Mutex, RwLock};
 use quarantine::Quarantine;
 use registry::QueryRegistry;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -62,6 +64,8 @@ pub(crate) struct CoordinatorInner {
     pub queries: QueryRegistry,
     pub admission: Admission,
     pub task_places: TaskPlaces,
+    /// Who sees the statements of others; everybody until somebody is named.
+    pub administrators: OnceLock<BTreeSet<String>>,
     pub quarantine: Quarantine,
     pub base: planner::BaseState,
     pub cpu: CpuRuntime,
@@ -130,6 +134,7 @@ impl Coordinator {
             queries: QueryRegistry::default(),
             admission: Admission::new(&config.query),
             task_places: TaskPlaces::default(),
+            administrators: OnceLock::new(),
             quarantine: Quarantine::default(),
             base: planner::BaseState::new(&config)?,
             cpu: CpuRuntime::new("bowshot-merge", crate::worker::service::default_threads())?,
@@ -164,6 +169,16 @@ impl Coordinator {
     /// The release of Substrait whose plans can be sent, as (major, minor, patch); nothing where none can.
     pub fn substrait_version(&self) -> Option<(u32, u32, u32)> {
         self.inner.substrait.get().map(|reader| reader.version())
+    }
+
+    /// Says who sees the statements of others; without it everybody does.
+    pub fn name_administrators(&self, users: impl IntoIterator<Item = String>) {
+        let _ = self.inner.administrators.set(users.into_iter().collect());
+    }
+
+    /// Whether `user` sees the statements of others.
+    pub fn is_administrator(&self, user: &str) -> bool {
+        self.inner.administrators.get().is_none_or(|administrators| administrators.contains(user))
     }
 
     /// A new session of `user`.

@@ -15,6 +15,7 @@ use super::parts::{self, Delivery, PartsOfPlan, ResultPart};
 use super::planner::{self, Joins, Shape};
 use super::registry::{QueryHandle, QueryState};
 use super::task_places::Need;
+use super::unread;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::{BowshotOptions, ResultEndpoints};
@@ -378,7 +379,7 @@ async fn run_once(
         Lane::Small => None,
         Lane::Stored => {
             handle.waits(true);
-            let taken = inner.task_places.take(task_needs(&plan, &placement, adapts)?).await;
+            let taken = inner.task_places.take(&query.user, task_needs(&plan, &placement, adapts)?).await;
             handle.waits(false);
             Some(taken)
         }
@@ -389,7 +390,7 @@ async fn run_once(
     // A plan that is cut while it runs goes to the workers with all that is in it, and what stands in for a node does not travel.
     let plan = if adapts { plan } else { stand_ins::in_head(plan)? };
     let mut held = HeldRows::new(query.options().result_buffer, &state);
-    let mut outlet = client.as_ref().map(|client| Outlet { sender: client.sender, places: None });
+    let mut outlet = client.as_ref().map(|client| Outlet { inner, sender: client.sender, places: None });
     let mut batches = execute_stream(plan.clone(), state.task_ctx())?;
     loop {
         let next = tokio::select! {
@@ -431,6 +432,7 @@ async fn run_once(
 
 /// The way of released rows to the client.
 struct Outlet<'a> {
+    inner: &'a Arc<CoordinatorInner>,
     sender: &'a Sender,
     /// Places in the queue that were taken for what comes next. Taken one by one, each batch that the client reads would wake the query for one more.
     places: Option<PermitIterator<'a, Result<RecordBatch>>>,
@@ -442,7 +444,10 @@ impl Outlet<'_> {
             let place = match self.places.as_mut().and_then(Iterator::next) {
                 Some(place) => place,
                 None => {
-                    let places = self.sender.reserve_many(limits::RESULT_QUEUE_BATCHES / 2).await.map_err(|_| client_gone())?;
+                    let places = tokio::select! {
+                        places = self.sender.reserve_many(limits::RESULT_QUEUE_BATCHES / 2) => places.map_err(|_| client_gone())?,
+                        error = unread::too_long(self.inner) => return Err(error.into()),
+                    };
                     self.places.insert(places).next().ok_or_else(client_gone)?
                 }
             };

@@ -18,7 +18,7 @@ use crate::fragment::transport;
 use crate::limits;
 use crate::residency::Reach;
 use crate::worker::table_files::{FileWritten, WriteFile};
-use arrow::array::{Array, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightDescriptor;
 use arrow_flight::encode::FlightDataEncoderBuilder;
@@ -157,7 +157,7 @@ impl TableWrite {
             Some(open) => open,
             None => self.open().await?,
         };
-        open.bytes += batch.get_array_memory_size();
+        open.bytes += own_bytes(&batch);
         open.closing.rows += batch.num_rows() as u64;
         if open.sender.send(batch).await.is_err() {
             // The receiver is gone because the call has ended: with an error.
@@ -267,6 +267,12 @@ impl TableWrite {
     fn lost(&self, node: &LiveNode, reason: &str) -> Error {
         lost(&self.pending.inner, &self.target.table, node, reason)
     }
+}
+
+/// Bytes of a batch's rows alone: pieces of one batch share what they lie in.
+fn own_bytes(batch: &RecordBatch) -> usize {
+    let of_column = |column: &ArrayRef| column.to_data().get_slice_memory_size().unwrap_or_else(|_| column.get_array_memory_size());
+    batch.columns().iter().map(of_column).sum()
 }
 
 /// What went wrong on a node, or with it. A node that says what is wrong is there: its disk may be full, and others' work on it goes on.

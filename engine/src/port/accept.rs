@@ -1,6 +1,8 @@
 //! Connections that arrive: plain ones as they are, those with TLS once their handshake succeeded. Handshakes run beside each other, and none can
 //! hold up the others for long.
 
+use super::door::{Door, Visitor};
+use super::farewell;
 use crate::limits;
 use parking_lot::Mutex;
 use rustls::ServerConfig;
@@ -19,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::server::Connected;
 
 /// First byte of a TLS connection: a record with a handshake message.
@@ -37,11 +40,21 @@ pub trait Greeter: Send + Sync + 'static {
     /// The TLS of a connection that begins now; nothing if connections are taken as they are.
     fn tls(&self) -> Option<Arc<ServerConfig>>;
 
-    /// Whom a connection comes from, by the certificate that it showed, if it did; rustls has checked it.
+    /// Bounds how many connections there are; nothing where all are taken.
+    fn door(&self) -> Option<&Arc<Door>> {
+        None
+    }
+
+    /// Whom a connection comes from, by the certificate that it showed, if it did; rustls has checked it. `visitor` is its place at the door.
     ///
     /// # Errors
     /// Why the connection is refused, for the log.
-    fn greet(&self, address: SocketAddr, certificate: Option<&CertificateDer<'_>>) -> Result<(Self::Peer, Self::Held), String>;
+    fn greet(
+        &self,
+        address: SocketAddr,
+        certificate: Option<&CertificateDer<'_>>,
+        visitor: Option<&Visitor>,
+    ) -> Result<(Self::Peer, Self::Held), String>;
 
     /// Ends a connection that does not speak TLS where it is wanted. Returns what is wrong, for the log.
     fn refuse_plain(&self, stream: TcpStream) -> impl Future<Output = String> + Send;
@@ -61,6 +74,7 @@ async fn accept<G: Greeter>(listener: TcpListener, greeter: Arc<G>, ready: mpsc:
     let handshakes = Arc::new(Semaphore::new(limits::HANDSHAKES_MAX));
     let shares = Arc::new(Shares::default());
     let complaints = Arc::new(Complaints::default());
+    let turned_away = Arc::new(Semaphore::new(limits::TURNED_AWAY_AT_ONCE));
     loop {
         // The service is gone: so is its port, at once.
         let next = tokio::select! {
@@ -80,8 +94,18 @@ async fn accept<G: Greeter>(listener: TcpListener, greeter: Arc<G>, ready: mpsc:
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "nodelay could not be set on a connection");
         }
+        let visitor = match greeter.door().map(|door| door.enter(address.ip())).transpose() {
+            Ok(visitor) => visitor,
+            Err(problem) => {
+                complaints.tell(address, &problem);
+                if let Ok(permit) = turned_away.clone().try_acquire_owned() {
+                    tokio::spawn(turn_away(stream, greeter.tls(), problem, permit));
+                }
+                continue;
+            }
+        };
         let Some(tls) = greeter.tls() else {
-            match accepted(PortStream::Plain(stream), address, None, &*greeter) {
+            match accepted(PortStream::Plain(stream), address, None, visitor, &*greeter) {
                 Ok(connection) => {
                     if ready.send(Ok(connection)).await.is_err() {
                         return;
@@ -97,7 +121,7 @@ async fn accept<G: Greeter>(listener: TcpListener, greeter: Arc<G>, ready: mpsc:
         };
         let (greeter, ready, complaints) = (greeter.clone(), ready.clone(), complaints.clone());
         tokio::spawn(async move {
-            let result = match tokio::time::timeout(G::HANDSHAKE_TIMEOUT, handshake(stream, address, tls, &*greeter)).await {
+            let result = match tokio::time::timeout(G::HANDSHAKE_TIMEOUT, handshake(stream, address, tls, visitor, &*greeter)).await {
                 Ok(result) => result,
                 Err(_) => Err(format!("no handshake within {} s", G::HANDSHAKE_TIMEOUT.as_secs())),
             };
@@ -122,6 +146,7 @@ async fn handshake<G: Greeter>(
     stream: TcpStream,
     address: SocketAddr,
     tls: Arc<ServerConfig>,
+    visitor: Option<Visitor>,
     greeter: &G,
 ) -> Result<Accepted<G::Peer, G::Held>, String> {
     let mut first = [0];
@@ -138,17 +163,37 @@ async fn handshake<G: Greeter>(
         }
     })?;
     let leaf = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|leaf| leaf.clone().into_owned());
-    accepted(PortStream::Tls(Box::new(stream)), address, leaf.as_ref(), greeter)
+    accepted(PortStream::Tls(Box::new(stream)), address, leaf.as_ref(), visitor, greeter)
 }
 
 fn accepted<G: Greeter>(
     stream: PortStream,
     address: SocketAddr,
     certificate: Option<&CertificateDer<'_>>,
+    visitor: Option<Visitor>,
     greeter: &G,
 ) -> Result<Accepted<G::Peer, G::Held>, String> {
-    let (peer, held) = greeter.greet(address, certificate)?;
-    Ok(Accepted { stream, peer, _held: held })
+    let (peer, held) = greeter.greet(address, certificate, visitor.as_ref())?;
+    Ok(Accepted { stream, peer, visitor, _held: held })
+}
+
+/// Tells a caller, if it asks in time, why there is no place for it.
+async fn turn_away(stream: TcpStream, tls: Option<Arc<ServerConfig>>, problem: String, permit: OwnedSemaphorePermit) {
+    let told = async {
+        let status = Status::unavailable(problem);
+        match tls {
+            None => farewell::say(stream, &status).await,
+            Some(tls) => {
+                // Who fails in the handshake can be told nothing.
+                if let Ok(stream) = TlsAcceptor::from(tls).accept(stream).await {
+                    farewell::say(stream, &status).await;
+                }
+            }
+        }
+    };
+    // Whoever takes longer is cut off.
+    let _ = tokio::time::timeout(limits::TURNED_AWAY_GRACE, told).await;
+    drop(permit);
 }
 
 /// Handshakes under way by the address they come from: one machine must not take all of them.
@@ -206,6 +251,7 @@ impl Complaints {
 pub struct Accepted<P, H> {
     stream: PortStream,
     peer: P,
+    visitor: Option<Visitor>,
     _held: H,
 }
 
@@ -239,7 +285,11 @@ macro_rules! on_stream {
 }
 
 impl<P: Unpin, H: Unpin> AsyncRead for Accepted<P, H> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A connection that is read from no more is at its end already.
+        if let Some(Poll::Ready(end)) = self.visitor.as_mut().map(|visitor| visitor.poll_end(context)) {
+            return Poll::Ready(Err(end));
+        }
         on_stream!(self, stream => stream.poll_read(context, buffer))
     }
 }

@@ -34,14 +34,14 @@ fn header(value: &str) -> MetadataMap {
 
 fn peer(user: &str, valid_until: SystemTime) -> ClientPeer {
     let certificate = ClientCertificate { user: user.into(), valid_until };
-    ClientPeer { id: ConnectionId(1), address: NO_ADDRESS, certificate: Some(Arc::new(certificate)) }
+    ClientPeer { id: ConnectionId(1), address: NO_ADDRESS, certificate: Some(Arc::new(certificate)), visit: None }
 }
 
 /// A caller from an address of its own, so that no refusal delays another.
 fn elsewhere() -> ClientPeer {
     static NEXT: AtomicU8 = AtomicU8::new(1);
     let address = SocketAddr::from(([192, 0, 2, NEXT.fetch_add(1, Ordering::Relaxed)], 1));
-    ClientPeer { id: ConnectionId(2), address, certificate: None }
+    ClientPeer { id: ConnectionId(2), address, certificate: None, visit: None }
 }
 
 #[tokio::test]

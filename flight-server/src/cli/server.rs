@@ -9,9 +9,11 @@ use crate::connection;
 use crate::error::{Error, Result};
 use crate::flight_sql::FlightSql;
 use crate::freed_memory;
+use crate::gate::ServerGate;
 use crate::limits;
 use crate::status::{self, Readiness};
 use crate::tls::ClientTls;
+use bowshot_engine::port::calls::Gated;
 use bowshot_engine::{Coordinator, WorkerConfig};
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -111,6 +113,9 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
         tls.follow_files();
     }
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
+    if config.auth.mode == AuthMode::Required {
+        coordinator.name_administrators(config.auth.administrators.iter().cloned());
+    }
     if let Some(reader) = extensions.substrait {
         coordinator.read_substrait(reader);
     }
@@ -209,7 +214,9 @@ async fn serve_flight(
         let service = Arc::clone(&service);
         Arc::new(move |connection| service.connection_closed(connection))
     };
+    let gate = ServerGate(Arc::clone(&service));
     client_server()
+        .layer(tower::layer::layer_fn(move |inner| Gated::new(inner, gate.clone())))
         .add_service(service.into_server())
         .serve_with_incoming_shutdown(connection::incoming(listener, tls, on_close), shutdown)
         .await

@@ -8,9 +8,11 @@ use crate::connection;
 use crate::error::{Error, Result};
 use crate::flight_sql::WorkerEndpoint;
 use crate::freed_memory;
+use crate::gate::WorkerGate;
 use crate::limits;
 use crate::tls::ClientTls;
 use bowshot_datasets::{Options, tpch};
+use bowshot_engine::port::calls::Gated;
 use bowshot_engine::{Worker, WorkerConfig};
 use clap::Args;
 use figment::value::{Dict, Value};
@@ -154,7 +156,8 @@ pub async fn serve(worker: WorkerConfig, tls: &TlsConfig, stopped: impl Future<O
     let endpoint = WorkerEndpoint::new(worker.offer_parts_at(url.clone())?);
     tracing::info!(%url, "clients fetch parts of large results here");
     let (worker_ended, told) = tokio::sync::oneshot::channel::<()>();
-    let server = client_server().add_service(endpoint.into_server()).serve_with_incoming_shutdown(
+    let gated = tower::layer::layer_fn(|inner| Gated::new(inner, WorkerGate));
+    let server = client_server().layer(gated).add_service(endpoint.into_server()).serve_with_incoming_shutdown(
         connection::incoming(listener, tls, Arc::new(|_| ())),
         async {
             // An error means the sender is gone: stop as well.

@@ -31,13 +31,23 @@ pub struct AuthConfig {
     /// File whose bytes (32 to 4096) sign the tokens of logins, so that these survive a restart and serve several servers. Without one the key
     /// is random and ends with the process.
     pub token_key_file: Option<PathBuf>,
+    /// Users who see the statements of all others in `system.queries` and `system.tasks`; others see their own. While `mode` is off everybody does.
+    pub administrators: Vec<String>,
     /// Tokens of an identity provider; none are taken by default.
     pub jwt: Option<JwtConfig>,
 }
 
 impl Default for AuthConfig {
     fn default() -> Self {
-        Self { mode: AuthMode::Off, users: BTreeMap::new(), tokens: BTreeMap::new(), token_ttl_s: 43_200, token_key_file: None, jwt: None }
+        Self {
+            mode: AuthMode::Off,
+            users: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            administrators: vec![],
+            token_ttl_s: 43_200,
+            token_key_file: None,
+            jwt: None,
+        }
     }
 }
 

@@ -1,17 +1,14 @@
 //! Bulk ingest: rows that a client sends for a table, stored together.
 
 use super::actions;
+use super::client_rows::ClientRows;
 use super::service::{Caller, FlightSql};
 use super::status;
-use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
-use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
-use bowshot_engine::{Error, ErrorClass, IngestMode};
+use bowshot_engine::{Error, IngestMode};
 use datafusion::common::TableReference;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 use tonic::Status;
 
 impl FlightSql {
@@ -20,7 +17,7 @@ impl FlightSql {
         &self,
         caller: &Caller,
         command: CommandStatementIngest,
-        data: impl Stream<Item = Result<FlightData, Status>> + Send + Unpin + 'static,
+        data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     ) -> Result<i64, Status> {
         actions::refuse_transaction(command.transaction_id.as_ref())?;
         if command.temporary {
@@ -33,12 +30,11 @@ impl FlightSql {
             (Some(_), None) => return Err(Status::invalid_argument("the table's catalog is named, but not its schema")),
             (None, None) => TableReference::bare(command.table),
         };
-        // A message without a header carries no Arrow data: the first one may hold only the command.
-        let data = data.filter(|message| std::future::ready(message.as_ref().map_or(true, |message| !message.data_header.is_empty())));
-        let mut payloads = FlightDataDecoder::new(data.map(|message| message.map_err(FlightError::from)));
-        let schema = schema_of(&mut payloads).await?;
-        let batches = payloads.filter_map(|payload| std::future::ready(batch_of(payload).transpose()));
-        let rows = caller.session.ingest(&table, mode, schema, batches).await.map_err(status::from_engine)?;
+        let mut sent = ClientRows::new("rows to ingest", true, data, self.coordinator.client_memory("rows of an ingest"));
+        let schema = sent.schema().await.map_err(status::from_engine)?;
+        let schema = schema.ok_or_else(|| Status::invalid_argument("neither a schema nor rows were sent"))?;
+        let batches = stream::unfold(sent, |mut sent| async move { sent.next().await.map(|batch| (batch.map_err(nothing_stored), sent)) });
+        let rows = caller.session.ingest(&table, mode, schema, batches.boxed()).await.map_err(status::from_engine)?;
         Ok(rows as i64)
     }
 }
@@ -60,27 +56,6 @@ fn mode(command: &CommandStatementIngest) -> Result<IngestMode, Status> {
     }
 }
 
-async fn schema_of(payloads: &mut FlightDataDecoder) -> Result<SchemaRef, Status> {
-    match payloads.next().await {
-        Some(Ok(decoded)) => match decoded.payload {
-            DecodedPayload::Schema(schema) => Ok(schema),
-            _ => Err(Status::invalid_argument("the rows to ingest have no schema before them")),
-        },
-        Some(Err(error)) => Err(status::from_decoding(error)),
-        None => Err(Status::invalid_argument("neither a schema nor rows were sent")),
-    }
-}
-
-fn batch_of(payload: Result<arrow_flight::decode::DecodedFlightData, FlightError>) -> Result<Option<RecordBatch>, Error> {
-    match payload {
-        Ok(decoded) => match decoded.payload {
-            DecodedPayload::RecordBatch(batch) => Ok(Some(batch)),
-            DecodedPayload::None => Ok(None),
-            DecodedPayload::Schema(_) => Err(Error::user("the schema changes among the rows to ingest: nothing was stored")),
-        },
-        Err(FlightError::Tonic(status)) => {
-            Err(Error::new(ErrorClass::Cancelled, format!("the client's rows ended early: {}; nothing was stored", status.message())))
-        }
-        Err(error) => Err(Error::user(format!("the rows to ingest cannot be read: {error}; nothing was stored"))),
-    }
+fn nothing_stored(error: Error) -> Error {
+    Error::new(error.class(), format!("{}; nothing was stored", error.message()))
 }

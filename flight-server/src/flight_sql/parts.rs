@@ -117,7 +117,7 @@ fn credentials(call: &ClientCall) -> Result<(MetadataMap, ClientPeer), Status> {
         .certificate
         .as_ref()
         .map(|(user, until)| Arc::new(ClientCertificate { user: user.clone(), valid_until: UNIX_EPOCH + Duration::from_millis(*until) }));
-    Ok((metadata, ClientPeer { id: ConnectionId::ELSEWHERE, address: call.address, certificate }))
+    Ok((metadata, ClientPeer { id: ConnectionId::ELSEWHERE, address: call.address, certificate, visit: None }))
 }
 
 impl Desk {

@@ -1,16 +1,16 @@
 //! Prepared statements: planned once, bound to rows of parameters, run any number of times.
 
+use super::client_rows::{ClientRows, plain_bytes_of};
 use super::service::{Caller, FlightSql};
 use super::statements;
 use super::status;
 use crate::limits;
 use arrow::array::RecordBatch;
 use arrow_flight::FlightData;
-use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::sql::ActionCreatePreparedStatementResult;
 use bowshot_engine::{ParameterRow, Prepared, StatementKind};
 use datafusion::common::ScalarValue;
-use futures::{Stream, StreamExt, TryStreamExt};
+use futures::Stream;
 use moka::sync::Cache;
 use parking_lot::Mutex;
 use prost::bytes::Bytes;
@@ -90,7 +90,7 @@ impl FlightSql {
         data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     ) -> Result<(), Status> {
         let statement = self.prepared.find(handle, &caller.principal.user)?;
-        let rows = read_rows(data).await?;
+        let rows = self.read_rows(data).await?;
         check_width(&statement.prepared, &rows)?;
         *statement.rows.lock() = rows;
         Ok(())
@@ -111,7 +111,7 @@ impl FlightSql {
         data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static,
     ) -> Result<i64, Status> {
         let statement = self.prepared.find(handle, &caller.principal.user)?;
-        let sent = read_rows(data).await?;
+        let sent = self.read_rows(data).await?;
         check_width(&statement.prepared, &sent)?;
         let rows = if sent.is_empty() { statement.rows.lock().clone() } else { sent };
         let rows = rows_to_run(&statement.prepared, rows)?;
@@ -137,19 +137,31 @@ fn check_width(prepared: &Prepared, rows: &[ParameterRow]) -> Result<(), Status>
     }
 }
 
-async fn read_rows(data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Vec<ParameterRow>, Status> {
-    // A message without a header carries no Arrow data: the first one may hold only the command.
-    let data = data.try_filter(|message| std::future::ready(!message.data_header.is_empty())).map_err(Into::into);
-    let mut batches = FlightRecordBatchStream::new_from_flight_data(data);
-    let mut rows = Vec::new();
-    while let Some(batch) = batches.next().await {
-        let batch = batch.map_err(status::from_decoding)?;
-        if rows.len() + batch.num_rows() > limits::BOUND_ROWS_MAX {
-            return Err(Status::resource_exhausted(format!("more than {} rows of parameters were sent", limits::BOUND_ROWS_MAX)));
+impl FlightSql {
+    async fn read_rows(&self, data: impl Stream<Item = Result<FlightData, Status>> + Send + 'static) -> Result<Vec<ParameterRow>, Status> {
+        let mut sent = ClientRows::new("bound values", false, data, self.coordinator.client_memory("values bound to a statement"));
+        let mut rows = Vec::new();
+        let mut bytes = 0u64;
+        if sent.schema().await.map_err(status::from_engine)?.is_none() {
+            return Ok(rows);
         }
-        append_rows(&batch, &mut rows)?;
+        while let Some(batch) = sent.next().await {
+            let batch = batch.map_err(status::from_engine)?;
+            if rows.len() + batch.num_rows() > limits::BOUND_ROWS_MAX {
+                return Err(Status::resource_exhausted(format!("more than {} rows of parameters were sent", limits::BOUND_ROWS_MAX)));
+            }
+            let values = (batch.num_rows() * batch.num_columns() * size_of::<ScalarValue>()) as u64;
+            bytes = bytes.saturating_add(values).saturating_add(plain_bytes_of(&batch));
+            if bytes > limits::BOUND_VALUES_BYTES_MAX {
+                return Err(Status::resource_exhausted(format!(
+                    "the bound values take more than {} bytes: bind fewer rows at once, or ingest them into a table",
+                    limits::BOUND_VALUES_BYTES_MAX
+                )));
+            }
+            append_rows(&batch, &mut rows)?;
+        }
+        Ok(rows)
     }
-    Ok(rows)
 }
 
 fn append_rows(batch: &RecordBatch, rows: &mut Vec<ParameterRow>) -> Result<(), Status> {

@@ -18,13 +18,15 @@ use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, HandshakeRequest, HandshakeResponse,
     PollInfo, PutResult, SchemaResult, Ticket,
 };
+use bowshot_engine::port::calls::MessageMemory;
 use bowshot_engine::port::flight::{Answer, FlightCalls, FlightPort, Messages};
-use bowshot_engine::{Coordinator, ParameterRow, Prepared, Session};
+use bowshot_engine::{ClientMemory, Coordinator, ParameterRow, Prepared, Session};
 use futures::StreamExt;
 use prost::Message;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
@@ -71,7 +73,7 @@ impl FlightSql {
 
     /// The service for tonic, with our limits on messages.
     pub fn into_server(self: Arc<Self>) -> FlightServiceServer<FlightPort> {
-        FlightPort::server(self, limits::MESSAGE_BYTES_MAX).max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
+        FlightPort::server(self, limits::ROWS_MESSAGE_BYTES_MAX).max_encoding_message_size(limits::MESSAGE_BYTES_MAX)
     }
 
     /// Answers what workers ask about clients that fetch from them.
@@ -98,9 +100,20 @@ impl FlightSql {
         Uuid::from_slice(ticket.get(1..17)?).ok()
     }
 
+    /// Whether a caller's credentials are good.
+    pub(crate) async fn check_caller(&self, metadata: &MetadataMap, peer: Option<&ClientPeer>) -> Result<(), Status> {
+        self.authenticator.authenticate(metadata, peer).await.map(drop)
+    }
+
+    /// Memory for messages that a call is sending.
+    pub(crate) fn message_memory(&self) -> ClientMemory {
+        self.coordinator.client_memory("a message of a client")
+    }
+
     async fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         let peer = ClientPeer::of(request.extensions());
         let principal = self.authenticator.authenticate(request.metadata(), peer).await?;
+        peer.inspect(|peer| peer.admit());
         let (connection, address) = (peer.map(|peer| peer.id), peer.map(|peer| peer.address.ip()));
         let session = self.sessions.of(&principal, connection);
         Ok(Caller { principal, connection, address, session })
@@ -199,6 +212,7 @@ impl FlightSql {
 
     async fn put(&self, request: Request<Streaming<FlightData>>) -> Result<PutResult, Status> {
         let caller = self.caller(&request).await?;
+        let received = request.extensions().get::<MessageMemory>().cloned();
         let mut data = request.into_inner();
         // The first message names the command, and may hold the schema of the data after it as well.
         let first = data.message().await?.ok_or_else(|| {
@@ -207,7 +221,12 @@ impl FlightSql {
             )
         })?;
         let descriptor = first.flight_descriptor.clone().ok_or_else(|| Status::invalid_argument("the first message names no command"))?;
-        let data = futures::stream::once(std::future::ready(Ok(first))).chain(data);
+        // Whoever takes a message has memory for it of its own: that of its way here goes to the next one.
+        let data = futures::stream::once(std::future::ready(Ok(first))).chain(data).inspect(move |_| {
+            if let Some(received) = &received {
+                received.give_back();
+            }
+        });
         match command(&descriptor.cmd)? {
             Command::CommandStatementUpdate(update) => {
                 actions::refuse_transaction(update.transaction_id.as_ref())?;
@@ -266,7 +285,10 @@ impl FlightSql {
         self: Arc<Self>,
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Messages<HandshakeResponse>>, Status> {
-        login::answer(self.authenticator.log_in(request.metadata(), ClientPeer::of(request.extensions())).await?)
+        let peer = ClientPeer::of(request.extensions());
+        let token = self.authenticator.log_in(request.metadata(), peer).await?;
+        peer.inspect(|peer| peer.admit());
+        login::answer(token)
     }
 
     async fn action(&self, request: Request<Action>) -> Result<Messages<arrow_flight::Result>, Status> {

@@ -1,6 +1,5 @@
 //! Errors of the engine as gRPC status. The text is the engine's own, so that every client shows the same.
 
-use arrow_flight::error::FlightError;
 use bowshot_engine::{Error, ErrorClass};
 use tonic::Status;
 
@@ -20,12 +19,4 @@ pub fn from_encoding(error: impl std::fmt::Display) -> Status {
 /// The status for a request that does not decode: the client's mistake.
 pub fn malformed(what: &str, error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(format!("the {what} cannot be read: {error}"))
-}
-
-/// The status inside a decoder's error, or `INVALID_ARGUMENT` for what the client sent wrongly.
-pub fn from_decoding(error: FlightError) -> Status {
-    match error {
-        FlightError::Tonic(status) => *status,
-        other => malformed("data sent with the request", other),
-    }
 }

@@ -49,7 +49,9 @@ impl WorkerEndpoint {
         request: Request<Streaming<HandshakeRequest>>,
     ) -> Result<Response<Messages<HandshakeResponse>>, Status> {
         // Some drivers log in at each address of an endpoint: the token is the server's, and good at both.
-        login::answer(self.parts.log_in(self.call(&request)?).await?)
+        let token = self.parts.log_in(self.call(&request)?).await?;
+        ClientPeer::of(request.extensions()).inspect(|peer| peer.admit());
+        login::answer(token)
     }
 
     async fn fetch(self: Arc<Self>, request: Request<Ticket>) -> Result<Response<Messages<FlightData>>, Status> {
@@ -62,6 +64,7 @@ impl WorkerEndpoint {
                 Refused::ByCoordinator(status) => status,
                 Refused::Here(error) => status::from_engine(error),
             })?;
+        ClientPeer::of(request.extensions()).inspect(|peer| peer.admit());
         Ok(Response::new(Box::pin(messages.map_err(status::from_engine))))
     }
 }
