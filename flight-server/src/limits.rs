@@ -14,7 +14,7 @@ pub const CONNECTIONS_MAX: usize = 16_384;
 pub const STRANGERS_MAX: usize = 256;
 /// Time until a connection's first call.
 pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time until a call of it had good credentials: refusals are held back for some seconds each.
+/// Time of a call without good credentials: refusals are held back for some seconds.
 pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection without a call for this long ends, as its session does.
 pub const CONNECTION_IDLE: Duration = SESSION_IDLE;
