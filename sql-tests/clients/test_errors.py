@@ -34,7 +34,7 @@ MISTAKES = {
     "setting": ("SET bowshot.kernal = 'host'", USER, ["kernal"]),
     "setting of nobody": ("SET nonsense.x = 1", USER, ["nonsense.x", "system.settings"]),
     "depth": (DEEP, USER, ["128", "nested"]),
-    "length": (LONG, USER, ["1000", "split it"]),
+    "length": (LONG, USER, ["250", "split it"]),
     "volume": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'node://*/nothere/x/'", MISSING, ["nothere", "worker.volumes", "node-1"]),
     "node": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 'node://node-9/data/x/'", MISSING, ["node-9"]),
     "bucket": ("CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION 's3://nowhere/x/'", MISSING, ["s3://nowhere", "[[coordinator.storage]]"]),
