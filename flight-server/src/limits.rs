@@ -15,7 +15,8 @@ pub const STRANGERS_MAX: usize = 256;
 /// Time until a connection's first call.
 pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time of a call without good credentials: refusals are held back for some seconds.
-pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(30);
+/// As many wrong passwords as may wait for their turn take two minutes.
+pub const ADMISSION_TIMEOUT: Duration = Duration::from_secs(180);
 /// A connection without a call for this long ends, as its session does.
 pub const CONNECTION_IDLE: Duration = SESSION_IDLE;
 /// Connections for health and metrics at once; one more ends the oldest.

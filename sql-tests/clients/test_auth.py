@@ -40,8 +40,10 @@ def running(tmp_path_factory):
 
 def no_secret_was_logged(running):
     said = running.server.log_text()
-    for secret in [PASSWORD, FIXED_TOKEN, basic("ana", PASSWORD), "bowshot_", "argon2id"]:
+    for secret in [PASSWORD, FIXED_TOKEN, basic("ana", PASSWORD), "argon2id"]:
         assert secret not in said, secret
+    # Tokens begin so; modules that say something do too.
+    assert not re.search("bowshot_(?!engine|kernels)", said)
 
 
 def login(running, user="ana", password=PASSWORD):
