@@ -43,10 +43,17 @@ impl Drop for CpuRuntime {
 /// Runs a future whose steps may take long: other tasks of its runtime go to other threads meanwhile.
 pub async fn aside<F: Future>(future: F, takes_long: bool) -> F::Output {
     let mut future = pin!(future);
-    let apart = takes_long && Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread;
-    poll_fn(|context| match apart {
-        true => block_in_place(|| future.as_mut().poll(context)),
+    poll_fn(|context| match takes_long {
+        true => step_aside(|| future.as_mut().poll(context)),
         false => future.as_mut().poll(context),
     })
     .await
+}
+
+/// The same of one step. A runtime of one thread has no other.
+pub fn step_aside<T>(step: impl FnOnce() -> T) -> T {
+    match Handle::current().runtime_flavor() {
+        RuntimeFlavor::MultiThread => block_in_place(step),
+        _ => step(),
+    }
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 pub const VOLUME_MARKER_BYTES_MAX: u64 = 200;
 /// Longest SQL text, in bytes. A BI tool's generated statement stays far below; anything longer is a mistake or an attack.
 pub const SQL_BYTES_MAX: usize = 1 << 20;
-/// Deepest nesting of parentheses in a statement. DataFusion recurses over expressions; 128 is more than people write.
+/// Deepest nesting of parentheses and CASE in a statement. DataFusion recurses over expressions; 128 is more than people write.
 pub const SQL_DEPTH_MAX: usize = 128;
-/// Most operators and separators in one statement: a flat `1+1+…` builds a left-deep tree that the planner walks recursively.
+/// Most operators and separators in one statement: each takes memory of the parser and the planner.
 pub const SQL_OPERATORS_MAX: usize = 20_000;
 /// Most operators and keywords that are open at one place of a statement: how deep its tree may be. Planning takes time by the square of that.
 pub const SQL_CHAIN_MAX: usize = 250;

@@ -3,7 +3,7 @@
 //! SQLite copies one committed state into a file of its own, beside whoever writes meanwhile. The copy is checked before it gets its name: a file
 //! that has the name of a backup is a whole one.
 
-use super::store::CATALOG_FILE;
+use super::integrity::{CATALOG_FILE, CATALOG_MODE, check};
 use crate::error::{Error, Result, of_io};
 use rusqlite::{Connection, OpenFlags};
 use std::fs::{self, File, OpenOptions};
@@ -11,9 +11,6 @@ use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// A catalog says much of what is in its tables: it is its owner's alone.
-pub const CATALOG_MODE: u32 = 0o600;
 
 /// How long a backup waits for a commit of the server.
 const BUSY_WAIT: Duration = Duration::from_secs(10);
@@ -70,31 +67,6 @@ fn refused(path: &Path, error: &io::Error) -> Error {
     of_io(&format!("the backup {}", path.display()), "cannot be written", error)
 }
 
-/// Reads every page of a catalog. A page that is damaged would give a part of the tables, or an error months later.
-///
-/// # Errors
-/// [`ErrorClass::Storage`](crate::ErrorClass::Storage) with what is wrong, and how to go back to a backup.
-pub fn check(connection: &Connection, path: &Path) -> Result<()> {
-    let found: rusqlite::Result<String> = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
-    let problem = match found {
-        Ok(found) if found == "ok" => return Ok(()),
-        Ok(found) => found,
-        Err(error) => error.to_string(),
-    };
-    Err(damaged(path, &problem))
-}
-
-/// The error of a catalog that cannot be used.
-pub fn damaged(path: &Path, problem: &str) -> Error {
-    let shown = path.display();
-    Error::new(
-        crate::error::ErrorClass::Storage,
-        format!(
-            "the catalog {shown} is damaged: {problem}. Keep the file, delete {shown}-wal and {shown}-shm, put the newest copy of 'bowshot backup' in its place, and start again"
-        ),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,26 +86,5 @@ mod tests {
         fs::copy(&copy, other.path().join(CATALOG_FILE)).unwrap();
         let restored = CatalogStore::open(other.path()).unwrap().snapshot(None).unwrap();
         assert!(restored.schemas.contains_key("before") && !restored.schemas.contains_key("after"));
-    }
-
-    #[test]
-    fn a_damaged_catalog_is_refused_with_the_way_back() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(CATALOG_FILE);
-        {
-            let store = CatalogStore::open(folder.path()).unwrap();
-            for table in 0..2000 {
-                store.pend(&("node-1".into(), "data".into(), format!("file {table}"))).unwrap();
-            }
-        }
-        let mut bytes = fs::read(&path).unwrap();
-        let end = bytes.len();
-        bytes[end - 4000..].fill(0xAB);
-        fs::write(&path, bytes).unwrap();
-        let said = CatalogStore::open(folder.path()).err().unwrap().message();
-        assert!(said.contains("is damaged") && said.contains("bowshot backup"), "{said}");
-        fs::write(&path, "this is no database, and long enough to be told from an empty one".repeat(20)).unwrap();
-        let said = CatalogStore::open(folder.path()).err().unwrap().message();
-        assert!(said.contains("is damaged"), "{said}");
     }
 }

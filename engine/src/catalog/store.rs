@@ -6,8 +6,9 @@
 mod volume_ids;
 
 use super::footer::StatisticsSum;
+use super::integrity::{CATALOG_FILE, CATALOG_MODE};
 use super::location::Location;
-use super::{CatalogFile, Snapshot, Table, TableDetails, backup, footer, scan_schema};
+use super::{CatalogFile, Snapshot, Table, TableDetails, footer, integrity, scan_schema};
 use crate::control::{FileFacts, RowGroupFacts, now_ms};
 use crate::error::{Error, Result};
 use crate::result_types::plain_columns;
@@ -68,9 +69,6 @@ CREATE TABLE volumes (
   node_id TEXT NOT NULL, volume TEXT NOT NULL, volume_id TEXT NOT NULL, PRIMARY KEY (node_id, volume)) WITHOUT ROWID;
 ",
 ];
-
-/// The database, in the coordinator's folder.
-pub const CATALOG_FILE: &str = "catalog.sqlite";
 
 /// A table as a statement wants it stored.
 pub struct NewTable {
@@ -138,7 +136,7 @@ impl CatalogStore {
         }
         make_private(folder).map_err(|error| place("cannot hold a database", &error))?;
         let connection = Connection::open(&path).map_err(|error| place("cannot hold a database", &error))?;
-        backup::check(&connection, &path)?;
+        integrity::check(&connection, &path)?;
         // WAL with FULL: a committed statement survives kill -9 and power loss.
         connection.execute_batch("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA busy_timeout=5000;")?;
         let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
@@ -497,12 +495,12 @@ impl CatalogStore {
 /// Makes the database's file where it is missing, and takes it and those that SQLite has beside it away from other users. New ones beside it
 /// get the mode of the database.
 fn make_private(folder: &Path) -> std::io::Result<()> {
-    let open = std::fs::OpenOptions::new().append(true).create(true).mode(backup::CATALOG_MODE).open(folder.join(CATALOG_FILE))?;
-    open.set_permissions(std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+    let open = std::fs::OpenOptions::new().append(true).create(true).mode(CATALOG_MODE).open(folder.join(CATALOG_FILE))?;
+    open.set_permissions(std::fs::Permissions::from_mode(CATALOG_MODE))?;
     for beside in ["-wal", "-shm"] {
         let path = folder.join(format!("{CATALOG_FILE}{beside}"));
         if path.exists() {
-            std::fs::set_permissions(path, std::fs::Permissions::from_mode(backup::CATALOG_MODE))?;
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(CATALOG_MODE))?;
         }
     }
     Ok(())

@@ -11,8 +11,9 @@
 //! A CASE of this form is not taken apart again. It comes after DataFusion's rules, which push each condition down for itself.
 
 use super::exact_arithmetic::exact_op;
+use crate::files::common_type::holds_all;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, Result, internal_err};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{merge_schema, split_binary_owned};
@@ -48,7 +49,7 @@ const IN_TURN_MAX: usize = 4;
 pub fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
     let of_node = |plan: LogicalPlan| {
         // What a scan is told are conditions of their own, and hints: a filter over it has them too.
-        if matches!(plan, LogicalPlan::TableScan(_)) {
+        if matches!(plan, LogicalPlan::TableScan(_)) || !has_conditions(&plan)? {
             return Ok(Transformed::no(plan));
         }
         let schema = merge_schema(&plan.inputs());
@@ -62,9 +63,23 @@ pub fn in_order(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(of_node).data()
 }
 
+/// Whether a node's expressions have an AND or OR.
+fn has_conditions(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        found |= expr.exists(|part| Ok(matches!(part, Expr::BinaryExpr(binary) if is_link(binary.op))))?;
+        Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(found)
+}
+
+fn is_link(op: Operator) -> bool {
+    matches!(op, Operator::And | Operator::Or)
+}
+
 fn guarded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
     let op = match &expr {
-        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => binary.op,
+        Expr::BinaryExpr(binary) if is_link(binary.op) => binary.op,
         _ => return expr.map_children(|child| guarded(child, schema)),
     };
     if expr.is_volatile() {
@@ -107,30 +122,22 @@ fn may_fail(expr: &Expr, schema: &DFSchema) -> Result<bool> {
                 let fails = exact_op(&call.func).is_some() || FAIL.contains(&name) || name.starts_with("to_timestamp");
                 fails && !part.column_refs().is_empty()
             }
-            Expr::Cast(Cast { expr: of, field }) => !holds_all(&of.get_type(schema)?, field.data_type()) && !part.column_refs().is_empty(),
+            Expr::Cast(Cast { expr: of, field }) => {
+                !never_fails(&of.get_type(schema)?, field.data_type()) && !part.column_refs().is_empty()
+            }
             _ => false,
         })
     })
 }
 
-/// Whether a cast fails for no value.
-fn holds_all(from: &DataType, to: &DataType) -> bool {
-    let bits = |kind: &DataType| kind.primitive_width().map(|bytes| bytes * 8);
+/// Whether a cast fails for no value; it may round.
+fn never_fails(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
-        (from, to) if from == to => true,
-        (_, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View) | (DataType::Null, _) => true,
-        (from, DataType::Float32 | DataType::Float64) => from.is_numeric() && !(from.is_floating() && *to == DataType::Float32),
-        (from, to) if from.is_signed_integer() && to.is_signed_integer() => bits(from) <= bits(to),
-        (from, to) if from.is_unsigned_integer() && to.is_integer() => {
-            bits(from) < bits(to) || (from.is_unsigned_integer() && bits(from) == bits(to) && to.is_unsigned_integer())
-        }
-        (from, DataType::Decimal128(precision, scale)) if from.is_integer() => i16::from(*precision) - i16::from(*scale) >= 20,
-        (DataType::Decimal128(p, s), DataType::Decimal128(precision, scale)) => {
-            scale >= s && i16::from(*precision) - i16::from(*scale) >= i16::from(*p) - i16::from(*s)
-        }
-        (DataType::Date32, DataType::Timestamp(..)) | (DataType::Timestamp(..), DataType::Date32) => true,
-        (DataType::Timestamp(..), DataType::Timestamp(..)) => true,
-        (DataType::Dictionary(_, value), to) => holds_all(value, to),
-        _ => false,
+        (_, text) if text.is_string() => true,
+        (DataType::Null, _)
+        | (DataType::Date32, DataType::Timestamp(..))
+        | (DataType::Timestamp(..), DataType::Date32 | DataType::Timestamp(..)) => true,
+        (from, DataType::Float64) if from.is_numeric() => true,
+        _ => from == to || holds_all(from, to),
     }
 }

@@ -81,7 +81,7 @@ impl Open {
             }
         }
         let exceeded = [
-            (self.outer.len(), limits::SQL_DEPTH_MAX, "nested parentheses"),
+            (self.outer.len(), limits::SQL_DEPTH_MAX, "nested parentheses and CASE"),
             (self.path, limits::SQL_CHAIN_MAX, "operators and keywords in one chain"),
             (self.level.links, limits::SQL_LINKS_MAX, "AND, OR and JOIN in one chain"),
             (self.operators, limits::SQL_OPERATORS_MAX, "operators and list items"),

@@ -59,7 +59,7 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
                 node.add_storage(&registered.storage);
                 node.ledger.learn(registered.policy);
                 let (marking, expected) = (node.clone(), registered.volumes);
-                let marked = tokio::task::spawn_blocking(move || marking.volumes.expect(&expected)).await;
+                let marked = tokio::task::spawn_blocking(move || marking.volumes.note_expected(&expected)).await;
                 marked.map_err(|error| Error::bug(format!("marking volumes failed: {error}")))?;
                 wait = limits::REGISTER_RETRY_FIRST;
                 told = false;

@@ -109,7 +109,7 @@ impl Volumes {
     }
 
     /// Notes what the coordinator knows, and marks what is new. A coordinator of an earlier release says nothing of volumes. Blocking.
-    pub fn expect(&self, said: &BTreeMap<String, ExpectedVolume>) {
+    pub fn note_expected(&self, said: &BTreeMap<String, ExpectedVolume>) {
         for (name, volume) in &self.volumes {
             let mut state = volume.state.lock();
             state.expected = match said.get(name) {
@@ -308,7 +308,7 @@ mod tests {
     fn a_new_volume_is_marked_once_and_kept_apart_from_others() {
         let (scratch, folder, volumes) = volume();
         assert_eq!(volumes.writable("data").unwrap_err().class(), ErrorClass::Retry, "nothing is known of it yet");
-        volumes.expect(&expected("one", true));
+        volumes.note_expected(&expected("one", true));
         assert_eq!(volumes.writable("data").unwrap(), folder);
         assert_eq!(fs::read_to_string(folder.join(MARKER_FILE)).unwrap(), "one\n");
         let away = scratch.path().join("away");
@@ -321,7 +321,7 @@ mod tests {
         fs::create_dir(&folder).unwrap();
         assert!(volumes.missing()["data"].contains("no marker file"), "{:?}", volumes.missing());
         assert!(volumes.have_changed() && !volumes.have_changed());
-        volumes.expect(&expected("one", false));
+        volumes.note_expected(&expected("one", false));
         assert!(volumes.writable("data").is_err() && fs::read_dir(&folder).unwrap().next().is_none());
         fs::create_dir(folder.join(HIDDEN_FOLDER)).unwrap();
         fs::write(folder.join(MARKER_FILE), "two").unwrap();
@@ -334,11 +334,11 @@ mod tests {
     #[test]
     fn files_of_an_earlier_release_make_a_folder_the_volume() {
         let (_scratch, folder, volumes) = volume();
-        volumes.expect(&expected("one", false));
+        volumes.note_expected(&expected("one", false));
         assert!(volumes.writable("data").is_err());
         fs::create_dir_all(folder.join(TABLE_FOLDER).join("t")).unwrap();
         fs::write(folder.join(TABLE_FOLDER).join("t/f.parquet"), "").unwrap();
-        volumes.expect(&expected("one", false));
+        volumes.note_expected(&expected("one", false));
         assert!(volumes.writable("data").is_ok());
     }
 

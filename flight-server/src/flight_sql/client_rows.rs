@@ -16,6 +16,7 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
+use bowshot_engine::cpu_runtime::step_aside;
 use bowshot_engine::operators::panic_guard::panic_text;
 use bowshot_engine::{ClientMemory, Error, ErrorClass};
 use futures::stream::{self, BoxStream};
@@ -152,11 +153,8 @@ impl ClientRows {
             let message = message.map_err(|status| self.broken_off(&status))?;
             let checked = message_check::check(&message).map_err(|problem| self.invalid(problem))?;
             let bytes = self.take_memory(&checked, message.data_body.len() as u64)?;
-            let decoded = if bytes > limits::ARROW_DECODED_ASIDE_BYTES {
-                tokio::task::block_in_place(|| self.decode(message))
-            } else {
-                self.decode(message)
-            };
+            let decoded =
+                if bytes > limits::ARROW_DECODED_ASIDE_BYTES { step_aside(|| self.decode(message)) } else { self.decode(message) };
             if let Some(payload) = decoded? {
                 return Ok(Some(payload));
             }
