@@ -365,7 +365,7 @@ fn external(text: &str) -> Error {
         ErrorClass::Retry
     } else if text.starts_with(crate::worker::published::CLIENT_GONE_PREFIX) {
         ErrorClass::Cancelled
-    } else if text.contains(crate::worker::PANIC_TEXT) {
+    } else if text.contains(crate::worker::PANIC_TEXT) || text.contains(crate::operators::panic_guard::COORDINATOR_PANIC_TEXT) {
         ErrorClass::Bug
     } else if text.contains(SPILL_TEXT) {
         return Error::new(ErrorClass::Resource, spill_full(text));

@@ -25,6 +25,7 @@ use crate::fragment::journey;
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::operators::conditions_in_order::in_order;
+use crate::operators::panic_guard::{COORDINATOR_PANIC_TEXT, panic_text};
 use crate::operators::{join_sides, replay, stand_ins};
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
@@ -42,8 +43,9 @@ use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning, execute_stream};
 use datafusion_distributed::{BroadcastExec, DistributedExec, NetworkBoundaryExt};
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -162,7 +164,7 @@ pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery, names: &M
     let (driver_handle, driver_schema) = (handle.clone(), schema.clone());
     cpu.spawn(async move {
         let outcome = tokio::select! {
-            outcome = drive(&inner, &query, &driver_handle, driver_schema, Some(Client { sender: &sender, announce })) => outcome.map(|_| ()),
+            outcome = caught(drive(&inner, &query, &driver_handle, driver_schema, Some(Client { sender: &sender, announce }))) => outcome.map(|_| ()),
             () = sender.closed() => Err(Error::new(ErrorClass::Cancelled, "the client went away")),
             () = driver_handle.cancelled() => Err(cancelled()),
         };
@@ -186,7 +188,7 @@ pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery
     let schema = plain_schema(query.plan.schema().as_arrow());
     let on_drop = EndOnDrop(handle.clone());
     let result = tokio::select! {
-        result = drive(&inner, &query, &handle, schema, None) => result,
+        result = caught(drive(&inner, &query, &handle, schema, None)) => result,
         () = handle.cancelled() => Err(cancelled()),
     };
     match &result {
@@ -195,6 +197,14 @@ pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery
     }
     drop(on_drop);
     result.map_err(|error| error.with_query(handle.query_id()))
+}
+
+/// A panic of the run as its error. Without it the rows would just end, as those of a query that has no more.
+async fn caught<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
+    AssertUnwindSafe(run)
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|panic| Err(Error::bug(format!("{COORDINATOR_PANIC_TEXT}: {}", panic_text(&*panic)))))
 }
 
 fn cancelled() -> Error {

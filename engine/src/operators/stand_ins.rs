@@ -4,7 +4,7 @@
 //! cannot be ended: its runtime never gets control back to drop it.
 
 use super::in_place::{InPlace, InPlaceExec};
-use super::total_of_none;
+use super::{panic_guard, total_of_none};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -28,7 +28,7 @@ pub fn in_head(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         true => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
         false => stood_in(node),
     })?;
-    Ok(wrapped.data)
+    panic_guard::guard_head(wrapped.data)
 }
 
 /// The node, yielding if it may make many batches out of one.
