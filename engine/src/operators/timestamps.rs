@@ -5,7 +5,7 @@ use arrow::array::types::ArrowTimestampType;
 use arrow::array::{ArrayRef, temporal_conversions::as_datetime};
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow::error::ArrowError;
-use chrono::{DateTime, Days, LocalResult, NaiveDateTime, Offset, TimeZone, Utc};
+use chrono::{DateTime, Datelike, Days, LocalResult, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use datafusion::common::{Result, ScalarValue, exec_datafusion_err};
 use datafusion::logical_expr::ColumnarValue;
 
@@ -61,11 +61,41 @@ pub(super) fn ticks<T: ArrowTimestampType>(at: DateTime<Utc>) -> Result<i64, Arr
 /// What a clock in the zone shows. (chrono's own method panics at the ends of its years.)
 pub(super) fn wall_clock(at: DateTime<Utc>, tz: &Tz) -> Option<NaiveDateTime> {
     let utc = at.naive_utc();
-    utc.checked_add_offset(tz.offset_from_utc_datetime(&utc).fix())
+    let within = utc.checked_add_signed(into_the_table(utc, tz)).unwrap_or(utc);
+    utc.checked_add_offset(tz.offset_from_utc_datetime(&within).fix())
+}
+
+/// The last year for which the table of zones lists when clocks change.
+const LAST_LISTED_YEAR: i32 = 2099;
+/// Among so many years, each weekday begins a leap year and a common one.
+const CYCLE_YEARS: i32 = 28;
+
+/// How far the table's latest year of the same calendar is from a time beyond it. The rules of summer time go by weekdays, so that they give that year
+/// the same changes, as in Postgres. A zone whose clocks do not change at the end of the table changes them no more.
+fn into_the_table(time: NaiveDateTime, tz: &Tz) -> TimeDelta {
+    let new_year = |year| NaiveDate::from_ymd_opt(year, 1, 1);
+    let in_july = |year| NaiveDate::from_ymd_opt(year, 7, 1);
+    let year = time.year();
+    let offset = |day: Option<NaiveDate>| day.map(|day| tz.offset_from_utc_datetime(&day.and_time(NaiveTime::MIN)).fix());
+    if year <= LAST_LISTED_YEAR || offset(new_year(LAST_LISTED_YEAR)) == offset(in_july(LAST_LISTED_YEAR)) {
+        return TimeDelta::zero();
+    }
+    let calendar = |year| new_year(year).map(|day| (day.weekday(), day.leap_year()));
+    let alike = (0..CYCLE_YEARS).map(|ago| LAST_LISTED_YEAR - ago).find(|listed| calendar(*listed) == calendar(year));
+    let shift = alike.and_then(|alike| Some(new_year(alike)?.signed_duration_since(new_year(year)?)));
+    shift.unwrap_or_default()
 }
 
 /// The instant at which a clock in the zone shows `wall`.
 pub(super) fn instant_at(wall: NaiveDateTime, tz: &Tz) -> Option<DateTime<Utc>> {
+    let shift = into_the_table(wall, tz);
+    if !shift.is_zero() {
+        return instant_listed(wall.checked_add_signed(shift)?, tz)?.checked_sub_signed(shift);
+    }
+    instant_listed(wall, tz)
+}
+
+fn instant_listed(wall: NaiveDateTime, tz: &Tz) -> Option<DateTime<Utc>> {
     match tz.from_local_datetime(&wall) {
         LocalResult::Single(at) | LocalResult::Ambiguous(_, at) => Some(at.to_utc()),
         LocalResult::None => {
@@ -91,6 +121,26 @@ pub(super) fn answered(result: ArrayRef, is_scalar: bool, data_type: &DataType) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// By Postgres, whose zones have rules and no end.
+    #[test]
+    fn summer_time_goes_on() {
+        let at = |text: &str| NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M").unwrap();
+        let tz: Tz = "Europe/Berlin".parse().unwrap();
+        for (utc, wall) in [
+            ("2099-07-01 10:00", "2099-07-01 12:00"),
+            ("2100-07-01 10:00", "2100-07-01 12:00"),
+            ("2400-12-31 23:30", "2401-01-01 00:30"),
+            ("9999-03-28 00:59", "9999-03-28 01:59"),
+            ("9999-03-28 01:00", "9999-03-28 03:00"),
+            ("9999-10-31 01:00", "9999-10-31 02:00"),
+        ] {
+            assert_eq!(wall_clock(at(utc).and_utc(), &tz), Some(at(wall)), "{utc}");
+            assert_eq!(instant_at(at(wall), &tz), Some(at(utc).and_utc()), "{wall}");
+        }
+        let tz: Tz = "Africa/Casablanca".parse().unwrap();
+        assert_eq!(wall_clock(at("2150-01-01 00:00").and_utc(), &tz), Some(at("2150-01-01 01:00")));
+    }
 
     #[test]
     fn the_ends_of_all_years_are_no_panic() {

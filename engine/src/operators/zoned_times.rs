@@ -24,9 +24,11 @@ enum Step {
     Instant,
     /// `calendar_add(instant, interval)`: months and days by the calendar of the instant's zone, then the rest.
     CalendarAdd,
+    /// `wall_clock(instant)`: what a clock in the zone of its type shows, a TIMESTAMP.
+    WallClock,
 }
 
-const STEPS: [Step; 2] = [Step::Instant, Step::CalendarAdd];
+const STEPS: [Step; 3] = [Step::Instant, Step::CalendarAdd, Step::WallClock];
 
 /// The functions, to register on coordinators and workers alike.
 pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
@@ -34,7 +36,7 @@ pub fn zoned_times() -> impl Iterator<Item = Arc<ScalarUDF>> {
 }
 
 fn function(step: Step) -> Arc<ScalarUDF> {
-    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 2]> = LazyLock::new(|| {
+    static FUNCTIONS: LazyLock<[Arc<ScalarUDF>; 3]> = LazyLock::new(|| {
         STEPS.map(|step| Arc::new(ScalarUDF::from(OfZones { step, signature: Signature::user_defined(Volatility::Immutable) })))
     });
     FUNCTIONS[step as usize].clone()
@@ -48,6 +50,11 @@ pub fn instant(wall: Expr, zone: &str, unit: TimeUnit) -> Expr {
 /// The instant that many months, days and nanoseconds later.
 pub fn calendar_add(instant: Expr, interval: Expr) -> Expr {
     function(Step::CalendarAdd).call(vec![instant, interval])
+}
+
+/// What a clock shows at the instant, in the zone of its type.
+pub fn shown_time(instant: Expr) -> Expr {
+    function(Step::WallClock).call(vec![instant])
 }
 
 pub(super) fn unit_name(unit: TimeUnit) -> &'static str {
@@ -79,6 +86,7 @@ impl ScalarUDFImpl for OfZones {
         match self.step {
             Step::Instant => "instant",
             Step::CalendarAdd => "calendar_add",
+            Step::WallClock => "wall_clock",
         }
     }
 
@@ -112,6 +120,10 @@ impl ScalarUDFImpl for OfZones {
                 _ => return plan_err!("a time zone is a literal here"),
             },
             (Step::CalendarAdd, [instant, _]) => instant.data_type().clone(),
+            (Step::WallClock, [instant]) => match instant.data_type() {
+                DataType::Timestamp(unit, Some(_)) => DataType::Timestamp(*unit, None),
+                other => return plan_err!("{other} has no time zone"),
+            },
             _ => return plan_err!("{} takes other arguments", self.name()),
         };
         Ok(Arc::new(Field::new(self.name(), data_type, nullable)))
@@ -120,7 +132,8 @@ impl ScalarUDFImpl for OfZones {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let is_scalar = args.args.iter().all(|arg| matches!(arg, ColumnarValue::Scalar(_)));
         let rows = if is_scalar { 1 } else { args.number_rows };
-        let DataType::Timestamp(unit, Some(zone)) = args.return_field.data_type() else {
+        let zoned = if self.step == Step::WallClock { args.arg_fields[0].data_type() } else { args.return_field.data_type() };
+        let DataType::Timestamp(unit, Some(zone)) = zoned else {
             return internal_err!("{} gives {}", self.name(), args.return_field.data_type());
         };
         let (of, tz) = (args.args[0].to_array(rows)?, zone_named(zone)?);
@@ -130,6 +143,7 @@ impl ScalarUDFImpl for OfZones {
                 let interval = args.args[1].to_array(rows)?;
                 by_unit!(unit, later(&of, &interval, &tz))
             }
+            Step::WallClock => by_unit!(unit, shown(&of, &tz)),
         };
         answered(result?, is_scalar, args.return_field.data_type())
     }
@@ -148,6 +162,14 @@ fn instants<T: ArrowTimestampType>(of: &ArrayRef, tz: &Tz) -> Result<ArrayRef> {
         }
     };
     Ok(Arc::new(instants))
+}
+
+fn shown<T: ArrowTimestampType>(of: &ArrayRef, tz: &Tz) -> Result<ArrayRef> {
+    let shown: PrimitiveArray<T> = of.as_primitive::<T>().try_unary(|value| {
+        let wall = utc::<T>(value).and_then(|at| wall_clock(at, tz)).ok_or_else(beyond)?;
+        ticks::<T>(wall.and_utc())
+    })?;
+    Ok(Arc::new(shown))
 }
 
 /// A text as an instant: by the offset that it says, else by the clock of the zone.

@@ -5,10 +5,9 @@
 
 use crate::operators::time_values::{interval_length, rounded_time, time_text};
 use crate::operators::timestamps::{is_utc, zone_named};
-use crate::operators::zoned_times::{calendar_add, instant};
+use crate::operators::zoned_times::{calendar_add, instant, shown_time};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
-use datafusion::functions::datetime::to_local_time;
 use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable, Operator, TryCast, cast, lit, when};
 
@@ -35,6 +34,9 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
         text if text.is_string() && matches!(of.get_type(schema)?, DataType::Timestamp(..)) => {
             return Ok(Some(cast(time_text(of.clone()), text.clone())));
         }
+        DataType::Date32 | DataType::Time32(_) | DataType::Time64(_) if is_shown(&of.get_type(schema)?) => {
+            return Ok(Some(cast(shown_time(of.clone()), to.clone())));
+        }
         _ => return Ok(None),
     };
     // Arrow cuts, towards 1970.
@@ -47,10 +49,7 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     let without_zone = DataType::Timestamp(*to_unit, None);
     let in_unit = |of: Expr, from: &DataType| if from == &without_zone { of } else { cast(of, without_zone.clone()) };
     Ok(match (of.get_type(schema)?, to_zone) {
-        (DataType::Timestamp(unit, Some(_)), None) => {
-            let wall = to_local_time().call(vec![of.clone()]);
-            Some(in_unit(wall, &DataType::Timestamp(unit, None)))
-        }
+        (DataType::Timestamp(unit, Some(_)), None) => Some(in_unit(shown_time(of.clone()), &DataType::Timestamp(unit, None))),
         (_, Some(zone)) if is_utc(zone) => None,
         (from @ (DataType::Timestamp(_, None) | DataType::Date32), Some(zone)) => Some(instant(in_unit(of.clone(), &from), zone, *to_unit)),
         (from, Some(zone)) if from.is_string() && !tries => Some(instant(of.clone(), zone, *to_unit)),
@@ -109,7 +108,17 @@ pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> 
             };
             by_the_clock(&at, schema)
         }
-        Expr::ScalarFunction(call) if call.name() == "date_part" => long_unit(call),
+        Expr::ScalarFunction(call) if call.name() == "date_part" => {
+            // Arrow's clocks have no summer time beyond 2099.
+            let shown = match call.args.as_slice() {
+                [unit, of] if is_shown(&of.get_type(schema)?) && !text(unit).is_some_and(|unit| unit.eq_ignore_ascii_case("epoch")) => {
+                    Some(ScalarFunction::new_udf(call.func.clone(), vec![unit.clone(), shown_time(of.clone())]))
+                }
+                _ => None,
+            };
+            let long = long_unit(shown.as_ref().unwrap_or(call))?;
+            Ok(long.or(shown.map(Expr::ScalarFunction)))
+        }
         // Postgres has microseconds too.
         Expr::ScalarFunction(call) if call.name() == "now" => match expr.get_type(schema)? {
             DataType::Timestamp(TimeUnit::Nanosecond, zone) => {
@@ -119,14 +128,15 @@ pub fn as_sql_has_times(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> 
         },
         Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::Plus | Operator::Minus), right }) => {
             let (left_type, right_type) = (left.get_type(schema)?, right.get_type(schema)?);
-            let shown = |data_type: &DataType| matches!(data_type, DataType::Timestamp(_, Some(zone)) if !is_utc(zone));
             let step = |of: &Expr| cast(of.clone(), DataType::Interval(IntervalUnit::MonthDayNano));
             Ok(match (&left_type, &right_type) {
-                (at, DataType::Interval(_)) if shown(at) => {
+                (at, DataType::Interval(_)) if is_shown(at) => {
                     let step = if *op == Operator::Minus { Expr::Negative(Box::new(step(right))) } else { step(right) };
                     Some(calendar_add(left.as_ref().clone(), step))
                 }
-                (DataType::Interval(_), at) if shown(at) && *op == Operator::Plus => Some(calendar_add(right.as_ref().clone(), step(left))),
+                (DataType::Interval(_), at) if is_shown(at) && *op == Operator::Plus => {
+                    Some(calendar_add(right.as_ref().clone(), step(left)))
+                }
                 _ => None,
             })
         }
@@ -154,6 +164,11 @@ const TO_TIMESTAMP: [(&str, TimeUnit); 5] = [
     ("to_timestamp_micros", TimeUnit::Microsecond),
     ("to_timestamp_nanos", TimeUnit::Nanosecond),
 ];
+
+/// Whether times of the type are shown by a clock that others do not follow.
+fn is_shown(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Timestamp(_, Some(zone)) if !is_utc(zone))
+}
 
 fn by_the_clock_or_same(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     Ok(by_the_clock(&expr, schema)?.unwrap_or(expr))
