@@ -1,4 +1,5 @@
-//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames.
+//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. And
+//! `string_agg`, of which two may have two orders: it sorts what it has collected, as `array_agg` does.
 
 use super::float_extremes::float_groups;
 use super::sliding::InFrame;
@@ -6,6 +7,7 @@ use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::string_agg::string_agg_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -19,6 +21,7 @@ pub fn own_accumulators() -> impl Iterator<Item = Arc<AggregateUDF>> {
         .map(|(builtin, own)| Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin, own })))
         .into_iter()
         .chain([boolean(true), boolean(false)])
+        .chain([Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin: string_agg_udaf(), own: Own::SortsItself }))])
 }
 
 /// `bool_and` where all are to be true, else `bool_or`.
@@ -37,6 +40,7 @@ enum Own {
     Greatest,
     AllInFrame,
     AnyInFrame,
+    SortsItself,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -74,14 +78,14 @@ impl AggregateUDFImpl for WithOwn {
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
         let own = match self.own {
             Own::Least | Own::Greatest => float_groups(args.return_field.data_type(), self.own == Own::Greatest),
-            Own::AllInFrame | Own::AnyInFrame => None,
+            Own::AllInFrame | Own::AnyInFrame | Own::SortsItself => None,
         };
         own.map_or_else(|| self.builtin.create_groups_accumulator(args), Ok)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match self.own {
-            Own::Least | Own::Greatest => self.builtin.create_sliding_accumulator(args),
+            Own::Least | Own::Greatest | Own::SortsItself => self.builtin.create_sliding_accumulator(args),
             Own::AllInFrame | Own::AnyInFrame => Ok(Box::new(InFrame::new(self.own == Own::AllInFrame))),
         }
     }
@@ -90,10 +94,23 @@ impl AggregateUDFImpl for WithOwn {
         self.builtin.is_descending()
     }
     fn reverse_expr(&self) -> ReversedUDAF {
-        self.builtin.reverse_udf()
+        match self.own {
+            Own::SortsItself => ReversedUDAF::NotSupported,
+            _ => self.builtin.reverse_udf(),
+        }
     }
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
-        self.builtin.order_sensitivity()
+        match self.own {
+            Own::SortsItself => AggregateOrderSensitivity::SoftRequirement,
+            _ => self.builtin.order_sensitivity(),
+        }
+    }
+    fn with_beneficial_ordering(self: Arc<Self>, beneficial: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
+        match self.own {
+            // Sorted rows are sorted once more.
+            Own::SortsItself => Ok(Some(self)),
+            _ => self.builtin.inner().clone().with_beneficial_ordering(beneficial),
+        }
     }
     fn documentation(&self) -> Option<&Documentation> {
         self.builtin.documentation()
