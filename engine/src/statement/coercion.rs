@@ -11,6 +11,7 @@
 //! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
 use super::syntax::CAST_APART;
+use super::wide_decimals::{compared_in_full, wide_type};
 use super::{subqueries, time_units, times};
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
@@ -19,7 +20,7 @@ use crate::operators::window_options::with_own_options;
 use crate::sql_types::declared_type;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
-use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, plan_err};
+use datafusion::common::{Column, DFSchema, JoinConstraint, JoinType, NullEquality, Result, ScalarValue, plan_err};
 use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -76,7 +77,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         let typed = expr.transform_up(|expr| with_type(expr, &schema, outer, stored).map(Transformed::yes))?;
         Ok(typed.update_data(|expr| name.restore(expr)))
     })?;
-    let plan = TypeCoercionRewriter::new(&schema).coerce_plan(plan.data)?.recompute_schema()?;
+    let plan = TypeCoercionRewriter::new(&schema).coerce_plan(keys_in_full(plan.data))?.recompute_schema()?;
     let plan = in_sql_order(own_casts_of_union(plan)?)?;
     subqueries::joined(with_nan_of_aggregates(of_all_rows(by_multiplicity(plan)?)?)?)
 }
@@ -138,6 +139,18 @@ fn one_type_of_sets(plan: LogicalPlan) -> Result<LogicalPlan> {
     LogicalPlanBuilder::from(left).join_detailed(right, join.join_type, keys, None, NullEquality::NullEqualsNull)?.build()
 }
 
+/// Keys of a join that are compared in more than 38 digits.
+fn keys_in_full(plan: LogicalPlan) -> LogicalPlan {
+    let LogicalPlan::Join(mut join) = plan else { return plan };
+    for (left, right) in &mut join.on {
+        if let Some(wide) = wide_type((left, join.left.schema()), (right, join.right.schema())) {
+            *left = cast(std::mem::take(left), wide.clone());
+            *right = cast(std::mem::take(right), wide);
+        }
+    }
+    LogicalPlan::Join(join)
+}
+
 /// Whether a join is what the planner makes of INTERSECT and EXCEPT: NULLs are alike in it, and it compares all columns.
 fn is_set_operation(join: &Join) -> bool {
     join.null_equality == NullEquality::NullEqualsNull
@@ -189,10 +202,14 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
                 }
                 _ => subquery,
             };
-            Expr::InSubquery(InSubquery { subquery, ..list })
+            let (expr, subquery) = in_full(list.expr, subquery, schema)?;
+            Expr::InSubquery(InSubquery { expr, subquery, ..list })
         }
-        Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: within(set.subquery)?, ..set }),
-        other => of_one_type(time_units::of_one_unit(&other, schema)?.unwrap_or(other), schema),
+        Expr::SetComparison(set) => {
+            let (expr, subquery) = in_full(set.expr, within(set.subquery)?, schema)?;
+            Expr::SetComparison(SetComparison { expr, subquery, ..set })
+        }
+        other => compared_in_full(of_one_type(time_units::of_one_unit(&other, schema)?.unwrap_or(other), schema), schema),
     };
     let expr = with_wide_range(expr, schema);
     let mut coercion = TypeCoercionRewriter::new(schema);
@@ -224,6 +241,17 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+}
+
+/// What is compared with a subquery's values, and the subquery: both in more than 38 digits where they need them.
+fn in_full(expr: Box<Expr>, subquery: Subquery, schema: &DFSchema) -> Result<(Box<Expr>, Subquery)> {
+    let plan = &subquery.subquery;
+    let values = plan.schema().columns();
+    let [value] = values.as_slice() else { return Ok((expr, subquery)) };
+    let Some(wide) = wide_type((&expr, schema), (&Expr::Column(value.clone()), plan.schema())) else { return Ok((expr, subquery)) };
+    let values = LogicalPlanBuilder::from(plan.as_ref().clone());
+    let values = values.project(vec![cast(Expr::Column(value.clone()), wide.clone()).alias("value")])?.build()?;
+    Ok((Box::new(cast(*expr, wide)), Subquery { subquery: Arc::new(values), ..subquery }))
 }
 
 /// `round(x, 1)` has as many digits as its constant says, which a cast around the constant would hide until the optimizer takes it off: the type of the
@@ -292,11 +320,15 @@ fn in_sql_order(plan: LogicalPlan) -> Result<LogicalPlan> {
             Ok(LogicalPlan::Sort(sort))
         }
         LogicalPlan::Distinct(Distinct::On(mut on)) => {
-            for key in on.sort_expr.iter_mut().flatten().filter(|key| !on.on_expr.contains(&key.expr)) {
-                key.expr = sort_key(std::mem::take(&mut key.expr), on.input.schema())?;
+            // What is sorted by begins with what is distinct, and stays alike to it.
+            let sorted = on.sort_expr.iter_mut().flatten().map(|key| &mut key.expr);
+            for key in sorted.chain(&mut on.on_expr) {
+                *key = sort_key(std::mem::take(key), on.input.schema())?;
             }
             Ok(LogicalPlan::Distinct(Distinct::On(on)))
         }
+        // All names are resolved. DataFusion would take the rows of a DISTINCT for those of `SELECT *`, which has one of the columns that USING merges.
+        LogicalPlan::Join(join) => Ok(LogicalPlan::Join(Join { join_constraint: JoinConstraint::On, ..join })),
         other => Ok(other),
     }
 }

@@ -26,3 +26,4 @@ pub mod time_units;
 pub mod times;
 pub mod type_names;
 mod using;
+mod wide_decimals;

@@ -7,7 +7,8 @@ use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, Sort};
 
-/// Whether each reference to the row is one side of an `=` in a condition of the subquery's own WHERE, as DataFusion wants it.
+/// Whether each reference to the row is one side of an `=` in a condition of the subquery's own WHERE, as DataFusion wants it. It loses such a condition
+/// under the name of a derived table.
 pub(super) fn refers_by_equality(subquery: &Subquery) -> bool {
     if subquery.outer_ref_columns.is_empty() {
         return true;
@@ -18,7 +19,6 @@ pub(super) fn refers_by_equality(subquery: &Subquery) -> bool {
     loop {
         plan = match plan {
             LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
             LogicalPlan::Aggregate(aggregate)
                 if !aggregated && aggregate.group_expr.is_empty() && !aggregate.aggr_expr.iter().any(Expr::contains_outer) =>
             {
@@ -44,7 +44,8 @@ pub(super) fn refers_by_equality(subquery: &Subquery) -> bool {
 }
 
 /// Whether a subquery refers to the row in conditions of its own WHERE alone, over which no row is left out or added: DataFusion passes over a LIMIT
-/// there, and knows no UNION.
+/// there, and knows no UNION. Under the name of a derived table it loses the columns of a condition that it moves, and it moves conditions out of the
+/// sides of outer joins.
 pub(super) fn refers_in_conditions(subquery: &Subquery) -> bool {
     if subquery.outer_ref_columns.is_empty() {
         return true;
@@ -53,7 +54,6 @@ pub(super) fn refers_in_conditions(subquery: &Subquery) -> bool {
     loop {
         plan = match plan {
             LogicalPlan::Projection(projection) if !projection.expr.iter().any(Expr::contains_outer) => &projection.input,
-            LogicalPlan::SubqueryAlias(alias) => &alias.input,
             LogicalPlan::Distinct(Distinct::All(input)) => input,
             LogicalPlan::Sort(Sort { fetch: None, input, .. }) => input,
             LogicalPlan::Aggregate(aggregate) if !aggregate.group_expr.iter().chain(&aggregate.aggr_expr).any(Expr::contains_outer) => {
@@ -61,7 +61,6 @@ pub(super) fn refers_in_conditions(subquery: &Subquery) -> bool {
             }
             LogicalPlan::Filter(filter) if !has_outer(&filter.input) => return true,
             LogicalPlan::Filter(filter) => &filter.input,
-            LogicalPlan::Join(_) => return true,
             _ => return false,
         };
     }
