@@ -47,6 +47,7 @@ REFUSED = {
     "beyond INTEGER": "DuckDB refuses too, at another row",
     "to store in a Decimal128": "a constant that does not fit fails the statement, as in Postgres; DuckDB's only if a row asks",
     "Can't cast value": "as above",
+    "is out of range": "as above",
 }
 
 # Statements whose answers differ from DuckDB's on purpose, where Postgres does not say: what stands in them, and why.

@@ -9,8 +9,15 @@ import re
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Asia/Kolkata", "Australia/Lord_Howe")
 
 # How peers write what Bowshot writes.
+_FIELD = r"((?:\w+\.)?\w+|-?[\d.]+|'[^']*'|CAST\([^()]*(?:\(\d+(?:, \d+)?\))?\)|DATE '[^']*')"
+_ROWS = rf"\({_FIELD}, {_FIELD}\) %s \({_FIELD}, {_FIELD}\)"
 SPOKEN = {
-    "duckdb": [(re.compile(r"\bINT UNSIGNED\b"), "UINTEGER")],
+    "duckdb": [
+        (re.compile(r"\bINT UNSIGNED\b"), "UINTEGER"),
+        # Field by field: to DuckDB a NULL is equal to a NULL within rows, which the standard and Postgres do not have.
+        (re.compile(_ROWS % "="), r"(\1 = \3 AND \2 = \4)"),
+        (re.compile(_ROWS % "<>"), r"(\1 <> \3 OR \2 <> \4)"),
+    ],
     "postgres": [
         (re.compile(r"\bINT UNSIGNED\b"), "BIGINT"),
         (re.compile(r"\bDOUBLE\b"), "DOUBLE PRECISION"),
