@@ -8,6 +8,8 @@
 //!   a OR x / y > 1          ──►   a OR CASE a IS NOT TRUE WHEN true THEN x / y > 1 ELSE true END
 //! ```
 //!
+//! Likewise `sum(10 / i) FILTER (WHERE i <> 0)` adds `CASE WHEN i <> 0 THEN 10 / i END`.
+//!
 //! A CASE of this form is not taken apart again. It comes after DataFusion's rules, which push each condition down for itself.
 
 use super::exact_arithmetic::exact_op;
@@ -108,6 +110,17 @@ fn guarded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         (None, Some(only)) | (Some(only), None) => Ok(Transformed::yes(only)),
         (None, None) => internal_err!("a chain of conditions has none"),
     }
+}
+
+/// Arguments of an aggregate of which a FILTER leaves out rows: what may fail is calculated for the others alone.
+pub fn filtered_arguments(args: &mut [Expr], filter: &Expr, schema: &DFSchema) -> Result<()> {
+    for arg in args {
+        if !filter.is_volatile() && may_fail(arg, schema)? {
+            let kept = (Box::new(filter.clone()), Box::new(std::mem::take(arg)));
+            *arg = Expr::Case(Case::new(None, vec![kept], None));
+        }
+    }
+    Ok(())
 }
 
 /// Whether an expression fails for some rows, as a quotient does.

@@ -13,6 +13,7 @@
 use super::syntax::CAST_APART;
 use super::wide_decimals::{compared_in_full, wide_type};
 use super::{subqueries, time_units, times};
+use crate::operators::conditions_in_order::filtered_arguments;
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
 use crate::operators::subquery_value::subquery_value;
@@ -231,7 +232,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         let params = AggregateFunctionParams { args: vec![cast(only.clone(), DataType::Float64)], ..params.clone() };
         return Ok(Expr::AggregateFunction(AggregateFunction { func: func.clone(), params }));
     }
-    let expr = with_sql_order(expr, schema)?;
+    let expr = with_kept_rows(with_sql_order(expr, schema)?, schema)?;
     if let Expr::WindowFunction(window) = &expr {
         if window.params.distinct && matches!(window.fun, WindowFunctionDefinition::WindowUDF(_)) {
             return plan_err!("{}(DISTINCT …) OVER is not supported: only aggregates take DISTINCT", window.fun.name());
@@ -304,6 +305,19 @@ fn with_sql_order(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         }
         other => other,
     })
+}
+
+/// An aggregate with a FILTER, whose argument fails for none of the rows that this leaves out.
+fn with_kept_rows(mut expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let (args, filter) = match &mut expr {
+        Expr::AggregateFunction(call) => (&mut call.params.args, &call.params.filter),
+        Expr::WindowFunction(window) => (&mut window.params.args, &window.params.filter),
+        _ => return Ok(expr),
+    };
+    if let Some(filter) = filter {
+        filtered_arguments(args, filter, schema)?;
+    }
+    Ok(expr)
 }
 
 fn sort_key(key: Expr, schema: &DFSchema) -> Result<Expr> {
