@@ -57,6 +57,12 @@ pub const REGISTER_AGAIN_SPREAD: Duration = Duration::from_millis(500);
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Largest facts of one file, unpacked: bounds of 100,000 columns, or as many row groups.
 pub const FILE_FACTS_BYTES_MAX: u64 = 16 << 20;
+/// Deepest nesting in a Parquet footer: what writers write has five levels.
+pub const FOOTER_DEPTH_MAX: usize = 32;
+/// Most bytes of a Parquet file's footer and indexes of pages: those of 5,000 columns in 300 row groups have about half of it.
+pub const FOOTER_BYTES_MAX: u64 = 256 << 20;
+/// Bytes at the end of a Parquet file that are read first: most footers lie in them whole.
+pub const FOOTER_FIRST_BYTES: u64 = 64 << 10;
 /// Most files of a node, over all its volumes.
 pub const NODE_FILES_MAX: usize = 1_000_000;
 

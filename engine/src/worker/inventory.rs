@@ -4,8 +4,8 @@
 
 use crate::catalog::footer;
 use crate::control::{HIDDEN_FOLDER, Replica, TABLE_FOLDER, UnreadableFile, VolumeFile, now_ms};
+use crate::files::footer_bytes;
 use crate::limits;
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::hash::Hasher;
@@ -158,9 +158,8 @@ pub fn parsed(root: &Path, volume: &str, path: &str) -> Result<VolumeFile, Strin
 }
 
 fn parse(root: &Path, (volume, path, size, version): &FileVersion) -> Result<VolumeFile, String> {
-    let file = File::open(root.join(path)).map_err(|error| error.to_string())?;
-    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
-    let facts = footer::file_facts(reader.metadata(), *size, *version)?;
+    let mut file = File::open(root.join(path)).map_err(|error| error.to_string())?;
+    let facts = footer::file_facts(&footer_bytes::of_file(&mut file, *size)?, *size, *version)?;
     Ok(VolumeFile { volume: volume.clone(), path: path.clone(), facts })
 }
 

@@ -1,0 +1,187 @@
+"""Files that lie, rot or vanish: no table is short or wrong for one of them, and each is named."""
+
+import concurrent.futures
+import shutil
+
+import adbc_driver_manager
+import cluster
+import duckdb
+import liar
+import pytest
+import test_flights
+
+KERNELS = ["off", "host"]
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bad")
+    nodes = [cluster.Node(f"node-{number}", {"data": folder / f"node-{number}"}, kernel_device="off") for number in (1, 2)]
+    (folder / "served" / "bucket").mkdir(parents=True)
+    with test_flights.bucket_server(folder / "served") as endpoint:
+        settings = f"""
+            [coordinator]
+            tables_volume = "data"
+            [[coordinator.storage]]
+            url = "s3://bucket"
+            endpoint = "{endpoint}"
+            access_key_id = "{test_flights.KEY}"
+            secret_access_key = "{test_flights.SECRET}"
+            allow_http = true
+            """
+        with cluster.Cluster(folder / "cluster", nodes, settings=settings) as started:
+            started.volumes = {**{node.node_id: node.volumes["data"] for node in nodes}, "bucket": folder / "served" / "bucket"}
+            started.good = folder / "good.parquet"
+            liar.write(started.good)
+            yield started
+
+
+def refusal(running, sql, **options):
+    with pytest.raises(adbc_driver_manager.Error) as caught:
+        running.rows(sql, **options)
+    said = str(caught.value)
+    assert "lost node" not in said and "(Internal;" not in said and "anicked" not in said, said
+    return said
+
+
+def put(running, name, file, node="node-2"):
+    """A copy of the good file at `name/file` of a node."""
+    place = running.volumes[node] / name / file
+    place.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(running.good, place)
+    return place
+
+
+def swap(fields, one, other):
+    if one in fields or isinstance(fields, list):
+        fields[one], fields[other] = fields[other], fields[one]
+
+
+def each_group(change):
+    def of_footer(footer):
+        for group in footer[liar.GROUPS]:
+            change(group)
+
+    return of_footer
+
+
+def of_column(change, number=0):
+    return lambda footer: change(liar.column(footer, 1, number))
+
+
+def of_meta(change, number=0):
+    return lambda footer: change(liar.column(footer, 1, number)[liar.META])
+
+
+def of_statistics(change, number=0):
+    return of_meta(lambda meta: change(meta[liar.STATISTICS]), number)
+
+
+def swapped_bounds(statistics):
+    swap(statistics, liar.MIN, liar.MAX)
+    swap(statistics, liar.OLD_MIN, liar.OLD_MAX)
+
+
+def two_columns_in_one_place(footer):
+    for field in (liar.DATA_AT, liar.DICTIONARY_AT, liar.COMPRESSED):
+        liar.column(footer, 1, 1)[liar.META][field] = liar.column(footer, 1, 0)[liar.META].get(field)
+    liar.column(footer, 1, 1)[liar.META].pop(liar.DICTIONARY_AT)
+
+
+def a_row_group_twice(footer):
+    footer[liar.GROUPS][1] = footer[liar.GROUPS][0]
+
+
+def columns_in_another_order(footer):
+    for group in footer[liar.GROUPS]:
+        swap(group[liar.COLUMNS], 0, 1)
+
+
+def pages_of_another_group(footer):
+    for field in (liar.PAGES_AT, liar.PAGES_LENGTH):
+        liar.column(footer, 1)[field] = liar.column(footer, 2)[field]
+
+
+def bounds_of_another_type(footer):
+    for field in (liar.BOUNDS_AT, liar.BOUNDS_LENGTH):
+        liar.column(footer, 1, 0)[field] = liar.column(footer, 1, 2)[field]
+
+
+def many_rows(footer):
+    footer[liar.ROWS] = 2**62
+    footer[liar.GROUPS][0][liar.GROUP_ROWS] = 2**62 - 2000
+    for column in footer[liar.GROUPS][0][liar.COLUMNS]:
+        column[liar.META][liar.VALUES] = 2**62 - 2000
+
+
+LIES = {
+    "no rows": (lambda footer: footer.update({liar.ROWS: 0}), "the file has 0 rows, and its row groups have 3000"),
+    "rows of a group": (each_group(lambda group: group.update({liar.GROUP_ROWS: 2**62})), "row group 0: column n: it has 1000 values of 4611686018427387904 rows"),
+    "rows of a group less than none": (lambda footer: footer[liar.GROUPS][0].update({liar.GROUP_ROWS: -5}), "row group 0: it has -5 rows"),
+    "more rows than bytes": (many_rows, "values cannot lie in"),
+    "fewer values": (of_meta(lambda meta: meta.update({liar.VALUES: 999}), 1), "row group 1: column m: it has 999 values of 1000 rows"),
+    "swapped bounds": (of_statistics(swapped_bounds), "row group 1: column n: its least value is greater than its greatest value"),
+    "swapped bounds of text": (of_statistics(swapped_bounds, 2), "row group 1: column s: its least value is greater than its greatest value"),
+    "more nulls than values": (of_statistics(lambda of: of.update({liar.NULLS: 1001})), "row group 1: column n: 1001 of its 1000 values are NULL"),
+    "bytes less than none": (of_meta(lambda meta: meta.update({liar.COMPRESSED: -1})), "row group 1: column n: it has -1 bytes"),
+    "before the file": (of_meta(lambda meta: meta.update({liar.DATA_AT: -9, liar.DICTIONARY_AT: None})), "from byte -9"),
+    "beyond the file": (of_meta(lambda meta: meta.update({liar.COMPRESSED: 2**40})), "row group 1: column n: 1099511627776 bytes from byte"),
+    "over each other": (two_columns_in_one_place, "two columns lie over each other"),
+    "a row group twice": (a_row_group_twice, "two row groups of the file begin at the same byte"),
+    "columns in another order": (columns_in_another_order, "row group 0: the values of m stand where the schema has n"),
+    "another type": (of_meta(lambda meta: meta.update({liar.TYPE: 1})), "column n is INT64 in the schema, and its values are of type 1"),
+    "a column less": (lambda footer: footer[liar.GROUPS][1][liar.COLUMNS].pop(), "Schema has 3 columns while Row Group has 2"),
+    "in another file": (of_column(lambda column: column.update({liar.FILE_PATH: "other.parquet"})), "its values lie in another file, other.parquet"),
+    "pages of another group": (pages_of_another_group, "row group 1: column n: the index of its pages: page 0 cannot lie at byte"),
+    "bounds beyond the file": (of_column(lambda column: column.update({liar.BOUNDS_AT: 2**40})), "its index of bounds cannot lie at byte 1099511627776"),
+}
+
+
+def test_a_footer_that_contradicts_itself_is_refused(running):
+    for what, (change, _) in LIES.items():
+        put(running, what, "good.parquet", "node-1")
+        liar.lie(put(running, what, "liar.parquet"), change)
+        liar.lie(put(running, what, "liar.parquet", "bucket"), change)
+
+    def refused(what):
+        said = refusal(running, f'CREATE EXTERNAL TABLE "{what}" STORED AS PARQUET LOCATION \'node://*/data/{what}/\'')
+        assert f"file {what}/liar.parquet on node node-2 cannot be read as Parquet: " in said and LIES[what][1] in said, said
+        said = refusal(running, f'CREATE EXTERNAL TABLE "{what}" STORED AS PARQUET LOCATION \'s3://bucket/{what}/\'')
+        assert f"s3://bucket/{what}/liar.parquet cannot be read as Parquet: " in said and LIES[what][1] in said, said
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(refused, LIES))
+
+
+def test_an_index_of_pages_with_swapped_bounds_is_refused(running):
+    file = put(running, "pages", "liar.parquet")
+    content, said = bytearray(file.read_bytes()), liar.column(liar.footer_of(file))
+    place = slice(said[liar.BOUNDS_AT], said[liar.BOUNDS_AT] + said[liar.BOUNDS_LENGTH])
+    least, greatest, between = liar.number(1000), liar.number(1999), b"between."
+    content[place] = content[place].replace(least, between).replace(greatest, least).replace(between, greatest)
+    file.write_bytes(content)
+    said = refusal(running, "CREATE EXTERNAL TABLE pages STORED AS PARQUET LOCATION 'node://*/data/pages/'")
+    assert "column n: the index of its pages: the least value of page 0 is greater than its greatest value" in said, said
+
+
+def old_bounds(least, greatest):
+    def change(footer):
+        for group in footer[liar.GROUPS]:
+            column = group[liar.COLUMNS][0]
+            column[liar.META][liar.STATISTICS] = {liar.OLD_MAX: greatest, liar.OLD_MIN: least, liar.NULLS: 0}
+            for field in (liar.BOUNDS_AT, liar.BOUNDS_LENGTH):
+                column.pop(field)
+
+    return change
+
+
+def test_bounds_in_the_order_of_old_writers_leave_nothing_out(running):
+    """Before 2017 writers compared strings by signed bytes: é came before a."""
+    file = running.volumes["node-2"] / "old" / "old.parquet"
+    liar.write(file, s=["a", "é", "z"] * 1000)
+    liar.lie(file, old_bounds("é".encode(), b"z"))
+    running.create_table("old", "node://*/data/old/")
+    for kernel in KERNELS:
+        for question in ["SELECT count(*) FROM old WHERE s = 'a'", "SELECT count(*) FROM old WHERE s < 'b'", "SELECT min(s), max(s) FROM old"]:
+            expected = duckdb.sql(question.replace("old", f"(SELECT s || '' AS s FROM '{file}')")).fetchall()
+            assert running.rows(question, kernel=kernel) == expected, (kernel, question)
