@@ -236,6 +236,22 @@ pub const COMPUTATIONS_KEPT: u64 = 16_384;
 pub const VOLUME_DEPTH_MAX: usize = 16;
 /// Most files of one volume.
 pub const VOLUME_FILES_MAX: usize = 100_000;
+/// Bytes that the scrubber reads in one go.
+pub const SCRUB_READ_BYTES: usize = 1 << 20;
+/// How often the scrubber looks whether it is asked for, or its node ends.
+pub const SCRUB_STEP: Duration = Duration::from_millis(200);
+/// When the scrubber begins after its node's start.
+pub const SCRUB_FIRST_WAIT: Duration = Duration::from_secs(60);
+/// Pause of the scrubber once it has read everything: a small node's disk need not spin for it all day.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// Most files that a heartbeat tells the scrubber's result of.
+pub const SCRUBBED_A_BEAT: usize = 1_000;
+/// Most results of scrubbers that wait to be compared with the catalog, over all nodes.
+pub const SCRUBBED_WAITING_MAX: usize = 100_000;
+/// Most unreadable files of a node that are known by name. Where there are more, no table is made of its volumes: one might lack rows.
+pub const UNREADABLE_FILES_MAX: usize = 1_000;
+/// Most files that a table leaves out because they cannot be read: they stand in the catalog by name.
+pub const BAD_FILES_MAX: usize = 1_000;
 /// How long CREATE EXTERNAL TABLE and REFRESH TABLE wait for every live node's fresh inventory.
 pub const INVENTORY_WAIT: Duration = Duration::from_secs(15);
 /// Most files listed below one bucket prefix.

@@ -1,8 +1,9 @@
 //! The engine's own tables: `system.cache`, `column_statistics`, `files`, `nodes`, `queries`, `settings`, `tables`, `tasks`. Rows are taken
 //! when a statement is planned.
 
-use crate::catalog::Table;
+use crate::catalog::location::Location;
 use crate::catalog::provider::planned;
+use crate::catalog::{BadFile, Table};
 use crate::config::residency_of;
 use crate::control::CachedColumn;
 use crate::coordinator::Coordinator;
@@ -148,6 +149,7 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
         text("checksum"),
         text("kind"),
         text("state"),
+        text("reason"),
     ];
     add("files", fields, Arc::new(move || file_rows(&of)));
     let (of, asks) = (coordinator.clone(), user.to_string());
@@ -296,6 +298,7 @@ struct FileRow {
     checksum: Option<String>,
     kind: &'static str,
     state: &'static str,
+    reason: Option<String>,
 }
 
 fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
@@ -331,6 +334,7 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
                 checksum: file.checksum.clone(),
                 kind: "object",
                 state: "live",
+                reason: None,
             };
             let Some(volume) = file.volume() else {
                 rows.push(FileRow { storage: Some(file.store_url.to_string()), region: residency_of(buckets, &file.store_url), ..one });
@@ -358,6 +362,8 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
             }
         }
     }
+    let bad = snapshot.tables().flat_map(|table| table.details.bad_files.iter().map(move |file| (table, file)));
+    rows.extend(bad.map(|(table, file)| bad_file_row(table, file, &nodes)));
     let optional = |value: fn(&FileRow) -> Option<String>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<StringArray>()) };
     vec![
         strings(&rows, |row| row.schema.clone()),
@@ -372,7 +378,32 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         optional(|row| row.checksum.clone()),
         strings(&rows, |row| row.kind.to_string()),
         strings(&rows, |row| row.state.to_string()),
+        optional(|row| row.reason.clone()),
     ]
+}
+
+/// A file that a table leaves out.
+fn bad_file_row(table: &Table, file: &BadFile, nodes: &BTreeMap<String, NodeInfo>) -> FileRow {
+    let volume = match &table.location {
+        Location::Node { volume, .. } => volume.as_str(),
+        Location::Bucket { .. } => "",
+    };
+    let region = file.node.as_ref().and_then(|node| nodes.get(node)).map(|known| known.region_of(volume).to_string());
+    FileRow {
+        schema: table.schema_name.clone(),
+        table: table.name.clone(),
+        path: file.path.clone(),
+        size_bytes: 0,
+        row_count: 0,
+        node: file.node.clone(),
+        storage: None,
+        region,
+        replica: 0,
+        checksum: None,
+        kind: if file.node.is_some() { "original" } else { "object" },
+        state: "unreadable",
+        reason: Some(file.reason.clone()),
+    }
 }
 
 fn table_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {

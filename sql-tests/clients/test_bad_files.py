@@ -1,6 +1,7 @@
 """Files that lie, rot or vanish: no table is short or wrong for one of them, and each is named."""
 
 import concurrent.futures
+import os
 import shutil
 
 import adbc_driver_manager
@@ -185,3 +186,76 @@ def test_bounds_in_the_order_of_old_writers_leave_nothing_out(running):
         for question in ["SELECT count(*) FROM old WHERE s = 'a'", "SELECT count(*) FROM old WHERE s < 'b'", "SELECT min(s), max(s) FROM old"]:
             expected = duckdb.sql(question.replace("old", f"(SELECT s || '' AS s FROM '{file}')")).fetchall()
             assert running.rows(question, kernel=kernel) == expected, (kernel, question)
+
+
+def test_bad_files_are_left_out_on_purpose(running):
+    put(running, "mixed", "good.parquet", "node-1")
+    put(running, "mixed", "good.parquet", "bucket")
+    whole = running.good.read_bytes()
+    bad = {"torn.parquet": whole[:-50], "garbage.parquet": b"garbage" * 99, "empty.parquet": b"", "encrypted.parquet": whole[:-4] + b"PARE"}
+    for node in ("node-2", "bucket"):
+        for name, content in bad.items():
+            put(running, "mixed", name, node).write_bytes(content)
+        for other in ["_temporary/0/part.parquet", ".hidden.parquet", "_delta_log/0.checkpoint.parquet", ".staging/x.parquet"]:
+            put(running, "mixed", other, node).write_bytes(b"of another engine")
+        put(running, "mixed", "_SUCCESS", node).write_bytes(b"")
+    skip = "OPTIONS ('on_bad_file' 'skip')"
+    for table, location, names in [("mixed", "node://*/data/mixed/", ["mixed/"] * 4), ("stored", "s3://bucket/mixed/", ["s3://bucket/mixed/"] * 4)]:
+        create = f"CREATE EXTERNAL TABLE {table} STORED AS PARQUET LOCATION '{location}'"
+        said = refusal(running, create)
+        assert f"{names[0]}empty.parquet" in said and "cannot be read as Parquet: a file of 0 bytes is no Parquet file" in said and ", and 3 more" in said, said
+        assert "'fail' refuses the table" in refusal(running, f"{create} OPTIONS ('on_bad_file' 'ignore')")
+        running.rows(f"{create} {skip}")
+        listed = f"SELECT path, node_id, state, reason FROM system.files WHERE table_name = '{table}' AND state = 'unreadable' ORDER BY path"
+
+        def as_it_should_be(table=table, listed=listed, names=names):
+            assert running.rows(f"SELECT count(*), sum(n) FROM {table}") == [(liar.ROW_COUNT, sum(range(liar.ROW_COUNT)))]
+            found = running.rows(listed)
+            assert [path for path, *_ in found] == [f"{names[0]}{name}" for name in sorted(bad)], found
+            assert {node for _, node, *_ in found} == ({"node-2"} if table == "mixed" else {None})
+            reasons = {path.rsplit("/", 1)[1]: reason for path, _, _, reason in found}
+            assert "no Parquet file" in reasons["empty.parquet"] and "encrypted" in reasons["encrypted.parquet"] and all(reasons.values()), reasons
+            ((definition,),) = running.rows(f"SELECT definition FROM system.tables WHERE table_name = '{table}'")
+            assert definition.endswith(skip), definition
+
+        as_it_should_be()
+        running.rows(f"REFRESH TABLE {table}")
+        as_it_should_be()
+    running.restart_server()
+    as_it_should_be()
+    for name in ("torn.parquet", "garbage.parquet", "encrypted.parquet"):
+        put(running, "mixed", name)
+    running.rows("REFRESH TABLE mixed")
+    assert running.rows("SELECT count(*) FROM mixed") == [(4 * liar.ROW_COUNT,)]
+    assert running.rows("SELECT path FROM system.files WHERE table_name = 'mixed' AND state = 'unreadable'") == [("mixed/empty.parquet",)]
+    only = "CREATE EXTERNAL TABLE only STORED AS PARQUET LOCATION 'node://*/data/only/' " + skip
+    put(running, "only", "x.parquet").write_bytes(b"")
+    assert "none of the 1 Parquet files at node://*/data/only/ can be read" in refusal(running, only)
+
+
+def test_a_volume_that_is_away_is_not_gone(running):
+    for node in ("node-1", "node-2"):
+        put(running, "spread", f"{node}.parquet", node)
+    running.create_table("spread", "node://*/data/spread/")
+    volume = running.volumes["node-2"]
+    away = volume.with_name("away")
+    volume.rename(away)
+    try:
+        for statement in ["REFRESH TABLE spread", "CREATE EXTERNAL TABLE half STORED AS PARQUET LOCATION 'node://*/data/spread/'"]:
+            said = refusal(running, statement)
+            assert f"volume 'data' of node node-2 in {volume} is not there" in said and "Nothing was changed" in said and "(FailedPrecondition;" in said, said
+        assert running.rows("SELECT count(*) FROM system.files WHERE table_name = 'spread'") == [(2,)]
+        # Where the location does not want the volume, nothing is missing.
+        running.create_table("first", "node://node-1/data/spread/")
+    finally:
+        away.rename(volume)
+    cluster.wait_until("the volume is back", 10, lambda: "data" not in refused_now(running, "REFRESH TABLE spread"))
+    assert running.rows("SELECT count(*) FROM spread") == [(2 * liar.ROW_COUNT,)]
+
+
+def refused_now(running, sql):
+    try:
+        running.rows(sql)
+    except adbc_driver_manager.Error as error:
+        return str(error)
+    return ""

@@ -109,6 +109,24 @@ pub struct TableDetails {
     /// Whether a column list made the columns of an external table; else its files do, and may widen them.
     #[serde(default)]
     pub columns_declared: bool,
+    /// Whether files that cannot be read are left out of an external table; else they refuse it.
+    #[serde(default)]
+    pub skip_bad_files: bool,
+    /// Those that the last CREATE or REFRESH left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_files: Vec<BadFile>,
+}
+
+/// A file at a table's location that is not part of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadFile {
+    /// The node that has it; none for a bucket.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Path below the volume or bucket.
+    pub path: String,
+    /// Why it cannot be read.
+    pub reason: String,
 }
 
 /// Columns whose values are those of a key of another table.

@@ -200,7 +200,8 @@ pub struct Heartbeat {
     /// What the coordinator's [`HeartbeatAnswer::clock_ms`] was at least when that listing began; unknown before the first answer.
     #[serde(default)]
     pub listed_after_ms: Option<u64>,
-    /// Files in the volumes that could not be read as Parquet, with the reason; at most a hundred.
+    /// Files in the volumes that could not be read as Parquet, with the reason; at most one more than
+    /// [`limits::UNREADABLE_FILES_MAX`](crate::limits::UNREADABLE_FILES_MAX). Travels with the inventory.
     pub unreadable: Vec<UnreadableFile>,
     /// Copies of other nodes' files that it keeps; travels with the inventory.
     #[serde(default)]

@@ -4,7 +4,7 @@
 
 use super::clock::Clock;
 use super::held_files::HeldFiles;
-use crate::catalog::Table;
+use crate::catalog::{BadFile, Table};
 use crate::control::packed::PackedInventory;
 use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
 use crate::error::{Error, Result};
@@ -37,8 +37,11 @@ pub trait Membership: Send + Sync {
     fn failed_copies(&self) -> Vec<(String, FailedCopy)>;
     /// What is in the column cache of every node that is not dead, as of its last report, by node id.
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>>;
-    /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
-    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)>;
+    /// Unreadable files of one volume on nodes that are not dead.
+    ///
+    /// # Errors
+    /// When a node has too many of them to name.
+    fn unreadable(&self, volume: &str) -> Result<Vec<BadFile>>;
     /// A node has written a file of a managed table: it holds it from now on, although its next listing is yet to come.
     fn wrote(&self, node_id: &str, file: WrittenFile);
     /// Waits until every live node knows this version of the rules of residency, or a later one; at most `wait`. Returns whether they do.
@@ -542,14 +545,22 @@ impl Membership for Heartbeats {
         alive.map(|node| (node.register.node_id.clone(), node.cached_columns.clone())).collect()
     }
 
-    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)> {
+    fn unreadable(&self, volume: &str) -> Result<Vec<BadFile>> {
+        let now = self.clock.now();
         let nodes = self.nodes.read();
-        nodes
-            .values()
-            .flat_map(|node| node.unreadable.iter().map(|file| (node.register.node_id.clone(), file)))
-            .filter(|(_, file)| file.volume == volume && file.path.starts_with(prefix))
-            .map(|(node, file)| (node, file.path.clone(), file.reason.clone()))
-            .collect()
+        let mut found = vec![];
+        for node in nodes.values().filter(|node| node.state(now) != NodeState::Dead) {
+            let (id, most) = (&node.register.node_id, limits::UNREADABLE_FILES_MAX);
+            if node.unreadable.len() > most && node.volumes.iter().any(|served| served == volume) {
+                return Err(Error::user(format!(
+                    "node {id} has more than {most} files in its volumes that cannot be read as Parquet, the first is {}: mend them, or move them out",
+                    node.unreadable[0].path
+                )));
+            }
+            let of_volume = node.unreadable.iter().filter(|file| file.volume == volume);
+            found.extend(of_volume.map(|file| BadFile { node: Some(id.clone()), path: file.path.clone(), reason: file.reason.clone() }));
+        }
+        Ok(found)
     }
 
     fn await_policy(&self, version: i64, wait: Duration) -> BoxFuture<'_, bool> {

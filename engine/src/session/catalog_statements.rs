@@ -10,8 +10,9 @@ use crate::coordinator::query::QueryStream;
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use crate::residency::Reach;
+use crate::statement::external_table::{self, Asked};
 use crate::statement::keys::{DeclaredKey, Declaring};
-use crate::statement::{external_table, own};
+use crate::statement::table_properties;
 use arrow::datatypes::Schema;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNode;
@@ -53,8 +54,10 @@ impl Session {
                     other => return Err(Error::user(format!("CREATE EXTERNAL TABLE takes one LOCATION, not {}", other.len()))),
                 };
                 let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
-                let mut table = external_table::discover(inner, &schema, &name, &location, declared, known.map(Arc::as_ref)).await?;
-                (table.replicas, table.regions) = own::table_options(&create.options)?;
+                let options = table_properties::of_external(&create.options)?;
+                let asked = Asked { location: &location, declared, skip_bad_files: options.skip_bad_files };
+                let mut table = external_table::discover(inner, &schema, &name, asked, known.map(Arc::as_ref)).await?;
+                (table.replicas, table.regions) = (options.replicas, options.regions);
                 check_new_homes(inner, &table)?;
                 let replace = create.or_replace;
                 if !inner.change_catalog(move |store| store.create_table(&table, replace)).await? && !create.if_not_exists {
@@ -235,8 +238,11 @@ impl Session {
             return Err(Error::user(format!("table {schema}.{name} is managed: what is stored in it is known already")));
         }
         let declared = known.details.columns_declared.then(|| known.stored_schema.as_ref().clone());
-        let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, declared, Some(&known)).await?;
-        (fresh.replicas, fresh.regions, fresh.details) = (known.replicas, known.regions.clone(), known.details.clone());
+        let asked = Asked { location: &known.location_text, declared, skip_bad_files: known.details.skip_bad_files };
+        let mut fresh = external_table::discover(inner, &schema, &name, asked, Some(&known)).await?;
+        let bad_files = std::mem::take(&mut fresh.details.bad_files);
+        (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
+        fresh.details = TableDetails { bad_files, ..known.details.clone() };
         check_new_homes(inner, &fresh)?;
         inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;
         inner.rules_known().await;

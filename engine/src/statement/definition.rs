@@ -33,6 +33,9 @@ pub fn of(table: &Table) -> String {
     if !table.regions.is_empty() {
         options.push(format!("'regions' '{}'", table.regions.join(", ")));
     }
+    if table.details.skip_bad_files {
+        options.push("'on_bad_file' 'skip'".to_string());
+    }
     let options = if options.is_empty() { String::new() } else { format!(" OPTIONS ({})", options.join(", ")) };
     let columns = if table.details.columns_declared { format!(" ({})", declared_columns(table).join(", ")) } else { String::new() };
     format!("CREATE EXTERNAL TABLE {name}{columns} STORED AS PARQUET LOCATION '{}'{options}", table.location_text.replace('\'', "''"))

@@ -11,7 +11,6 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use std::collections::HashMap;
 
 /// A statement of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -255,21 +254,6 @@ fn read_alter(sql: &str) -> Result<OwnStatement, ParserError> {
     parser.expect_token(&Token::RParen)?;
     end(&mut parser)?;
     Ok(OwnStatement::AlterTable { table, replicas, regions })
-}
-
-/// Copies and regions in the OPTIONS of CREATE EXTERNAL TABLE; one copy anywhere where they say nothing.
-pub fn table_options(options: &HashMap<String, String>) -> Result<(u32, Vec<String>)> {
-    let (mut replicas, mut regions) = (1, vec![]);
-    let wrong = |error: ParserError| Error::user(format!("OPTIONS: {error}"));
-    for (name, value) in options {
-        // DataFusion's parser puts its own prefix before names without one.
-        match name.trim_start_matches("format.") {
-            "replicas" => replicas = parse_replicas(value).map_err(wrong)?,
-            "regions" => regions = parse_regions(value).map_err(wrong)?,
-            other => return Err(Error::user(format!("CREATE EXTERNAL TABLE has no option '{other}': there are replicas and regions"))),
-        }
-    }
-    Ok((replicas, regions))
 }
 
 /// How many copies a table's files have: 1 to [`limits::REPLICAS_MAX`].

@@ -95,7 +95,8 @@ impl Inventory {
                     file.facts.checksum = self.checksums.get(&version).cloned();
                     files.push(file);
                 }
-                Err(reason) if unreadable.len() < 100 => {
+                // One more than the limit says that there are others.
+                Err(reason) if unreadable.len() <= limits::UNREADABLE_FILES_MAX => {
                     unreadable.push(UnreadableFile { volume: version.0.clone(), path: version.1.clone(), reason: reason.clone() })
                 }
                 Err(_) => {}

@@ -129,7 +129,7 @@ async fn beat(
             device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
             listed_after_ms,
-            unreadable: inventory.unreadable().to_vec(),
+            unreadable: if changed { inventory.unreadable().to_vec() } else { vec![] },
             replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
             failed_copies: node.replicas.failures(),
             free_bytes,
