@@ -18,7 +18,7 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::limits;
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
-use crate::statement::own::{self, OwnStatement};
+use crate::statement::own::{self, NodeChange, OwnStatement};
 use crate::statement::repeated_names::Meant;
 use crate::statement::{cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait};
 use crate::{information_schema, system};
@@ -363,12 +363,16 @@ impl Session {
             }
             Some(OwnStatement::AddKey { table, key }) => return self.add_key(table, key.clone()).await,
             Some(OwnStatement::DropKey { table, name, if_exists }) => return self.drop_key(table, name, *if_exists).await,
-            Some(OwnStatement::AlterNode { node, drain }) => {
+            Some(OwnStatement::AlterNode { node, change }) => {
                 // A node that is gone may be resumed all the same: its mark outlives it.
-                if *drain && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
+                if *change != NodeChange::Resume && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
                     return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
                 }
-                let (node, drain) = (node.clone(), *drain);
+                if *change == NodeChange::Scrub {
+                    inner.membership.ask_scrub(node);
+                    return Ok(QueryStream::done(None));
+                }
+                let (node, drain) = (node.clone(), *change == NodeChange::Drain);
                 inner.change_catalog(move |store| store.set_draining(&node, drain)).await?;
                 return Ok(QueryStream::done(None));
             }

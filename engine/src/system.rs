@@ -342,23 +342,25 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
             };
             let key = format!("{volume}/{}", file.path);
             let mut replica = 0;
-            let mut add = |node: &str, kind: &'static str, state: &'static str| {
+            let mut add = |node: &str, kind: &'static str, state: &'static str, reason: Option<String>| {
                 let region = nodes.get(node).map(|known| known.region_of(volume).to_string());
-                rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, ..one.clone() });
+                rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, reason, ..one.clone() });
                 replica += 1;
             };
             for (node, version) in &file.homes {
-                let found = inventories.get(&**node).map(|held| held.files.get(&key));
-                let state = match found {
+                let held = inventories.get(&**node);
+                let damaged = held.and_then(|held| held.damaged.get(&key)).cloned();
+                let state = match held.map(|held| held.files.get(&key)) {
+                    Some(None) if damaged.is_some() => "damaged",
                     Some(None) => "missing",
                     Some(Some(found)) if found.version != *version => "replaced",
                     _ => alive(node, of_node),
                 };
-                add(node, "original", state);
+                add(node, "original", state, damaged);
             }
             let copies = file.checksum.as_deref().and_then(|checksum| made.get(&(volume, checksum)));
             for node in copies.into_iter().flatten() {
-                add(node, "replica", alive(node, of_node));
+                add(node, "replica", alive(node, of_node), None);
             }
         }
     }

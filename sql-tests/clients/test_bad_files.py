@@ -259,3 +259,54 @@ def refused_now(running, sql):
     except adbc_driver_manager.Error as error:
         return str(error)
     return ""
+
+
+def table_file(running, table):
+    """The node and the place of a managed table's only file, as an original."""
+    ((node, path),) = running.rows(f"SELECT node_id, path FROM system.files WHERE table_name = '{table}' AND kind = 'original'")
+    return node, running.volumes[node] / path
+
+
+def rot(file):
+    """Other bytes in the first page, and the modification time as it was."""
+    times, content = file.stat(), bytearray(file.read_bytes())
+    content[40:44] = bytes(255 - byte for byte in content[40:44])
+    with open(file, "r+b") as opened:
+        opened.write(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def state_of(running, table):
+    return sorted(running.rows(f"SELECT node_id, kind, state FROM system.files WHERE table_name = '{table}'"))
+
+
+def test_bytes_that_changed_on_a_disk_are_found_and_healed(running):
+    for table in ("alone", "kept"):
+        running.rows(f"CREATE TABLE {table} AS SELECT CAST(random() * 1000000 AS BIGINT) AS n FROM generate_series(1, 5000)")
+    expected = running.rows("SELECT sum(n) FROM kept")
+    running.rows("ALTER TABLE kept SET (replicas = 2)")
+    cluster.wait_until("there are two copies", 20, lambda: len(state_of(running, "kept")) == 2)
+    files = {table: table_file(running, table) for table in ("alone", "kept")}
+    for _, file in files.values():
+        rot(file)
+    for node in ("node-1", "node-2"):
+        running.rows(f"ALTER NODE {node} SCRUB")
+    node, file = files["kept"]
+    cluster.wait_until("it is damaged", 20, lambda: (node, "original", "damaged") in state_of(running, "kept"))
+    # A copy on the same node takes its place.
+    cluster.wait_until("it is healed", 20, lambda: {(of, "replica", "live") for of in ("node-1", "node-2")} < set(state_of(running, "kept")))
+    for kernel in KERNELS:
+        assert running.rows("SELECT sum(n) FROM kept", kernel=kernel) == expected
+    node, file = files["alone"]
+    cluster.wait_until("it is damaged", 20, lambda: state_of(running, "alone") == [(node, "original", "damaged")])
+    said = refusal(running, "SELECT sum(n) FROM alone")
+    assert f"node {node} has a damaged copy" in said and file.name in said and "SHA-256" in said, said
+    assert not file.exists() and file.with_suffix(".damaged").exists()
+    ((reason,),) = running.rows("SELECT reason FROM system.files WHERE table_name = 'alone'")
+    assert "SHA-256" in reason
+    # It is known after a restart, too.
+    running.restart_worker(node)
+    assert "has a damaged copy" in refusal(running, "SELECT sum(n) FROM alone")
+    assert "not in the cluster" in refusal(running, "ALTER NODE node-9 SCRUB")
+    for table in files:
+        running.rows(f"DROP TABLE {table}")

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod client_memory;
 pub mod clock;
+mod damaged_copies;
 pub mod data_folder;
 pub mod explain;
 pub mod fair_queue;

@@ -14,6 +14,7 @@
 
 use super::CoordinatorInner;
 use super::clock::Clock;
+use super::damaged_copies::DamagedCopies;
 use super::membership::{Inventory, NodeState};
 use super::unknown_files;
 use crate::catalog::store::CatalogStore;
@@ -348,7 +349,8 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
             // What is on its disk comes back with it.
             continue;
         }
-        if held.file(&format!("{volume}/{path}")).is_none() {
+        let key = format!("{volume}/{path}");
+        if held.file(&key).is_none() && !held.damaged.contains_key(&key) {
             gone.push(file);
             continue;
         }
@@ -367,6 +369,7 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
 /// Decides once a second until the coordinator is gone.
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
+    let mut damaged = DamagedCopies::default();
     let mut told = HashSet::new();
     let mut seen = HashSet::new();
     loop {
@@ -379,7 +382,8 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         if let Err(error) = unknown_files::look(&inner, &mut seen).await {
             tracing::error!(%error, "files of tables on nodes cannot be compared with the catalog");
         }
-        let decision = replicator.decide(&inner.snapshot(), &inner.membership.inventories());
+        let (snapshot, inventories) = (inner.snapshot(), inner.membership.inventories());
+        let decision = replicator.decide(&snapshot, &inventories);
         for (file, reason) in &decision.stuck {
             if told.len() < limits::REPLICA_ORDERS_MAX && told.insert(file.clone()) {
                 tracing::warn!(file, reason, "a copy is missing and cannot be made");
@@ -387,6 +391,8 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         }
         inner.membership.want_checksums(&decision.want_checksums);
         let mut orders = decision.orders;
+        damaged.compare(&snapshot, &inventories, inner.membership.hashed());
+        damaged.order(&mut orders);
         if let Err(error) = table_garbage(&inner, &mut orders).await {
             tracing::error!(%error, "files that no table has any more cannot be looked up");
         }

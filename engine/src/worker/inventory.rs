@@ -165,7 +165,7 @@ fn parse(root: &Path, (volume, path, size, version): &FileVersion) -> Result<Vol
 }
 
 /// SHA-256 of the whole file: decides whether two files of one name are copies.
-fn content_checksum(path: &Path) -> std::io::Result<String> {
+pub fn content_checksum(path: &Path) -> std::io::Result<String> {
     use sha2::Digest;
     let mut file = File::open(path)?;
     let mut hasher = sha2::Sha256::new();

@@ -10,6 +10,7 @@
 
 use super::WorkerNode;
 use super::inventory;
+use super::scrub::DAMAGED_ENDING;
 use super::volumes::make_folders;
 use crate::control::{Orders, VolumeFile, is_table_file, now_ms};
 use crate::error::{Error, of_io};
@@ -265,6 +266,7 @@ pub fn delete(node: &WorkerNode, orders: &Orders) {
             Err(error) => tracing::warn!(volume, path, %error, "a file that no table has any more cannot be deleted"),
         }
         let _ = fs::remove_file(place.with_extension("part"));
+        let _ = fs::remove_file(place.with_extension(DAMAGED_ENDING));
         if let Some(folder) = place.parent() {
             // Fails while there are others in it.
             let _ = fs::remove_dir(folder);
