@@ -9,7 +9,7 @@ mod settings;
 pub use listing::TableInfo;
 
 use crate::catalog::provider::{BrokenView, OverlaySchemas};
-use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table};
+use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table, TableDetails};
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
@@ -20,7 +20,9 @@ use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, NodeChange, OwnStatement};
 use crate::statement::repeated_names::Meant;
-use crate::statement::{cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait};
+use crate::statement::{
+    cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait, text_lengths,
+};
 use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -413,7 +415,11 @@ impl Session {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
                 let (schema, name) = self.resolve(&create.name)?;
                 let declared = keys::declared(&prepared.sql)?;
-                let with_keys = |columns: &Schema, details: &mut _| self.declare_keys((&schema, &name), columns, declared, details);
+                let lengths = text_lengths::declared(&prepared.sql)?;
+                let with_keys = |columns: &Schema, details: &mut TableDetails| {
+                    details.text_lengths = lengths;
+                    self.declare_keys((&schema, &name), columns, declared, details)
+                };
                 change_table::create(&inner, (&schema, &name), &create, with_keys, query).await
             }
             LogicalPlan::Ddl(ddl) => self.change_catalog(ddl, &prepared.sql).await,

@@ -5,6 +5,7 @@
 
 use crate::catalog::location::Location;
 use crate::catalog::store::{FileChange, NewFile, NewTable};
+use crate::catalog::text_lengths::TextLengths;
 use crate::catalog::{Table, TableDetails, defaults, footer};
 use crate::coordinator::CoordinatorInner;
 use crate::coordinator::parts::Delivery;
@@ -64,7 +65,8 @@ pub(crate) async fn create(
     with_keys(&stored, &mut details)?;
     let stored = if declared { without_null(&stored, &details.primary_key) } else { stored };
     let regions = sources_regions(&create.input, &table)?;
-    let target = new_target(inner, table.clone(), stored, regions.clone())?;
+    let mut target = new_target(inner, table.clone(), stored, regions.clone())?;
+    target.0.lengths = details.text_lengths.clone();
     let (files, rows, query_id) = if declared {
         (None, 0, None)
     } else {
@@ -137,8 +139,7 @@ pub(crate) async fn change(
         return Err(not_yet("an INSERT within another statement"));
     }
     check_sources(&statement.input, table)?;
-    let target =
-        Target { table: name, location: table.location.clone(), regions: table.regions.clone(), schema: table.stored_schema.clone() };
+    let target = Target::of(table);
     let mut write = TableWrite::begin(inner, target)?;
     let (mut rows, mut query_id) = (0, None);
     for mut query in queries {
@@ -297,7 +298,8 @@ fn without_null(schema: &SchemaRef, key: &[String]) -> SchemaRef {
 fn new_target(inner: &CoordinatorInner, table: String, schema: SchemaRef, regions: Vec<String>) -> Result<(Target, String, SchemaRef)> {
     let location_text = Location::of_managed(&volume_of_tables(inner)?, Uuid::new_v4());
     let location = Location::parse(&location_text)?;
-    Ok((Target { table, location, regions, schema: schema.clone() }, location_text, schema))
+    let target = Target { table, location, regions, schema: schema.clone(), lengths: TextLengths::new() };
+    Ok((target, location_text, schema))
 }
 
 /// Regions that a new table is pinned to: those of what its rows come from.
@@ -451,15 +453,7 @@ where
     };
     let regions = known.as_ref().map(|known| known.regions.clone()).unwrap_or_default();
     let (target, location, stored) = match &known {
-        Some(known) => {
-            let target = Target {
-                table: table.clone(),
-                location: known.location.clone(),
-                regions: regions.clone(),
-                schema: known.stored_schema.clone(),
-            };
-            (target, known.location_text.clone(), known.stored_schema.clone())
-        }
+        Some(known) => (Target::of(known), known.location_text.clone(), known.stored_schema.clone()),
         None => {
             let stored = stored_schema(&table, schema.fields().iter().map(|field| announced_of_client(field).with_nullable(true)))?;
             new_target(inner, table.clone(), stored, vec![])?

@@ -12,7 +12,9 @@ pub fn of(table: &Table) -> String {
         for field in table.stored_schema.fields() {
             let default = table.defaults.get(field.name()).map(|default| format!(" DEFAULT {}", sql_of(default)));
             let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-            parts.push(format!("{} {}{not_null}{}", quoted(field.name()), declared_type(field.data_type()), default.unwrap_or_default()));
+            let length = table.details.text_lengths.get(field.name());
+            let data_type = length.map_or_else(|| declared_type(field.data_type()), |length| length.declared());
+            parts.push(format!("{} {data_type}{not_null}{}", quoted(field.name()), default.unwrap_or_default()));
         }
         let details = &table.details;
         if !details.primary_key.is_empty() {

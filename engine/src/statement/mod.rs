@@ -23,6 +23,7 @@ pub mod subqueries;
 pub mod substrait;
 pub mod syntax;
 pub mod table_properties;
+pub mod text_lengths;
 pub mod time_units;
 pub mod times;
 pub mod type_names;
