@@ -310,3 +310,9 @@ def test_bytes_that_changed_on_a_disk_are_found_and_healed(running):
     assert "not in the cluster" in refusal(running, "ALTER NODE node-9 SCRUB")
     for table in files:
         running.rows(f"DROP TABLE {table}")
+
+
+def test_a_place_that_is_no_bucket_is_named(running):
+    for location in ["s3://é", "s3://é/x/", "s3://ä€/", "s3://user@bucket/x/"]:
+        said = refusal(running, f"CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '{location}'")
+        assert location in said and "bucket name" in said, said
