@@ -21,7 +21,7 @@ use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, NodeChange, OwnStatement};
 use crate::statement::repeated_names::Meant;
 use crate::statement::{
-    cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait, text_lengths,
+    cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait, table_properties, text_lengths,
 };
 use crate::{information_schema, system};
 use arrow::array::RecordBatch;
@@ -420,7 +420,8 @@ impl Session {
                     details.text_lengths = lengths;
                     self.declare_keys((&schema, &name), columns, declared, details)
                 };
-                change_table::create(&inner, (&schema, &name), &create, with_keys, query).await
+                let properties = table_properties::declared(&prepared.sql)?;
+                change_table::create(&inner, (&schema, &name), &create, properties, with_keys, query).await
             }
             LogicalPlan::Ddl(ddl) => self.change_catalog(ddl, &prepared.sql).await,
             LogicalPlan::Dml(dml) => {

@@ -6,9 +6,9 @@ use crate::catalog::provider::planned;
 use crate::catalog::{BadFile, Table};
 use crate::config::residency_of;
 use crate::control::CachedColumn;
-use crate::coordinator::Coordinator;
 use crate::coordinator::membership::{NodeInfo, NodeState};
 use crate::coordinator::registry::{QueryRecord, QueryState};
+use crate::coordinator::{Coordinator, drains};
 use crate::result_types::plain_type;
 use crate::statement::definition;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
@@ -120,6 +120,7 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
         count("spilled_bytes"),
         Field::new("clock_ahead_ms", DataType::Int64, true),
         Field::new("draining", DataType::Boolean, true),
+        count("files_left"),
     ];
     add("nodes", fields, Arc::new(move || node_rows(&of)));
     let of = coordinator.clone();
@@ -226,7 +227,9 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
 
 fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     let nodes = coordinator.nodes();
-    let draining = &coordinator.inner.snapshot().draining;
+    let snapshot = coordinator.inner.snapshot();
+    let draining = &snapshot.draining;
+    let left = drains::files_left(&snapshot, &coordinator.inner.membership.inventories());
     vec![
         strings(&nodes, |node| node.node_id.clone()),
         strings(&nodes, |node| node.role.clone()),
@@ -248,6 +251,7 @@ fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&nodes, |node| node.spilled_bytes),
         Arc::new(nodes.iter().map(|node| Some(node.clock_ahead_ms)).collect::<Int64Array>()),
         Arc::new(nodes.iter().map(|node| Some(draining.contains(&node.node_id))).collect::<BooleanArray>()),
+        Arc::new(nodes.iter().map(|node| left.get(&node.node_id).copied()).collect::<UInt64Array>()),
     ]
 }
 

@@ -316,3 +316,48 @@ def test_a_place_that_is_no_bucket_is_named(running):
     for location in ["s3://é", "s3://é/x/", "s3://ä€/", "s3://user@bucket/x/"]:
         said = refusal(running, f"CREATE EXTERNAL TABLE x STORED AS PARQUET LOCATION '{location}'")
         assert location in said and "bucket name" in said, said
+
+
+def test_a_table_asks_for_what_there_is(running):
+    running.rows("CREATE TABLE free AS SELECT 1 AS n")
+    files = "CREATE EXTERNAL TABLE asked STORED AS PARQUET LOCATION 'node://*/data/good/'"
+    put(running, "good", "good.parquet")
+    for statement, said in [
+        ("ALTER TABLE free SET (replicas = 9)", "replicas = 9 wants as many nodes, and 2 in"),
+        ("CREATE TABLE many WITH (replicas = 9) AS SELECT 1 AS n", "replicas = 9 wants as many nodes, and 2 in"),
+        (f"{files} OPTIONS ('replicas' '9')", "replicas = 9 wants as many nodes, and 2 in"),
+        ("CREATE TABLE far (n INT) WITH (regions = 'mars')", "nothing of the cluster is in region 'mars': its nodes and buckets are in eu"),
+        ("ALTER TABLE free SET (regions = 'mars')", "CREATE TABLE … WITH (regions = 'mars') AS SELECT * FROM public.free"),
+        ("CREATE TABLE odd (n INT) WITH (colour = 'red')", "CREATE TABLE does not know WITH (colour = 'red')"),
+    ]:
+        assert said in refusal(running, statement), statement
+    running.rows("CREATE TABLE pinned WITH (regions = 'eu', replicas = 2) AS SELECT n FROM free")
+    ((replicas, regions, definition),) = running.rows("SELECT replicas, regions, definition FROM system.tables WHERE table_name = 'pinned'")
+    assert (replicas, regions) == (2, "eu") and definition.endswith("WITH (replicas = 2, regions = 'eu')"), definition
+    assert running.rows("SELECT n FROM pinned") == [(1,)]
+    running.rows(definition.replace("pinned", "again"))
+    running.rows("INSERT INTO again SELECT n FROM pinned")
+    for table in ("pinned", "again", "free"):
+        running.rows(f"DROP TABLE {table}")
+
+
+def test_a_drain_says_when_it_is_done(running):
+    running.rows("CREATE TABLE moved AS SELECT 1 AS n")
+    node, file = table_file(running, "moved")
+    running.rows(f"ALTER NODE {node} DRAIN")
+    left = lambda: dict(running.rows("SELECT node_id, files_left FROM system.nodes WHERE role = 'worker'"))[node]  # noqa: E731
+    assert left() is not None
+    try:
+        cluster.wait_until("the file is elsewhere", 30, lambda: {of for of, *_ in state_of(running, "moved")} == {"node-1", "node-2"})
+        cluster.wait_until("the node is empty", 30, lambda: left() == 0)
+        cluster.wait_until("the log says so", 5, lambda: "the node is drained" in running.server.log_text())
+    finally:
+        running.rows(f"ALTER NODE {node} RESUME")
+    assert left() is None
+    # What an INSERT that was killed leaves goes with the next start; what no table has is spoken of.
+    torn = file.with_name("0b0e7a4e-8f6e-4c43-8b7e-2f6f4bb1c111.part")
+    torn.write_bytes(b"PAR1")
+    running.restart_worker(node)
+    assert not torn.exists() and "an unfinished file of an earlier process was deleted" in running.workers[node].log_text()
+    running.rows("DROP TABLE moved")
+    cluster.wait_until("the log says so", 5, lambda: "are deleted when no query can be reading them" in running.server.log_text())

@@ -16,7 +16,7 @@ use super::CoordinatorInner;
 use super::clock::Clock;
 use super::damaged_copies::DamagedCopies;
 use super::membership::{Inventory, NodeState};
-use super::unknown_files;
+use super::{drains, unknown_files};
 use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::control::{FetchReplica, Orders, now_ms};
@@ -332,15 +332,23 @@ fn regions_text(table: &Table) -> String {
 
 /// Orders the end of managed tables' files that no table has any more, once no query that began while one had them can be running, and forgets
 /// those that are gone.
-async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<String, Orders>) -> Result<()> {
+async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<String, Orders>, told: &mut usize) -> Result<()> {
     let looked = inner.clone();
     let discarded = super::blocking(move || looked.with_store(CatalogStore::discarded)).await?;
+    let more = discarded.len().saturating_sub(std::mem::replace(told, discarded.len()));
     if discarded.is_empty() {
         return Ok(());
     }
     let inventories = inner.membership.inventories();
     let wait = Duration::from_millis(inner.timeout_ms(0)) + limits::TABLE_FILE_DISCARD_AFTER;
     let now = now_ms() as i64;
+    if more > 0 {
+        tracing::info!(
+            files = more,
+            after_s = wait.as_secs(),
+            "files that no table has any more are deleted when no query can be reading them"
+        );
+    }
     let mut gone = vec![];
     for (file, _) in discarded.into_iter().filter(|(_, since)| now - since >= wait.as_millis() as i64) {
         let (node, volume, path) = &file;
@@ -370,6 +378,7 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
     let mut damaged = DamagedCopies::default();
+    let (mut garbage, mut drained) = (0, HashSet::new());
     let mut told = HashSet::new();
     let mut seen = HashSet::new();
     loop {
@@ -391,9 +400,10 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         }
         inner.membership.want_checksums(&decision.want_checksums);
         let mut orders = decision.orders;
+        drains::tell(&drains::files_left(&snapshot, &inventories), &mut drained);
         damaged.compare(&snapshot, &inventories, inner.membership.hashed());
         damaged.order(&mut orders);
-        if let Err(error) = table_garbage(&inner, &mut orders).await {
+        if let Err(error) = table_garbage(&inner, &mut orders, &mut garbage).await {
             tracing::error!(%error, "files that no table has any more cannot be looked up");
         }
         inner.membership.give_orders(orders);

@@ -10,6 +10,7 @@ use crate::catalog::{Table, TableDetails, defaults, footer};
 use crate::coordinator::CoordinatorInner;
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
+use crate::coordinator::table_places;
 use crate::coordinator::table_writes::{TableWrite, Target, volume_of_tables};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::files::announced::announced_of_client;
@@ -17,6 +18,7 @@ use crate::files::exact::exactly;
 use crate::residency::Reach;
 use crate::result_types::plain_type;
 use crate::statement::repeated_names::Meant;
+use crate::statement::table_properties::TableProperties;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef};
@@ -39,6 +41,7 @@ pub(crate) async fn create(
     inner: &Arc<CoordinatorInner>,
     (schema_name, name): (&str, &str),
     create: &CreateMemoryTable,
+    properties: TableProperties,
     with_keys: impl FnOnce(&Schema, &mut TableDetails) -> Result<()>,
     query: impl Fn(LogicalPlan) -> PlannedQuery,
 ) -> Result<QueryStream> {
@@ -64,9 +67,18 @@ pub(crate) async fn create(
     let mut details = TableDetails { primary_key: primary_key(create)?, defaults, ..TableDetails::default() };
     with_keys(&stored, &mut details)?;
     let stored = if declared { without_null(&stored, &details.primary_key) } else { stored };
-    let regions = sources_regions(&create.input, &table)?;
+    let sources = sources_regions(&create.input, &table)?;
+    let regions = match properties.regions.is_empty() {
+        true => sources,
+        false if Reach::within(&properties.regions).is_within(&Reach::within(&sources)) => properties.regions,
+        false => {
+            let (wanted, sources) = (Reach::within(&properties.regions), Reach::within(&sources));
+            return Err(Error::new(ErrorClass::Denied, format!("rows of table {table} would come from {sources} and be in {wanted}")));
+        }
+    };
     let mut target = new_target(inner, table.clone(), stored, regions.clone())?;
     target.0.lengths = details.text_lengths.clone();
+    table_places::check(inner, &regions, properties.replicas, &target.0.location)?;
     let (files, rows, query_id) = if declared {
         (None, 0, None)
     } else {
@@ -81,7 +93,7 @@ pub(crate) async fn create(
         location: target.1,
         schema_ipc: footer::encode_schema(&target.2).map_err(Error::bug)?,
         files,
-        replicas: 1,
+        replicas: properties.replicas,
         regions,
         managed: true,
         details,

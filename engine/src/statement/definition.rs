@@ -26,7 +26,15 @@ pub fn of(table: &Table) -> String {
             let columns = list(&key.columns);
             parts.push(format!("CONSTRAINT {} FOREIGN KEY ({columns}) REFERENCES {other} ({})", quoted(&key.name), list(&key.referenced)));
         }
-        return format!("CREATE TABLE {name} (\n  {}\n)", parts.join(",\n  "));
+        let mut with = vec![];
+        if table.replicas != 1 {
+            with.push(format!("replicas = {}", table.replicas));
+        }
+        if !table.regions.is_empty() {
+            with.push(format!("regions = '{}'", table.regions.join(", ")));
+        }
+        let with = if with.is_empty() { String::new() } else { format!(" WITH ({})", with.join(", ")) };
+        return format!("CREATE TABLE {name} (\n  {}\n){with}", parts.join(",\n  "));
     }
     let mut options = vec![];
     if table.replicas != 1 {

@@ -10,7 +10,7 @@
 use super::rows::{row_in_subquery, rows_in_conditions};
 use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
-use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax, text_lengths};
+use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax, table_properties, text_lengths};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -46,6 +46,7 @@ fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
                 ast::Statement::CreateTable(create) => {
                     refuse_unkept(create)?;
                     drop(keys::take_foreign_keys(create));
+                    drop(table_properties::take_with(create));
                     create.columns.iter_mut().for_each(|column| with_unit(&mut column.data_type));
                 }
                 ast::Statement::Set(set) => set_time_zone(set),

@@ -69,6 +69,8 @@ impl WorkerNode {
     pub fn open(config: WorkerConfig) -> Result<Self> {
         check_config(&config)?;
         let volumes = Arc::new(volumes::Volumes::open(&config.node_id, &config.volumes)?);
+        // The locks are held: nobody else is writing there.
+        table_files::remove_torn(&config.volumes);
         let tls = ClusterTls::of_worker(&config)?.inspect(|tls| tls.follow_files());
         let stores = Arc::new(store::RestrictedStores::default());
         for (volume, folder) in &config.volumes {

@@ -12,7 +12,7 @@ use super::WorkerNode;
 use super::inventory;
 use super::scrub::DAMAGED_ENDING;
 use super::volumes::make_folders;
-use crate::control::{Orders, VolumeFile, is_table_file, now_ms};
+use crate::control::{Orders, TABLE_FOLDER, VolumeFile, is_table_file, now_ms};
 use crate::error::{Error, of_io};
 use crate::limits;
 use crate::residency::Reach;
@@ -25,6 +25,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -246,6 +247,22 @@ impl Write for Hashing {
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+/// Removes what an earlier process of this node left half written: nobody has heard of it. Blocking.
+pub fn remove_torn(folders: &BTreeMap<String, PathBuf>) {
+    for (volume, root) in folders {
+        let tables = fs::read_dir(root.join(TABLE_FOLDER)).into_iter().flatten().flatten();
+        for entry in tables.flat_map(|table| fs::read_dir(table.path()).into_iter().flatten().flatten()) {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "part") {
+                match fs::remove_file(&path) {
+                    Ok(()) => tracing::info!(volume, path = %path.display(), "an unfinished file of an earlier process was deleted"),
+                    Err(error) => tracing::warn!(volume, path = %path.display(), %error, "an unfinished file cannot be deleted"),
+                }
+            }
+        }
     }
 }
 
