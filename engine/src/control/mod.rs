@@ -453,7 +453,7 @@ pub struct ColumnFacts {
 pub struct UnreadableFile {
     /// Volume name.
     pub volume: String,
-    /// Path below the volume.
+    /// Path below the volume; empty for the files of an overfull volume that were not listed.
     pub path: String,
     /// What the reader said.
     pub reason: String,

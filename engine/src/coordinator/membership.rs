@@ -44,7 +44,7 @@ pub trait Membership: Send + Sync {
     /// Unreadable files of one volume on nodes that are not dead.
     ///
     /// # Errors
-    /// When a node has too many of them to name.
+    /// When a node has too many of them to name, or too many files to list.
     fn unreadable(&self, volume: &str) -> Result<Vec<BadFile>>;
     /// A node has written a file of a managed table: it holds it from now on, although its next listing is yet to come.
     fn wrote(&self, node_id: &str, file: WrittenFile);
@@ -584,11 +584,14 @@ impl Membership for Heartbeats {
             let (id, most) = (&node.register.node_id, limits::UNREADABLE_FILES_MAX);
             if node.unreadable.len() > most && node.volumes.iter().any(|served| served == volume) {
                 return Err(Error::user(format!(
-                    "node {id} has more than {most} files in its volumes that cannot be read as Parquet, the first is {}: mend them, or move them out",
-                    node.unreadable[0].path
+                    "node {id} has more than {most} files in its volumes that cannot be read as Parquet, the last is {}: mend them, or move them out",
+                    node.unreadable[most].path
                 )));
             }
             let of_volume = node.unreadable.iter().filter(|file| file.volume == volume);
+            if let Some(overfull) = of_volume.clone().find(|file| file.path.is_empty()) {
+                return Err(Error::user(format!("volume '{volume}' of node {id}: {}; put some into another volume", overfull.reason)));
+            }
             found.extend(of_volume.map(|file| BadFile { node: Some(id.clone()), path: file.path.clone(), reason: file.reason.clone() }));
         }
         Ok(found)

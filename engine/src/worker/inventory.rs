@@ -47,7 +47,7 @@ impl Inventory {
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
     }
-    /// Files of the last listing that are no Parquet files.
+    /// Files of the last listing that are no Parquet files; one without a path stands for those of an overfull volume that were not listed.
     pub fn unreadable(&self) -> &[UnreadableFile] {
         &self.unreadable
     }
@@ -63,7 +63,7 @@ impl Inventory {
         let listed_at_ms = now_ms();
         replicas.sort_by(|a, b| (&a.volume, &a.checksum).cmp(&(&b.volume, &b.checksum)));
         let mut hashed_bytes = 0;
-        let mut versions = vec![];
+        let (mut versions, mut overfull) = (vec![], vec![]);
         for (volume, root) in &self.volumes {
             let mut found = vec![];
             list_folder(root, root, 0, &mut found);
@@ -73,11 +73,13 @@ impl Inventory {
                     limit = limits::VOLUME_FILES_MAX,
                     "the volume holds more files than the limit; the rest is not seen"
                 );
+                let reason = format!("it holds {} Parquet files or more, and no others are seen", limits::VOLUME_FILES_MAX);
+                overfull.push(UnreadableFile { volume: volume.clone(), path: String::new(), reason });
             }
             versions.extend(found.into_iter().map(|(path, size, version)| (volume.clone(), path, size, version)));
         }
         versions.sort();
-        let (mut files, mut unreadable) = (vec![], vec![]);
+        let (mut files, mut unreadable) = (vec![], overfull);
         let mut parsed = HashMap::with_capacity(versions.len());
         for version in versions {
             let known = self.parsed.remove(&version).unwrap_or_else(|| parse(&self.volumes[&version.0], &version));
