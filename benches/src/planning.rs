@@ -276,6 +276,8 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
             unreadable: vec![],
             replicas: vec![],
             failed_copies: vec![],
+            hashed: vec![],
+            damaged: vec![],
             free_bytes: Default::default(),
             missing_volumes: Default::default(),
             running_tasks: 0,

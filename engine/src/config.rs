@@ -161,6 +161,9 @@ pub struct WorkerConfig {
     pub max_tasks: u64,
     /// Bytes a second at which this node makes copies of other nodes' files; 0 for no limit. Default 100 MB.
     pub replication_bytes_per_second: u64,
+    /// Bytes a second at which this node reads its managed files and copies again once a day, to find changed bytes; 0 for only when
+    /// `ALTER NODE … SCRUB` asks for it. Default 10 MB.
+    pub scrub_bytes_per_second: u64,
     /// Test hooks by name; empty outside tests. See `worker::fault`.
     pub faults: Vec<String>,
 }
@@ -214,6 +217,7 @@ impl Default for WorkerConfig {
             spill_bytes_max: 0,
             max_tasks: 0,
             replication_bytes_per_second: 100_000_000,
+            scrub_bytes_per_second: 10_000_000,
             faults: vec![],
         }
     }

@@ -174,7 +174,8 @@ fn column_rows(tables: &[TableInfo]) -> Vec<Row> {
             let default = table.stored.as_ref().and_then(|stored| stored.defaults.get(field.name())).map(sql_of);
             let (precision, radix, scale) = numeric(field.data_type());
             let nullable = if field.is_nullable() { "YES" } else { "NO" };
-            let none: Option<i64> = None;
+            let length = table.details.text_lengths.get(field.name());
+            let characters = length.map(|length| length.characters as i64);
             rows.push(row![
                 &table.catalog,
                 &table.schema,
@@ -183,9 +184,10 @@ fn column_rows(tables: &[TableInfo]) -> Vec<Row> {
                 ordinal,
                 default,
                 nullable,
-                type_name(field.data_type()),
-                none,
-                none,
+                length.map_or_else(|| type_name(field.data_type()), |length| length.name().to_string()),
+                characters,
+                // A character has up to four bytes.
+                characters.map(|characters| characters * 4),
                 precision,
                 radix,
                 scale,

@@ -57,6 +57,12 @@ pub const REGISTER_AGAIN_SPREAD: Duration = Duration::from_millis(500);
 pub const CONTROL_MESSAGE_BYTES_MAX: usize = 256 << 20;
 /// Largest facts of one file, unpacked: bounds of 100,000 columns, or as many row groups.
 pub const FILE_FACTS_BYTES_MAX: u64 = 16 << 20;
+/// Deepest nesting in a Parquet footer: what writers write has five levels.
+pub const FOOTER_DEPTH_MAX: usize = 32;
+/// Most bytes of a Parquet file's footer and indexes of pages: those of 5,000 columns in 300 row groups have about half of it.
+pub const FOOTER_BYTES_MAX: u64 = 256 << 20;
+/// Bytes at the end of a Parquet file that are read first: most footers lie in them whole.
+pub const FOOTER_FIRST_BYTES: u64 = 64 << 10;
 /// Most files of a node, over all its volumes.
 pub const NODE_FILES_MAX: usize = 1_000_000;
 
@@ -230,6 +236,22 @@ pub const COMPUTATIONS_KEPT: u64 = 16_384;
 pub const VOLUME_DEPTH_MAX: usize = 16;
 /// Most files of one volume.
 pub const VOLUME_FILES_MAX: usize = 100_000;
+/// Bytes that the scrubber reads in one go.
+pub const SCRUB_READ_BYTES: usize = 1 << 20;
+/// How often the scrubber looks whether it is asked for, or its node ends.
+pub const SCRUB_STEP: Duration = Duration::from_millis(200);
+/// When the scrubber begins after its node's start.
+pub const SCRUB_FIRST_WAIT: Duration = Duration::from_secs(60);
+/// Pause of the scrubber once it has read everything: a small node's disk need not spin for it all day.
+pub const SCRUB_PAUSE: Duration = Duration::from_secs(24 * 3600);
+/// Most files that a heartbeat tells the scrubber's result of.
+pub const SCRUBBED_A_BEAT: usize = 1_000;
+/// Most results of scrubbers that wait to be compared with the catalog, over all nodes.
+pub const SCRUBBED_WAITING_MAX: usize = 100_000;
+/// Most unreadable files of a node that are known by name. Where there are more, no table is made of its volumes: one might lack rows.
+pub const UNREADABLE_FILES_MAX: usize = 1_000;
+/// Most files that a table leaves out because they cannot be read: they stand in the catalog by name.
+pub const BAD_FILES_MAX: usize = 1_000;
 /// How long CREATE EXTERNAL TABLE and REFRESH TABLE wait for every live node's fresh inventory.
 pub const INVENTORY_WAIT: Duration = Duration::from_secs(15);
 /// Most files listed below one bucket prefix.

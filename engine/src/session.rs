@@ -9,7 +9,7 @@ mod settings;
 pub use listing::TableInfo;
 
 use crate::catalog::provider::{BrokenView, OverlaySchemas};
-use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table};
+use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table, TableDetails};
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
@@ -18,9 +18,11 @@ use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::limits;
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
-use crate::statement::own::{self, OwnStatement};
+use crate::statement::own::{self, NodeChange, OwnStatement};
 use crate::statement::repeated_names::Meant;
-use crate::statement::{cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait};
+use crate::statement::{
+    cache_table, change_table, diagnosis, guard, keys, repeated_names, rewrite, show, substrait, table_properties, text_lengths,
+};
 use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -363,12 +365,16 @@ impl Session {
             }
             Some(OwnStatement::AddKey { table, key }) => return self.add_key(table, key.clone()).await,
             Some(OwnStatement::DropKey { table, name, if_exists }) => return self.drop_key(table, name, *if_exists).await,
-            Some(OwnStatement::AlterNode { node, drain }) => {
+            Some(OwnStatement::AlterNode { node, change }) => {
                 // A node that is gone may be resumed all the same: its mark outlives it.
-                if *drain && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
+                if *change != NodeChange::Resume && !inner.membership.nodes().iter().any(|known| known.node_id == *node) {
                     return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
                 }
-                let (node, drain) = (node.clone(), *drain);
+                if *change == NodeChange::Scrub {
+                    inner.membership.ask_scrub(node);
+                    return Ok(QueryStream::done(None));
+                }
+                let (node, drain) = (node.clone(), *change == NodeChange::Drain);
                 inner.change_catalog(move |store| store.set_draining(&node, drain)).await?;
                 return Ok(QueryStream::done(None));
             }
@@ -409,8 +415,13 @@ impl Session {
             LogicalPlan::Ddl(DdlStatement::CreateMemoryTable(create)) => {
                 let (schema, name) = self.resolve(&create.name)?;
                 let declared = keys::declared(&prepared.sql)?;
-                let with_keys = |columns: &Schema, details: &mut _| self.declare_keys((&schema, &name), columns, declared, details);
-                change_table::create(&inner, (&schema, &name), &create, with_keys, query).await
+                let lengths = text_lengths::declared(&prepared.sql)?;
+                let with_keys = |columns: &Schema, details: &mut TableDetails| {
+                    details.text_lengths = lengths;
+                    self.declare_keys((&schema, &name), columns, declared, details)
+                };
+                let properties = table_properties::declared(&prepared.sql)?;
+                change_table::create(&inner, (&schema, &name), &create, properties, with_keys, query).await
             }
             LogicalPlan::Ddl(ddl) => self.change_catalog(ddl, &prepared.sql).await,
             LogicalPlan::Dml(dml) => {

@@ -1,13 +1,14 @@
 //! The engine's own tables: `system.cache`, `column_statistics`, `files`, `nodes`, `queries`, `settings`, `tables`, `tasks`. Rows are taken
 //! when a statement is planned.
 
-use crate::catalog::Table;
+use crate::catalog::location::Location;
 use crate::catalog::provider::planned;
+use crate::catalog::{BadFile, Table};
 use crate::config::residency_of;
 use crate::control::CachedColumn;
-use crate::coordinator::Coordinator;
 use crate::coordinator::membership::{NodeInfo, NodeState};
 use crate::coordinator::registry::{QueryRecord, QueryState};
+use crate::coordinator::{Coordinator, drains};
 use crate::result_types::plain_type;
 use crate::statement::definition;
 use arrow::array::{ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray, UInt64Array};
@@ -119,6 +120,7 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
         count("spilled_bytes"),
         Field::new("clock_ahead_ms", DataType::Int64, true),
         Field::new("draining", DataType::Boolean, true),
+        count("files_left"),
     ];
     add("nodes", fields, Arc::new(move || node_rows(&of)));
     let of = coordinator.clone();
@@ -148,6 +150,7 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
         text("checksum"),
         text("kind"),
         text("state"),
+        text("reason"),
     ];
     add("files", fields, Arc::new(move || file_rows(&of)));
     let (of, asks) = (coordinator.clone(), user.to_string());
@@ -224,7 +227,9 @@ pub fn tables(coordinator: &Coordinator, user: &str, settings: BTreeMap<String, 
 
 fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
     let nodes = coordinator.nodes();
-    let draining = &coordinator.inner.snapshot().draining;
+    let snapshot = coordinator.inner.snapshot();
+    let draining = &snapshot.draining;
+    let left = drains::files_left(&snapshot, &coordinator.inner.membership.inventories());
     vec![
         strings(&nodes, |node| node.node_id.clone()),
         strings(&nodes, |node| node.role.clone()),
@@ -246,6 +251,7 @@ fn node_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         counts(&nodes, |node| node.spilled_bytes),
         Arc::new(nodes.iter().map(|node| Some(node.clock_ahead_ms)).collect::<Int64Array>()),
         Arc::new(nodes.iter().map(|node| Some(draining.contains(&node.node_id))).collect::<BooleanArray>()),
+        Arc::new(nodes.iter().map(|node| left.get(&node.node_id).copied()).collect::<UInt64Array>()),
     ]
 }
 
@@ -296,6 +302,7 @@ struct FileRow {
     checksum: Option<String>,
     kind: &'static str,
     state: &'static str,
+    reason: Option<String>,
 }
 
 fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
@@ -331,6 +338,7 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
                 checksum: file.checksum.clone(),
                 kind: "object",
                 state: "live",
+                reason: None,
             };
             let Some(volume) = file.volume() else {
                 rows.push(FileRow { storage: Some(file.store_url.to_string()), region: residency_of(buckets, &file.store_url), ..one });
@@ -338,26 +346,30 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
             };
             let key = format!("{volume}/{}", file.path);
             let mut replica = 0;
-            let mut add = |node: &str, kind: &'static str, state: &'static str| {
+            let mut add = |node: &str, kind: &'static str, state: &'static str, reason: Option<String>| {
                 let region = nodes.get(node).map(|known| known.region_of(volume).to_string());
-                rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, ..one.clone() });
+                rows.push(FileRow { node: Some(node.to_string()), region, replica, kind, state, reason, ..one.clone() });
                 replica += 1;
             };
             for (node, version) in &file.homes {
-                let found = inventories.get(&**node).map(|held| held.files.get(&key));
-                let state = match found {
+                let held = inventories.get(&**node);
+                let damaged = held.and_then(|held| held.damaged.get(&key)).cloned();
+                let state = match held.map(|held| held.files.get(&key)) {
+                    Some(None) if damaged.is_some() => "damaged",
                     Some(None) => "missing",
                     Some(Some(found)) if found.version != *version => "replaced",
                     _ => alive(node, of_node),
                 };
-                add(node, "original", state);
+                add(node, "original", state, damaged);
             }
             let copies = file.checksum.as_deref().and_then(|checksum| made.get(&(volume, checksum)));
             for node in copies.into_iter().flatten() {
-                add(node, "replica", alive(node, of_node));
+                add(node, "replica", alive(node, of_node), None);
             }
         }
     }
+    let bad = snapshot.tables().flat_map(|table| table.details.bad_files.iter().map(move |file| (table, file)));
+    rows.extend(bad.map(|(table, file)| bad_file_row(table, file, &nodes)));
     let optional = |value: fn(&FileRow) -> Option<String>| -> ArrayRef { Arc::new(rows.iter().map(value).collect::<StringArray>()) };
     vec![
         strings(&rows, |row| row.schema.clone()),
@@ -372,7 +384,32 @@ fn file_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {
         optional(|row| row.checksum.clone()),
         strings(&rows, |row| row.kind.to_string()),
         strings(&rows, |row| row.state.to_string()),
+        optional(|row| row.reason.clone()),
     ]
+}
+
+/// A file that a table leaves out.
+fn bad_file_row(table: &Table, file: &BadFile, nodes: &BTreeMap<String, NodeInfo>) -> FileRow {
+    let volume = match &table.location {
+        Location::Node { volume, .. } => volume.as_str(),
+        Location::Bucket { .. } => "",
+    };
+    let region = file.node.as_ref().and_then(|node| nodes.get(node)).map(|known| known.region_of(volume).to_string());
+    FileRow {
+        schema: table.schema_name.clone(),
+        table: table.name.clone(),
+        path: file.path.clone(),
+        size_bytes: 0,
+        row_count: 0,
+        node: file.node.clone(),
+        storage: None,
+        region,
+        replica: 0,
+        checksum: None,
+        kind: if file.node.is_some() { "original" } else { "object" },
+        state: "unreadable",
+        reason: Some(file.reason.clone()),
+    }
 }
 
 fn table_rows(coordinator: &Coordinator) -> Vec<ArrayRef> {

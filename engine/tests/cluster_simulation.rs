@@ -261,6 +261,8 @@ impl Simulation {
             unreadable: vec![],
             replicas: replicas.collect(),
             failed_copies: std::mem::take(&mut worker.failures),
+            hashed: vec![],
+            damaged: vec![],
             free_bytes: BTreeMap::new(),
             missing_volumes: Default::default(),
             running_tasks: 0,

@@ -23,9 +23,11 @@ pub fn row_group_offset(row_group: &RowGroupMetaData) -> u64 {
     row_group.columns().first().map_or(0, |column| column.dictionary_page_offset().unwrap_or(column.data_page_offset()).max(0) as u64)
 }
 
-/// Reads the facts out of parsed metadata.
+/// Reads the facts out of a footer that has been [checked](crate::files::footer_bytes).
+///
+/// # Errors
+/// When it has a column that cannot be read.
 pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> Result<FileFacts, String> {
-    check_rows(metadata)?;
     let file = metadata.file_metadata();
     let schema = announced_schema(metadata)?;
     let columns = column_bounds(metadata, &schema)?;
@@ -48,21 +50,6 @@ pub fn file_facts(metadata: &ParquetMetaData, size_bytes: u64, version: i64) -> 
         checksum: None,
         columns,
     })
-}
-
-/// A footer that contradicts itself would give another count to each reader.
-fn check_rows(metadata: &ParquetMetaData) -> Result<(), String> {
-    let groups = metadata.row_groups();
-    let rows = groups.iter().try_fold(0i64, |sum, group| sum.checked_add(group.num_rows()).filter(|_| group.num_rows() >= 0));
-    let said = metadata.file_metadata().num_rows();
-    if rows != Some(said) {
-        return Err(format!("the footer says that the file has {said} rows, and its row groups have another number"));
-    }
-    let mut starts: Vec<u64> = groups.iter().filter(|group| group.num_rows() > 0).map(row_group_offset).collect();
-    starts.sort_unstable();
-    // Readers are told by a row group's first byte which they are to read. A file without columns has no bytes.
-    let distinct = starts.windows(2).all(|pair| pair[0] < pair[1]) || metadata.file_metadata().schema_descr().num_columns() == 0;
-    if distinct { Ok(()) } else { Err("two row groups of the file begin at the same byte".to_string()) }
 }
 
 /// Bounds of the columns, in the types of `schema`. They come from what readers have, where every bound means something.

@@ -50,11 +50,17 @@ impl Location {
                 path: folder_or_file(path),
             });
         }
-        if text.starts_with("s3://") {
-            let url = Url::parse(text).map_err(|_| wrong("is no valid URL"))?;
-            let bucket = url.host_str().ok_or_else(|| wrong("names no bucket"))?;
-            let base = Url::parse(&format!("s3://{bucket}")).map_err(|_| wrong("is no valid URL"))?;
-            return Ok(Self::Bucket { url: base, prefix: folder_or_file(text[5 + bucket.len()..].trim_start_matches('/')) });
+        if let Some(rest) = text.strip_prefix("s3://") {
+            let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+            if bucket.is_empty() {
+                return Err(wrong("names no bucket"));
+            }
+            // A URL would read a user, a port or an escape out of other names.
+            if !bucket.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '.' | '_')) {
+                return Err(wrong("has a bucket name with characters other than letters, digits, '-', '.' and '_'"));
+            }
+            let url = Url::parse(&format!("s3://{bucket}")).map_err(|_| wrong("is no valid URL"))?;
+            return Ok(Self::Bucket { url, prefix: folder_or_file(prefix.trim_start_matches('/')) });
         }
         Err(wrong("has an unknown scheme"))
     }
@@ -119,6 +125,10 @@ mod tests {
         assert!(all.covers("lineitem/part-1.parquet") && !all.covers("lineitems/part-1.parquet"));
         let one = Location::parse("node://node-1/data/a.parquet").unwrap();
         assert!(one.covers("a.parquet") && !one.covers("b.parquet"));
+        for text in ["s3://é", "s3://é/x/", "s3://", "s3:///x", "s3://a b/x", "s3://user@b/x", "s3://b:80/x", "s3://b?x", "s3://%41/x"] {
+            let said = Location::parse(text).unwrap_err().message();
+            assert!(said.contains(text) && said.contains("bucket"), "{said}");
+        }
         let bucket = Location::parse("s3://b/x/y/").unwrap();
         assert_eq!(bucket, Location::Bucket { url: Url::parse("s3://b").unwrap(), prefix: "x/y/".into() });
     }

@@ -10,6 +10,7 @@ pub mod location;
 pub mod provider;
 pub mod series;
 pub mod store;
+pub mod text_lengths;
 
 use crate::control::RowGroupFacts;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -19,6 +20,7 @@ use location::Location;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use text_lengths::TextLengths;
 
 /// Name of the one catalog that sessions see.
 pub const CATALOG_NAME: &str = "bowshot";
@@ -109,6 +111,27 @@ pub struct TableDetails {
     /// Whether a column list made the columns of an external table; else its files do, and may widen them.
     #[serde(default)]
     pub columns_declared: bool,
+    /// Lengths of text, by column.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub text_lengths: TextLengths,
+    /// Whether files that cannot be read are left out of an external table; else they refuse it.
+    #[serde(default)]
+    pub skip_bad_files: bool,
+    /// Those that the last CREATE or REFRESH left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad_files: Vec<BadFile>,
+}
+
+/// A file at a table's location that is not part of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadFile {
+    /// The node that has it; none for a bucket.
+    #[serde(default)]
+    pub node: Option<String>,
+    /// Path below the volume or bucket.
+    pub path: String,
+    /// Why it cannot be read.
+    pub reason: String,
 }
 
 /// Columns whose values are those of a key of another table.

@@ -200,7 +200,8 @@ pub struct Heartbeat {
     /// What the coordinator's [`HeartbeatAnswer::clock_ms`] was at least when that listing began; unknown before the first answer.
     #[serde(default)]
     pub listed_after_ms: Option<u64>,
-    /// Files in the volumes that could not be read as Parquet, with the reason; at most a hundred.
+    /// Files in the volumes that could not be read as Parquet, with the reason; at most one more than
+    /// [`limits::UNREADABLE_FILES_MAX`](crate::limits::UNREADABLE_FILES_MAX). Travels with the inventory.
     pub unreadable: Vec<UnreadableFile>,
     /// Copies of other nodes' files that it keeps; travels with the inventory.
     #[serde(default)]
@@ -208,6 +209,12 @@ pub struct Heartbeat {
     /// Copies that could not be made since the last heartbeat.
     #[serde(default)]
     pub failed_copies: Vec<FailedCopy>,
+    /// Files of managed tables that the scrubber has read since the last heartbeat.
+    #[serde(default)]
+    pub hashed: Vec<HashedFile>,
+    /// Files of managed tables that were set aside because their bytes have changed; travels with the inventory.
+    #[serde(default)]
+    pub damaged: Vec<UnreadableFile>,
     /// Bytes that are free on the disk of each volume.
     #[serde(default)]
     pub free_bytes: BTreeMap<String, u64>,
@@ -321,6 +328,40 @@ pub struct Orders {
     /// Files of managed tables to delete, as (volume, path): no table has them any more, and no query that began before can still be running.
     #[serde(default)]
     pub delete: Vec<(String, String)>,
+    /// Files of managed tables whose bytes have changed: they are to be read no more.
+    #[serde(default)]
+    pub set_aside: Vec<SetAside>,
+    /// A wish to read all files of managed tables and all copies again at once: 0 for none, another number for another wish.
+    #[serde(default)]
+    pub scrub: u64,
+}
+
+/// A file of a managed table as it was read from a disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HashedFile {
+    /// Volume name.
+    pub volume: String,
+    /// Path below the volume.
+    pub path: String,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Modification time in nanoseconds.
+    pub version: i64,
+    /// SHA-256 of what was read, in hexadecimal.
+    pub checksum: String,
+}
+
+/// A file whose bytes are not those that were stored.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetAside {
+    /// Volume name.
+    pub volume: String,
+    /// Path below the volume.
+    pub path: String,
+    /// Modification time in nanoseconds.
+    pub version: i64,
+    /// SHA-256 of what was stored.
+    pub checksum: String,
 }
 
 /// A copy to make.
@@ -412,7 +453,7 @@ pub struct ColumnFacts {
 pub struct UnreadableFile {
     /// Volume name.
     pub volume: String,
-    /// Path below the volume.
+    /// Path below the volume; empty for the files of an overfull volume that were not listed.
     pub path: String,
     /// What the reader said.
     pub reason: String,

@@ -4,9 +4,9 @@
 
 use super::clock::Clock;
 use super::held_files::HeldFiles;
-use crate::catalog::Table;
+use crate::catalog::{BadFile, Table};
 use crate::control::packed::PackedInventory;
-use crate::control::{CachedColumn, FailedCopy, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
+use crate::control::{CachedColumn, FailedCopy, HashedFile, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
 use crate::error::{Error, Result};
 use crate::limits;
 use futures::future::BoxFuture;
@@ -35,10 +35,17 @@ pub trait Membership: Send + Sync {
     fn give_orders(&self, orders: HashMap<String, Orders>);
     /// Copies that nodes could not make, each told once, as (node, failure).
     fn failed_copies(&self) -> Vec<(String, FailedCopy)>;
+    /// What scrubbers have read, each told once, as (node, file).
+    fn hashed(&self) -> Vec<(String, HashedFile)>;
+    /// Asks a node to read all that it keeps for the cluster again at once.
+    fn ask_scrub(&self, node_id: &str);
     /// What is in the column cache of every node that is not dead, as of its last report, by node id.
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>>;
-    /// Unreadable files of one volume below a prefix, as `(node, path, reason)`.
-    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)>;
+    /// Unreadable files of one volume on nodes that are not dead.
+    ///
+    /// # Errors
+    /// When a node has too many of them to name, or too many files to list.
+    fn unreadable(&self, volume: &str) -> Result<Vec<BadFile>>;
     /// A node has written a file of a managed table: it holds it from now on, although its next listing is yet to come.
     fn wrote(&self, node_id: &str, file: WrittenFile);
     /// Waits until every live node knows this version of the rules of residency, or a later one; at most `wait`. Returns whether they do.
@@ -98,6 +105,8 @@ pub struct Inventory {
     pub free_bytes: BTreeMap<String, u64>,
     /// Volumes whose folders are not those that are expected, with the reason and the way out.
     pub missing_volumes: Arc<BTreeMap<String, String>>,
+    /// Files of managed tables whose bytes have changed, by `volume/path`, with what is known of it.
+    pub damaged: Arc<HashMap<String, String>>,
 }
 
 /// A file of a managed table that a node has just written.
@@ -256,6 +265,8 @@ struct Node {
     replicas: Arc<HashMap<(String, String), Replica>>,
     free_bytes: BTreeMap<String, u64>,
     missing_volumes: Arc<BTreeMap<String, String>>,
+    damaged: Arc<HashMap<String, String>>,
+    scrub_asked: u64,
     unreadable: Vec<UnreadableFile>,
 }
 
@@ -291,6 +302,7 @@ pub struct Heartbeats {
     wanted_checksums: RwLock<HashSet<String>>,
     orders: RwLock<HashMap<String, Orders>>,
     failed_copies: RwLock<Vec<(String, FailedCopy)>>,
+    hashed: RwLock<Vec<(String, HashedFile)>>,
 }
 
 impl Default for Heartbeats {
@@ -310,6 +322,7 @@ impl Heartbeats {
             wanted_checksums: RwLock::default(),
             orders: RwLock::default(),
             failed_copies: RwLock::default(),
+            hashed: RwLock::default(),
         }
     }
 
@@ -357,6 +370,8 @@ impl Heartbeats {
             replicas: Arc::default(),
             free_bytes: BTreeMap::new(),
             missing_volumes: Arc::default(),
+            damaged: Arc::default(),
+            scrub_asked: 0,
             unreadable: vec![],
             register,
         };
@@ -378,6 +393,11 @@ impl Heartbeats {
         let room = limits::REPLICA_ORDERS_MAX.saturating_sub(failed.len());
         failed.extend(beat.failed_copies.into_iter().take(room).map(|failure| (beat.node_id.clone(), failure)));
         drop(failed);
+        let mut hashed = self.hashed.write();
+        let room = limits::SCRUBBED_WAITING_MAX.saturating_sub(hashed.len());
+        // What finds no room is read again with the next round.
+        hashed.extend(beat.hashed.into_iter().take(room).map(|file| (beat.node_id.clone(), file)));
+        drop(hashed);
         node.heard = self.clock.now();
         node.leaving = beat.leaving;
         node.policy_version = beat.policy_version;
@@ -399,6 +419,8 @@ impl Heartbeats {
             let key = |replica: &Replica| (replica.volume.clone(), replica.checksum.clone());
             node.replicas = Arc::new(beat.replicas.into_iter().map(|replica| (key(&replica), replica)).collect());
             node.unreadable = beat.unreadable;
+            let damaged = beat.damaged.into_iter().map(|file| (format!("{}/{}", file.volume, file.path), file.reason));
+            node.damaged = Arc::new(damaged.collect());
             node.epoch = beat.inventory_epoch;
         }
         if node.epoch == beat.inventory_epoch {
@@ -412,7 +434,7 @@ impl Heartbeats {
             acknowledged_epoch: node.epoch,
             clock_ms: Some(self.clock_ms()),
             wanted_checksums: self.wanted_checksums.read().iter().filter(|key| node.files.contains(key)).cloned().collect(),
-            orders: self.orders.read().get(&beat.node_id).cloned().unwrap_or_default(),
+            orders: Orders { scrub: node.scrub_asked, ..self.orders.read().get(&beat.node_id).cloned().unwrap_or_default() },
             policy: None,
         }
     }
@@ -516,6 +538,7 @@ impl Membership for Heartbeats {
             replicas: node.replicas.clone(),
             free_bytes: node.free_bytes.clone(),
             missing_volumes: node.missing_volumes.clone(),
+            damaged: node.damaged.clone(),
         };
         let alive = nodes.values().filter(|node| node.state(now) != NodeState::Dead);
         alive.map(|node| (node.register.node_id.clone(), inventory(node))).collect()
@@ -535,6 +558,17 @@ impl Membership for Heartbeats {
         std::mem::take(&mut *self.failed_copies.write())
     }
 
+    fn hashed(&self) -> Vec<(String, HashedFile)> {
+        std::mem::take(&mut *self.hashed.write())
+    }
+
+    fn ask_scrub(&self, node_id: &str) {
+        if let Some(node) = self.nodes.write().get_mut(node_id) {
+            // Another number than the last, also of a coordinator before this one.
+            node.scrub_asked = now_ms().max(node.scrub_asked + 1);
+        }
+    }
+
     fn cached_columns(&self) -> BTreeMap<String, Arc<Vec<CachedColumn>>> {
         let now = self.clock.now();
         let nodes = self.nodes.read();
@@ -542,14 +576,25 @@ impl Membership for Heartbeats {
         alive.map(|node| (node.register.node_id.clone(), node.cached_columns.clone())).collect()
     }
 
-    fn unreadable(&self, volume: &str, prefix: &str) -> Vec<(String, String, String)> {
+    fn unreadable(&self, volume: &str) -> Result<Vec<BadFile>> {
+        let now = self.clock.now();
         let nodes = self.nodes.read();
-        nodes
-            .values()
-            .flat_map(|node| node.unreadable.iter().map(|file| (node.register.node_id.clone(), file)))
-            .filter(|(_, file)| file.volume == volume && file.path.starts_with(prefix))
-            .map(|(node, file)| (node, file.path.clone(), file.reason.clone()))
-            .collect()
+        let mut found = vec![];
+        for node in nodes.values().filter(|node| node.state(now) != NodeState::Dead) {
+            let (id, most) = (&node.register.node_id, limits::UNREADABLE_FILES_MAX);
+            if node.unreadable.len() > most && node.volumes.iter().any(|served| served == volume) {
+                return Err(Error::user(format!(
+                    "node {id} has more than {most} files in its volumes that cannot be read as Parquet, the last is {}: mend them, or move them out",
+                    node.unreadable[most].path
+                )));
+            }
+            let of_volume = node.unreadable.iter().filter(|file| file.volume == volume);
+            if let Some(overfull) = of_volume.clone().find(|file| file.path.is_empty()) {
+                return Err(Error::user(format!("volume '{volume}' of node {id}: {}; put some into another volume", overfull.reason)));
+            }
+            found.extend(of_volume.map(|file| BadFile { node: Some(id.clone()), path: file.path.clone(), reason: file.reason.clone() }));
+        }
+        Ok(found)
     }
 
     fn await_policy(&self, version: i64, wait: Duration) -> BoxFuture<'_, bool> {

@@ -3,7 +3,9 @@
 pub mod admission;
 pub mod client_memory;
 pub mod clock;
+mod damaged_copies;
 pub mod data_folder;
+pub(crate) mod drains;
 pub mod explain;
 pub mod fair_queue;
 pub mod held_files;
@@ -15,6 +17,7 @@ pub mod quarantine;
 pub mod query;
 pub mod registry;
 pub mod replication;
+pub(crate) mod table_places;
 pub mod table_writes;
 pub mod task_places;
 mod unknown_files;

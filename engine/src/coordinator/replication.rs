@@ -14,8 +14,9 @@
 
 use super::CoordinatorInner;
 use super::clock::Clock;
+use super::damaged_copies::DamagedCopies;
 use super::membership::{Inventory, NodeState};
-use super::unknown_files;
+use super::{drains, unknown_files};
 use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
 use crate::control::{FetchReplica, Orders, now_ms};
@@ -331,15 +332,23 @@ fn regions_text(table: &Table) -> String {
 
 /// Orders the end of managed tables' files that no table has any more, once no query that began while one had them can be running, and forgets
 /// those that are gone.
-async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<String, Orders>) -> Result<()> {
+async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<String, Orders>, told: &mut usize) -> Result<()> {
     let looked = inner.clone();
     let discarded = super::blocking(move || looked.with_store(CatalogStore::discarded)).await?;
+    let more = discarded.len().saturating_sub(std::mem::replace(told, discarded.len()));
     if discarded.is_empty() {
         return Ok(());
     }
     let inventories = inner.membership.inventories();
     let wait = Duration::from_millis(inner.timeout_ms(0)) + limits::TABLE_FILE_DISCARD_AFTER;
     let now = now_ms() as i64;
+    if more > 0 {
+        tracing::info!(
+            files = more,
+            after_s = wait.as_secs(),
+            "files that no table has any more are deleted when no query can be reading them"
+        );
+    }
     let mut gone = vec![];
     for (file, _) in discarded.into_iter().filter(|(_, since)| now - since >= wait.as_millis() as i64) {
         let (node, volume, path) = &file;
@@ -348,7 +357,8 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
             // What is on its disk comes back with it.
             continue;
         }
-        if held.file(&format!("{volume}/{path}")).is_none() {
+        let key = format!("{volume}/{path}");
+        if held.file(&key).is_none() && !held.damaged.contains_key(&key) {
             gone.push(file);
             continue;
         }
@@ -367,6 +377,8 @@ async fn table_garbage(inner: &Arc<CoordinatorInner>, orders: &mut HashMap<Strin
 /// Decides once a second until the coordinator is gone.
 pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut replicator = Replicator::new(grace, Clock::default());
+    let mut damaged = DamagedCopies::default();
+    let (mut garbage, mut drained) = (0, HashSet::new());
     let mut told = HashSet::new();
     let mut seen = HashSet::new();
     loop {
@@ -379,7 +391,8 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         if let Err(error) = unknown_files::look(&inner, &mut seen).await {
             tracing::error!(%error, "files of tables on nodes cannot be compared with the catalog");
         }
-        let decision = replicator.decide(&inner.snapshot(), &inner.membership.inventories());
+        let (snapshot, inventories) = (inner.snapshot(), inner.membership.inventories());
+        let decision = replicator.decide(&snapshot, &inventories);
         for (file, reason) in &decision.stuck {
             if told.len() < limits::REPLICA_ORDERS_MAX && told.insert(file.clone()) {
                 tracing::warn!(file, reason, "a copy is missing and cannot be made");
@@ -387,7 +400,10 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
         }
         inner.membership.want_checksums(&decision.want_checksums);
         let mut orders = decision.orders;
-        if let Err(error) = table_garbage(&inner, &mut orders).await {
+        drains::tell(&drains::files_left(&snapshot, &inventories), &mut drained);
+        damaged.compare(&snapshot, &inventories, inner.membership.hashed());
+        damaged.order(&mut orders);
+        if let Err(error) = table_garbage(&inner, &mut orders, &mut garbage).await {
             tracing::error!(%error, "files that no table has any more cannot be looked up");
         }
         inner.membership.give_orders(orders);

@@ -11,8 +11,10 @@
 
 use super::CoordinatorInner;
 use super::membership::{LiveNode, NodeState, WrittenFile};
+use crate::catalog::Table;
 use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, PlacedFile};
+use crate::catalog::text_lengths::TextLengths;
 use crate::error::{Error, ErrorClass, NODE_LOST_PREFIX, Result};
 use crate::fragment::transport;
 use crate::limits;
@@ -43,6 +45,21 @@ pub(crate) struct Target {
     pub regions: Vec<String>,
     /// Columns as they are stored.
     pub schema: SchemaRef,
+    /// Lengths of their texts.
+    pub lengths: TextLengths,
+}
+
+impl Target {
+    /// A table that is there.
+    pub fn of(table: &Table) -> Self {
+        Self {
+            table: table.qualified_name(),
+            location: table.location.clone(),
+            regions: table.regions.clone(),
+            schema: table.stored_schema.clone(),
+            lengths: table.details.text_lengths.clone(),
+        }
+    }
 }
 
 /// A statement's new files. Dropped before [`Self::committed`], they are garbage.
@@ -151,7 +168,12 @@ impl TableWrite {
         }
         self.check_nulls(&batch)?;
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(self.target.schema.clone(), batch.columns().to_vec(), &options)
+        let columns = batch.columns().iter().zip(self.target.schema.fields());
+        let columns = columns.map(|(column, field)| match self.target.lengths.get(field.name()) {
+            Some(length) => length.stored(field.name(), column),
+            None => Ok(column.clone()),
+        });
+        let batch = RecordBatch::try_new_with_options(self.target.schema.clone(), columns.collect::<Result<_>>()?, &options)
             .map_err(|error| Error::bug(error.to_string()))?;
         let mut open = match self.open.take() {
             Some(open) => open,

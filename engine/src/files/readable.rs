@@ -2,11 +2,14 @@
 //!
 //! Arrow's reader cuts values of two types: INT96 timestamps beyond 1677 to 2262 wrap, and of an INTERVAL it takes days and forgets months.
 //! Here these columns are fixed bytes to it, which they are in the file as well, and [`exact`](super::exact) makes values of the bytes.
-//! Bounds that writers give for such bytes mean nothing; those of doubles leave out NaN ([`float_bounds`](crate::operators::float_bounds)).
+//! Bounds that writers give for such bytes mean nothing; those of doubles leave out NaN, ([`float_bounds`](crate::operators::float_bounds)), and those of old writers are in
+//! another order ([`old_bounds`](super::old_bounds)).
 
+use super::footer_check;
+use super::old_bounds::without_old_bounds;
 use crate::operators::float_bounds::{doubtless, has_floats};
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
-use parquet::errors::Result;
+use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ColumnChunkMetaData, FileMetaData, KeyValue, ParquetMetaData, ParquetMetaDataBuilder, RowGroupMetaData};
 use parquet::schema::types::{ColumnDescPtr, SchemaDescPtr, SchemaDescriptor, Type, TypePtr};
 use std::sync::Arc;
@@ -18,7 +21,12 @@ pub const FILE_NAME_KEY: &str = "bowshot.file";
 pub const RAW_BYTES: i32 = 12;
 
 /// The metadata as files are read by it.
+///
+/// # Errors
+/// When it contradicts itself: bytes on a disk change without a word, after CREATE and REFRESH have looked at them.
 pub fn readable(metadata: Arc<ParquetMetaData>, name: &str) -> Result<Arc<ParquetMetaData>> {
+    footer_check::check(&metadata, u64::MAX).map_err(|why| ParquetError::General(format!("{name}: {why}")))?;
+    let metadata = without_old_bounds(metadata)?;
     let file = metadata.file_metadata();
     let raw = with_raw_leaves(file.schema_descr())?;
     let mut notes = file.key_value_metadata().cloned().unwrap_or_default();

@@ -197,7 +197,10 @@ impl View<'_> {
                 continue;
             }
             match inventory.file(&key) {
-                None => reasons.push(format!("node {node_id} is live but the file is gone from its volume")),
+                None => reasons.push(match inventory.damaged.get(&key) {
+                    Some(damaged) => format!("node {node_id} has a damaged copy: {damaged}"),
+                    None => format!("node {node_id} is live but the file is gone from its volume"),
+                }),
                 Some(present) if present == (file.size_bytes, *version) => copies.push(Copy { node, version: *version, path: None }),
                 Some(_) => reasons.push(format!(
                     "the file on node {node_id} was replaced since it was catalogued; REFRESH TABLE {} takes the new one",
@@ -221,7 +224,7 @@ fn lost(table: &Table, file: &CatalogFile, reasons: &[String]) -> Error {
     let name = table.qualified_name();
     let reasons = if reasons.is_empty() { "no node may read it".to_string() } else { reasons.join("; ") };
     let way_out = match table.managed {
-        true => "Bring the node back".to_string(),
+        true => "Bring the node back, or the file as it was stored".to_string(),
         false => format!("Bring the node or file back, or run REFRESH TABLE {name} to go on without it"),
     };
     Error::new(ErrorClass::Retry, format!("no live replica of {} (table {name}): {reasons}. {way_out}", file.display_name()))

@@ -1,17 +1,20 @@
 //! Statements that change the catalog, and the session's own views.
 
 use super::Session;
+use crate::catalog::location::Location;
 use crate::catalog::store::NewTable;
 use crate::catalog::{INFORMATION_SCHEMA, SYSTEM_SCHEMA, Table, TableDetails};
 use crate::config::residency_of;
 use crate::coordinator::CoordinatorInner;
 use crate::coordinator::membership::NodeInfo;
 use crate::coordinator::query::QueryStream;
+use crate::coordinator::table_places;
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
 use crate::residency::Reach;
+use crate::statement::external_table::{self, Asked};
 use crate::statement::keys::{DeclaredKey, Declaring};
-use crate::statement::{external_table, own};
+use crate::statement::table_properties;
 use arrow::datatypes::Schema;
 use datafusion::common::TableReference;
 use datafusion::common::tree_node::TreeNode;
@@ -53,9 +56,12 @@ impl Session {
                     other => return Err(Error::user(format!("CREATE EXTERNAL TABLE takes one LOCATION, not {}", other.len()))),
                 };
                 let known = snapshot.table(&schema, &name).filter(|known| known.location_text == location);
-                let mut table = external_table::discover(inner, &schema, &name, &location, declared, known.map(Arc::as_ref)).await?;
-                (table.replicas, table.regions) = own::table_options(&create.options)?;
+                let options = table_properties::of_external(&create.options)?;
+                let asked = Asked { location: &location, declared, skip_bad_files: options.skip_bad_files };
+                let mut table = external_table::discover(inner, &schema, &name, asked, known.map(Arc::as_ref)).await?;
+                (table.replicas, table.regions) = (options.replicas, options.regions);
                 check_new_homes(inner, &table)?;
+                table_places::check(inner, &table.regions, table.replicas, &Location::parse(&location)?)?;
                 let replace = create.or_replace;
                 if !inner.change_catalog(move |store| store.create_table(&table, replace)).await? && !create.if_not_exists {
                     return Err(Error::exists(format!("table {schema}.{name} was created by somebody else meanwhile")));
@@ -153,8 +159,10 @@ impl Session {
         if let Some(regions) = &regions {
             let files =
                 known.files.iter().map(|file| (&*file.store_url, file.path.as_str(), file.homes.iter().map(|(node, _)| &**node).collect()));
-            check_homes(inner, &known.qualified_name(), regions, files)?;
+            check_homes(inner, &known.qualified_name(), regions, known.managed, files)?;
         }
+        let (asked, copies) = (regions.as_ref().unwrap_or(&known.regions), replicas.unwrap_or(known.replicas));
+        table_places::check(inner, asked, copies, &known.location)?;
         let table_id = known.table_id;
         inner.change_catalog(move |store| store.alter_table(table_id, replicas, regions.as_deref())).await?;
         inner.rules_known().await;
@@ -235,8 +243,11 @@ impl Session {
             return Err(Error::user(format!("table {schema}.{name} is managed: what is stored in it is known already")));
         }
         let declared = known.details.columns_declared.then(|| known.stored_schema.as_ref().clone());
-        let mut fresh = external_table::discover(inner, &schema, &name, &known.location_text, declared, Some(&known)).await?;
-        (fresh.replicas, fresh.regions, fresh.details) = (known.replicas, known.regions.clone(), known.details.clone());
+        let asked = Asked { location: &known.location_text, declared, skip_bad_files: known.details.skip_bad_files };
+        let mut fresh = external_table::discover(inner, &schema, &name, asked, Some(&known)).await?;
+        let bad_files = std::mem::take(&mut fresh.details.bad_files);
+        (fresh.replicas, fresh.regions) = (known.replicas, known.regions.clone());
+        fresh.details = TableDetails { bad_files, ..known.details.clone() };
         check_new_homes(inner, &fresh)?;
         inner.change_catalog(move |store| store.create_table(&fresh, true)).await?;
         inner.rules_known().await;
@@ -254,7 +265,13 @@ fn known_table(inner: &CoordinatorInner, schema: &str, name: &str) -> Result<Arc
 type Held<'a> = (&'a str, &'a str, Vec<&'a str>);
 
 /// Refuses to pin a table whose files lie elsewhere: they would be out of reach, and out of their region already.
-fn check_homes<'a>(inner: &CoordinatorInner, table: &str, regions: &[String], files: impl Iterator<Item = Held<'a>>) -> Result<()> {
+fn check_homes<'a>(
+    inner: &CoordinatorInner,
+    table: &str,
+    regions: &[String],
+    managed: bool,
+    files: impl Iterator<Item = Held<'a>>,
+) -> Result<()> {
     if regions.is_empty() {
         return Ok(());
     }
@@ -280,7 +297,14 @@ fn check_homes<'a>(inner: &CoordinatorInner, table: &str, regions: &[String], fi
                 Some(format!("on node {} in {}", node.node_id, node.region))
             };
             if let Some(place) = beyond {
-                return refuse(format!("its file {path} lies {place}; move it first, then REFRESH TABLE"));
+                let way_out = match managed {
+                    true => format!(
+                        "CREATE TABLE … WITH (regions = '{}') AS SELECT * FROM {table} makes one of its rows that lies there",
+                        regions.join(", ")
+                    ),
+                    false => "move it first, then REFRESH TABLE".to_string(),
+                };
+                return refuse(format!("its file {path} lies {place}; {way_out}"));
             }
         }
     }
@@ -293,7 +317,7 @@ fn check_new_homes(inner: &CoordinatorInner, table: &NewTable) -> Result<()> {
         .files
         .iter()
         .map(|file| (file.store_url.as_str(), file.path.as_str(), file.homes.iter().map(|(node, _)| node.as_str()).collect()));
-    check_homes(inner, &format!("{}.{}", table.schema_name, table.name), &table.regions, files)
+    check_homes(inner, &format!("{}.{}", table.schema_name, table.name), &table.regions, table.managed, files)
 }
 
 async fn drop_schema(inner: &Arc<CoordinatorInner>, name: &str) -> Result<()> {

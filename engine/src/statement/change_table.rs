@@ -5,10 +5,12 @@
 
 use crate::catalog::location::Location;
 use crate::catalog::store::{FileChange, NewFile, NewTable};
+use crate::catalog::text_lengths::TextLengths;
 use crate::catalog::{Table, TableDetails, defaults, footer};
 use crate::coordinator::CoordinatorInner;
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
+use crate::coordinator::table_places;
 use crate::coordinator::table_writes::{TableWrite, Target, volume_of_tables};
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::files::announced::announced_of_client;
@@ -16,6 +18,7 @@ use crate::files::exact::exactly;
 use crate::residency::Reach;
 use crate::result_types::plain_type;
 use crate::statement::repeated_names::Meant;
+use crate::statement::table_properties::TableProperties;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::compute::{CastOptions, cast, cast_with_options};
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef};
@@ -38,6 +41,7 @@ pub(crate) async fn create(
     inner: &Arc<CoordinatorInner>,
     (schema_name, name): (&str, &str),
     create: &CreateMemoryTable,
+    properties: TableProperties,
     with_keys: impl FnOnce(&Schema, &mut TableDetails) -> Result<()>,
     query: impl Fn(LogicalPlan) -> PlannedQuery,
 ) -> Result<QueryStream> {
@@ -63,8 +67,18 @@ pub(crate) async fn create(
     let mut details = TableDetails { primary_key: primary_key(create)?, defaults, ..TableDetails::default() };
     with_keys(&stored, &mut details)?;
     let stored = if declared { without_null(&stored, &details.primary_key) } else { stored };
-    let regions = sources_regions(&create.input, &table)?;
-    let target = new_target(inner, table.clone(), stored, regions.clone())?;
+    let sources = sources_regions(&create.input, &table)?;
+    let regions = match properties.regions.is_empty() {
+        true => sources,
+        false if Reach::within(&properties.regions).is_within(&Reach::within(&sources)) => properties.regions,
+        false => {
+            let (wanted, sources) = (Reach::within(&properties.regions), Reach::within(&sources));
+            return Err(Error::new(ErrorClass::Denied, format!("rows of table {table} would come from {sources} and be in {wanted}")));
+        }
+    };
+    let mut target = new_target(inner, table.clone(), stored, regions.clone())?;
+    target.0.lengths = details.text_lengths.clone();
+    table_places::check(inner, &regions, properties.replicas, &target.0.location)?;
     let (files, rows, query_id) = if declared {
         (None, 0, None)
     } else {
@@ -79,7 +93,7 @@ pub(crate) async fn create(
         location: target.1,
         schema_ipc: footer::encode_schema(&target.2).map_err(Error::bug)?,
         files,
-        replicas: 1,
+        replicas: properties.replicas,
         regions,
         managed: true,
         details,
@@ -137,8 +151,7 @@ pub(crate) async fn change(
         return Err(not_yet("an INSERT within another statement"));
     }
     check_sources(&statement.input, table)?;
-    let target =
-        Target { table: name, location: table.location.clone(), regions: table.regions.clone(), schema: table.stored_schema.clone() };
+    let target = Target::of(table);
     let mut write = TableWrite::begin(inner, target)?;
     let (mut rows, mut query_id) = (0, None);
     for mut query in queries {
@@ -297,7 +310,8 @@ fn without_null(schema: &SchemaRef, key: &[String]) -> SchemaRef {
 fn new_target(inner: &CoordinatorInner, table: String, schema: SchemaRef, regions: Vec<String>) -> Result<(Target, String, SchemaRef)> {
     let location_text = Location::of_managed(&volume_of_tables(inner)?, Uuid::new_v4());
     let location = Location::parse(&location_text)?;
-    Ok((Target { table, location, regions, schema: schema.clone() }, location_text, schema))
+    let target = Target { table, location, regions, schema: schema.clone(), lengths: TextLengths::new() };
+    Ok((target, location_text, schema))
 }
 
 /// Regions that a new table is pinned to: those of what its rows come from.
@@ -451,15 +465,7 @@ where
     };
     let regions = known.as_ref().map(|known| known.regions.clone()).unwrap_or_default();
     let (target, location, stored) = match &known {
-        Some(known) => {
-            let target = Target {
-                table: table.clone(),
-                location: known.location.clone(),
-                regions: regions.clone(),
-                schema: known.stored_schema.clone(),
-            };
-            (target, known.location_text.clone(), known.stored_schema.clone())
-        }
+        Some(known) => (Target::of(known), known.location_text.clone(), known.stored_schema.clone()),
         None => {
             let stored = stored_schema(&table, schema.fields().iter().map(|field| announced_of_client(field).with_nullable(true)))?;
             new_target(inner, table.clone(), stored, vec![])?

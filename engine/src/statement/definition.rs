@@ -12,7 +12,9 @@ pub fn of(table: &Table) -> String {
         for field in table.stored_schema.fields() {
             let default = table.defaults.get(field.name()).map(|default| format!(" DEFAULT {}", sql_of(default)));
             let not_null = if field.is_nullable() { "" } else { " NOT NULL" };
-            parts.push(format!("{} {}{not_null}{}", quoted(field.name()), declared_type(field.data_type()), default.unwrap_or_default()));
+            let length = table.details.text_lengths.get(field.name());
+            let data_type = length.map_or_else(|| declared_type(field.data_type()), |length| length.declared());
+            parts.push(format!("{} {data_type}{not_null}{}", quoted(field.name()), default.unwrap_or_default()));
         }
         let details = &table.details;
         if !details.primary_key.is_empty() {
@@ -24,7 +26,15 @@ pub fn of(table: &Table) -> String {
             let columns = list(&key.columns);
             parts.push(format!("CONSTRAINT {} FOREIGN KEY ({columns}) REFERENCES {other} ({})", quoted(&key.name), list(&key.referenced)));
         }
-        return format!("CREATE TABLE {name} (\n  {}\n)", parts.join(",\n  "));
+        let mut with = vec![];
+        if table.replicas != 1 {
+            with.push(format!("replicas = {}", table.replicas));
+        }
+        if !table.regions.is_empty() {
+            with.push(format!("regions = '{}'", table.regions.join(", ")));
+        }
+        let with = if with.is_empty() { String::new() } else { format!(" WITH ({})", with.join(", ")) };
+        return format!("CREATE TABLE {name} (\n  {}\n){with}", parts.join(",\n  "));
     }
     let mut options = vec![];
     if table.replicas != 1 {
@@ -32,6 +42,9 @@ pub fn of(table: &Table) -> String {
     }
     if !table.regions.is_empty() {
         options.push(format!("'regions' '{}'", table.regions.join(", ")));
+    }
+    if table.details.skip_bad_files {
+        options.push("'on_bad_file' 'skip'".to_string());
     }
     let options = if options.is_empty() { String::new() } else { format!(" OPTIONS ({})", options.join(", ")) };
     let columns = if table.details.columns_declared { format!(" ({})", declared_columns(table).join(", ")) } else { String::new() };

@@ -1,58 +1,78 @@
 //! CREATE EXTERNAL TABLE and REFRESH TABLE: which files are at a location now, where their copies are, and whether their columns agree.
-#![expect(
-    deprecated,
-    reason = "ParquetObjectReader is deprecated in favour of an implementation of one's own; it stays in parquet 59 and is maintained"
-)]
 
 use crate::catalog::location::Location;
 use crate::catalog::store::{NewFile, NewTable};
-use crate::catalog::{Table, TableDetails, footer};
+use crate::catalog::{BadFile, Table, TableDetails, footer};
 use crate::control::{FileFacts, VolumeFile, is_table_file};
 use crate::coordinator::membership::Inventory;
 use crate::coordinator::{CoordinatorInner, blocking};
 use crate::error::{Error, ErrorClass, Result};
+use crate::files::footer_bytes::{self, End};
 use crate::limits;
 use crate::statement::columns_of_files::columns_of_files;
 use crate::worker::{inventory, store};
 use arrow::datatypes::Schema;
+use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use object_store::ObjectStoreExt;
 use object_store::path::Path;
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetObjectReader};
-use parquet::errors::ParquetError;
+use object_store::{ObjectStore, ObjectStoreExt};
+use parquet::file::metadata::ParquetMetaData;
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 /// Footers of a bucket that are read at once.
 const BUCKET_READS_AT_ONCE: usize = 16;
 
-/// Finds the files of `location` and the columns of the table that they make: those of a column list, or of all files. Of the table as it is
+/// What a table is to be made of.
+pub(crate) struct Asked<'a> {
+    /// As it was written.
+    pub location: &'a str,
+    /// The column list, if there is one.
+    pub declared: Option<Schema>,
+    /// Whether files that cannot be read are left out.
+    pub skip_bad_files: bool,
+}
+
+/// The files at a location.
+#[derive(Default)]
+struct Found {
+    files: Vec<NewFile>,
+    bad: Vec<BadFile>,
+}
+
+/// Finds the files of a location and the columns of the table that they make: those of a column list, or of all files. Of the table as it is
 /// `known`, files whose nodes are away stay where the cluster has copies of them: a file is gone only when its node says so.
 pub(crate) async fn discover(
     inner: &CoordinatorInner,
     schema_name: &str,
     name: &str,
-    location_text: &str,
-    declared: Option<Schema>,
+    asked: Asked<'_>,
     known: Option<&Table>,
 ) -> Result<NewTable> {
+    let Asked { location: location_text, declared, skip_bad_files } = asked;
     let location = Location::parse(location_text)?;
     if location.is_managed() {
         return Err(Error::user(format!(
             "{location_text} is where the cluster keeps the files of managed tables: read them by their names"
         )));
     }
-    let mut files = match &location {
+    let Found { mut files, bad } = match &location {
         Location::Node { node, volume, .. } => volume_files(inner, &location, node.as_deref(), volume).await?,
         Location::Bucket { url, prefix } => bucket_files(inner, url, prefix, &location).await?,
     };
+    check_readable(&bad, skip_bad_files)?;
     if let Some(known) = known {
         keep_known(inner, known, &mut files)?;
     }
     if files.is_empty() {
-        return Err(nothing_found(inner, &location, location_text));
+        return Err(match bad.first() {
+            Some(file) => {
+                Error::not_found(format!("none of the {} Parquet files at {location_text} can be read: {}", bad.len(), unreadable(file)))
+            }
+            None => nothing_found(inner, &location, location_text),
+        });
     }
-    let details = TableDetails { columns_declared: declared.is_some(), ..TableDetails::default() };
+    let details = TableDetails { columns_declared: declared.is_some(), skip_bad_files, bad_files: bad, ..TableDetails::default() };
     // A table may have a hundred thousand files.
     let (files, schema) = blocking(move || columns_of_files(files, declared)).await?;
     let schema_ipc = footer::encode_schema(&schema).map_err(Error::bug)?;
@@ -112,23 +132,53 @@ fn nothing_found(inner: &CoordinatorInner, location: &Location, text: &str) -> E
 /// One file name with the nodes that have a file of that name.
 type Copies<'a> = Vec<(&'a String, &'a VolumeFile)>;
 
-/// Refuses a location with a file that no reader understands: without it the table would be short, and nobody would know.
-fn check_readable(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<()> {
-    let (Location::Node { path, .. } | Location::Bucket { prefix: path, .. }) = location;
-    let here = |(holder, _, _): &(String, String, String)| node.is_none_or(|wanted| wanted == holder);
-    let unreadable: Vec<_> = inner.membership.unreadable(volume, path).into_iter().filter(here).collect();
-    match unreadable.first() {
-        Some((holder, file, reason)) => Err(Error::user(format!(
-            "file {file} on node {holder} cannot be read as Parquet: {reason}; mend it, or move it out of the folder{}",
-            if unreadable.len() > 1 { format!(", and {} more", unreadable.len() - 1) } else { String::new() }
+/// Refuses a location with a file that no reader understands, unless such files are to be left out: without it the table would be short, and
+/// nobody would know.
+fn check_readable(bad: &[BadFile], skip: bool) -> Result<()> {
+    match bad.first() {
+        Some(_) if skip && bad.len() <= limits::BAD_FILES_MAX => Ok(()),
+        Some(file) if skip => Err(Error::user(format!(
+            "{} files cannot be read, more than the {} that a table may leave out; the first is {}",
+            bad.len(),
+            limits::BAD_FILES_MAX,
+            file.path
+        ))),
+        Some(file) => Err(Error::user(format!(
+            "{}; mend it, move it out of the folder, or leave it out on purpose with OPTIONS ('on_bad_file' 'skip'){}",
+            unreadable(file),
+            if bad.len() > 1 { format!(", and {} more", bad.len() - 1) } else { String::new() }
         ))),
         None => Ok(()),
     }
 }
 
-async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<Vec<NewFile>> {
+fn unreadable(file: &BadFile) -> String {
+    let BadFile { path, reason, .. } = file;
+    match &file.node {
+        Some(node) => format!("file {path} on node {node} cannot be read as Parquet: {reason}"),
+        None => format!("{path} cannot be read as Parquet: {reason}"),
+    }
+}
+
+/// Refuses a location on a volume that a node serves and that is away: its files are not gone.
+fn check_there(inventories: &BTreeMap<String, Inventory>, node: Option<&str>, volume: &str) -> Result<()> {
+    let mut asked = inventories.iter().filter(|(holder, _)| node.is_none_or(|wanted| wanted == *holder));
+    match asked.find_map(|(_, held)| held.missing_volumes.get(volume)) {
+        Some(missing) => Err(Error::new(
+            ErrorClass::Storage,
+            format!(
+                "{missing}. Nothing was changed: without it the table would be short. If it is lost for good, take it out of the node's settings"
+            ),
+        )),
+        None => Ok(()),
+    }
+}
+
+async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Option<&str>, volume: &str) -> Result<Found> {
     inner.membership.await_fresh_inventories(limits::INVENTORY_WAIT).await?;
-    check_readable(inner, location, node, volume)?;
+    let mut bad = inner.membership.unreadable(volume)?;
+    bad.retain(|file| location.covers(&file.path) && node.is_none_or(|wanted| file.node.as_deref() == Some(wanted)));
+    bad.sort_by(|a, b| (&a.path, &a.node).cmp(&(&b.path, &b.node)));
     let deadline = Instant::now() + limits::INVENTORY_WAIT;
     loop {
         let inventories = inner.membership.inventories();
@@ -137,9 +187,10 @@ async fn volume_files(inner: &CoordinatorInner, location: &Location, node: Optio
         {
             return Err(Error::not_found(format!("node '{node}' is not in the cluster; system.nodes lists those that are")));
         }
+        check_there(&inventories, node, volume)?;
         let (node, volume, location) = (node.map(str::to_string), volume.to_string(), location.clone());
         let unhashed = match blocking(move || compare(&inventories, &location, node.as_deref(), &volume)).await? {
-            Compared::Files(files) => return Ok(files),
+            Compared::Files(files) => return Ok(Found { files, bad }),
             Compared::Unhashed(keys) => keys,
         };
         if Instant::now() >= deadline {
@@ -210,7 +261,7 @@ fn group_copies(store_url: &str, path: &str, copies: Copies) -> Vec<NewFile> {
     files
 }
 
-async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, location: &Location) -> Result<Vec<NewFile>> {
+async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, location: &Location) -> Result<Found> {
     let base = url.as_str().trim_end_matches('/');
     let config = inner.config.storage.iter().find(|storage| storage.url.trim_end_matches('/') == base).ok_or_else(|| {
         Error::not_found(format!("bucket {base} is not configured: add [[coordinator.storage]] with url = \"{base}\", endpoint and credentials, and restart the coordinator"))
@@ -233,32 +284,61 @@ async fn bucket_files(inner: &CoordinatorInner, url: &url::Url, prefix: &str, lo
     let mut objects: Vec<object_store::ObjectMeta> = if prefix.to_ascii_lowercase().ends_with(".parquet") {
         vec![bucket.head(&path).await.map_err(failed)?]
     } else {
-        bucket.list(Some(&path)).take(limits::BUCKET_FILES_MAX).try_collect().await.map_err(failed)?
+        bucket.list(Some(&path)).take(limits::BUCKET_FILES_MAX + 1).try_collect().await.map_err(failed)?
     };
+    if objects.len() > limits::BUCKET_FILES_MAX {
+        let most = limits::BUCKET_FILES_MAX;
+        return Err(Error::user(format!("bucket {base}: more than {most} objects lie below '{prefix}': write a narrower LOCATION")));
+    }
     objects.retain(|object| {
         let key = object.location.as_ref();
         key.to_ascii_lowercase().ends_with(".parquet") && location.covers(key) && !is_hidden(key, prefix)
     });
     objects.sort_by(|a, b| a.location.cmp(&b.location));
-    futures::stream::iter(objects)
-        .map(|object| {
-            let bucket = bucket.clone();
-            async move {
-                let mut reader = ParquetObjectReader::new(bucket, object.location.clone()).with_file_size(object.size);
-                let name = format!("{base}/{}", object.location);
-                let metadata = reader.get_metadata(None).await.map_err(|error| match &error {
-                    // The bucket's word, not the file's.
-                    ParquetError::External(_) => Error::retry(format!("{name} cannot be read now: {error}")),
-                    _ => Error::user(format!("{name} cannot be read as Parquet: {error}")),
-                })?;
-                let facts = footer::file_facts(&metadata, object.size, inventory::object_version(&object))
-                    .map_err(|why| Error::user(format!("{name}: {why}")))?;
-                Ok(NewFile { store_url: format!("{base}/"), path: object.location.to_string(), facts, homes: vec![] })
-            }
-        })
-        .buffered(BUCKET_READS_AT_ONCE)
-        .try_collect()
-        .await
+    let read = futures::stream::iter(objects).map(|object| {
+        let bucket = bucket.clone();
+        async move {
+            let name = format!("{base}/{}", object.location);
+            let footer = bucket_footer(bucket.as_ref(), &object, &name).await?;
+            let facts = footer.and_then(|metadata| footer::file_facts(&metadata, object.size, inventory::object_version(&object)));
+            Ok::<_, Error>((name, object.location, facts))
+        }
+    });
+    let mut read = read.buffered(BUCKET_READS_AT_ONCE);
+    let mut found = Found::default();
+    while let Some((name, path, facts)) = read.try_next().await? {
+        match facts {
+            Ok(facts) => found.files.push(NewFile { store_url: format!("{base}/"), path: path.to_string(), facts, homes: vec![] }),
+            Err(reason) => found.bad.push(BadFile { node: None, path: name, reason }),
+        }
+        // Whether they are to be left out or not, these are too many.
+        if found.bad.len() > limits::BAD_FILES_MAX {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// What the footer of an object says, or why it says nothing.
+///
+/// # Errors
+/// What the bucket says: nothing is known of the file then.
+async fn bucket_footer(bucket: &dyn ObjectStore, object: &object_store::ObjectMeta, name: &str) -> Result<Result<ParquetMetaData, String>> {
+    let mut wanted = limits::FOOTER_FIRST_BYTES;
+    loop {
+        let has = wanted.min(object.size);
+        let end = match has {
+            0 => Ok(Bytes::new()),
+            _ => bucket.get_range(&object.location, object.size - has..object.size).await,
+        };
+        let end = end.map_err(|error| Error::retry(format!("{name} cannot be read now: {error}")))?;
+        match footer_bytes::understood(&end, object.size) {
+            Ok(End::Whole(metadata)) => return Ok(Ok(*metadata)),
+            Ok(End::Wants(more)) if more > has && more <= object.size => wanted = more,
+            Ok(End::Wants(more)) => return Ok(Err(format!("its last {more} bytes are wanted, and it has {}", object.size))),
+            Err(why) => return Ok(Err(why)),
+        }
+    }
 }
 
 /// Whether writers keep the object for themselves: `_temporary/`, `.staging/`. Volumes leave such files out as well.

@@ -22,6 +22,8 @@ pub mod standard_syntax;
 pub mod subqueries;
 pub mod substrait;
 pub mod syntax;
+pub mod table_properties;
+pub mod text_lengths;
 pub mod time_units;
 pub mod times;
 pub mod type_names;

@@ -11,7 +11,6 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Token;
-use std::collections::HashMap;
 
 /// A statement of our own.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,13 +67,24 @@ pub enum OwnStatement {
         /// The schema, if it is named.
         schema: Option<String>,
     },
-    /// `ALTER NODE n DRAIN` or `ALTER NODE n RESUME`.
+    /// `ALTER NODE n DRAIN`, `ALTER NODE n RESUME` or `ALTER NODE n SCRUB`.
     AlterNode {
         /// Node id.
         node: String,
-        /// Whether it is to be emptied.
-        drain: bool,
+        /// What it is to do.
+        change: NodeChange,
     },
+}
+
+/// What a node is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeChange {
+    /// Be emptied.
+    Drain,
+    /// Stay.
+    Resume,
+    /// Read all that it keeps for the cluster again, to find changed bytes.
+    Scrub,
 }
 
 /// The statement, if the text is one of ours.
@@ -89,7 +99,7 @@ pub fn parse(sql: &str) -> Result<Option<OwnStatement>> {
         }
         "USE" => "USE <schema>, USE <catalog>.<schema> or USE CATALOG <catalog>",
         "ALTER" => {
-            "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), ADD [CONSTRAINT <key>] PRIMARY KEY (…) or FOREIGN KEY (…) REFERENCES <table> (…), DROP CONSTRAINT <key>, or ALTER NODE <node> DRAIN | RESUME"
+            "ALTER TABLE <schema>.<table> SET (replicas = <n>, regions = '<region>, …'), ADD [CONSTRAINT <key>] PRIMARY KEY (…) or FOREIGN KEY (…) REFERENCES <table> (…), DROP CONSTRAINT <key>, or ALTER NODE <node> DRAIN | RESUME | SCRUB"
         }
         _ => return Ok(None),
     };
@@ -199,12 +209,12 @@ fn read_alter(sql: &str) -> Result<OwnStatement, ParserError> {
             _ => node_name(&mut parser)?,
         };
         let verb = parser.next_token();
-        let drain = is_word(&verb.token, "DRAIN");
-        if !drain && !is_word(&verb.token, "RESUME") {
-            return parser.expected("DRAIN or RESUME", verb);
-        }
+        let changes = [("DRAIN", NodeChange::Drain), ("RESUME", NodeChange::Resume), ("SCRUB", NodeChange::Scrub)];
+        let Some((_, change)) = changes.into_iter().find(|(word, _)| is_word(&verb.token, word)) else {
+            return parser.expected("DRAIN, RESUME or SCRUB", verb);
+        };
         end(&mut parser)?;
-        return Ok(OwnStatement::AlterNode { node, drain });
+        return Ok(OwnStatement::AlterNode { node, change });
     }
     if !is_word(&what.token, "TABLE") {
         return parser.expected("TABLE or NODE", what);
@@ -255,21 +265,6 @@ fn read_alter(sql: &str) -> Result<OwnStatement, ParserError> {
     parser.expect_token(&Token::RParen)?;
     end(&mut parser)?;
     Ok(OwnStatement::AlterTable { table, replicas, regions })
-}
-
-/// Copies and regions in the OPTIONS of CREATE EXTERNAL TABLE; one copy anywhere where they say nothing.
-pub fn table_options(options: &HashMap<String, String>) -> Result<(u32, Vec<String>)> {
-    let (mut replicas, mut regions) = (1, vec![]);
-    let wrong = |error: ParserError| Error::user(format!("OPTIONS: {error}"));
-    for (name, value) in options {
-        // DataFusion's parser puts its own prefix before names without one.
-        match name.trim_start_matches("format.") {
-            "replicas" => replicas = parse_replicas(value).map_err(wrong)?,
-            "regions" => regions = parse_regions(value).map_err(wrong)?,
-            other => return Err(Error::user(format!("CREATE EXTERNAL TABLE has no option '{other}': there are replicas and regions"))),
-        }
-    }
-    Ok((replicas, regions))
 }
 
 /// How many copies a table's files have: 1 to [`limits::REPLICAS_MAX`].
@@ -409,10 +404,10 @@ mod tests {
         assert_eq!(parse("ALTER TABLE s.t SET (replicas = 2)").unwrap(), alter(Some(2), None));
         assert_eq!(parse("alter table S.T set (regions = 'us, eu', REPLICAS = '3');").unwrap(), alter(Some(3), Some(&["eu", "us"])));
         assert_eq!(parse("ALTER TABLE s.t SET (regions = '')").unwrap(), alter(None, Some(&[])));
-        let node = |node: &str, drain| Some(OwnStatement::AlterNode { node: node.into(), drain });
-        assert_eq!(parse("ALTER NODE node-2 DRAIN").unwrap(), node("node-2", true));
-        assert_eq!(parse("alter node eu-west-1a_7 resume;").unwrap(), node("eu-west-1a_7", false));
-        assert_eq!(parse("ALTER NODE 'node-2' RESUME").unwrap(), node("node-2", false));
+        let node = |node: &str, change| Some(OwnStatement::AlterNode { node: node.into(), change });
+        assert_eq!(parse("ALTER NODE node-2 DRAIN").unwrap(), node("node-2", NodeChange::Drain));
+        assert_eq!(parse("alter node eu-west-1a_7 resume;").unwrap(), node("eu-west-1a_7", NodeChange::Resume));
+        assert_eq!(parse("ALTER NODE 'node-2' RESUME").unwrap(), node("node-2", NodeChange::Resume));
         for sql in [
             "ALTER TABLE t SET (replicas = 0)",
             "ALTER TABLE t SET (replicas = 'many')",

@@ -10,7 +10,7 @@
 use super::rows::{row_in_subquery, rows_in_conditions};
 use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
-use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax};
+use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax, table_properties, text_lengths};
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -46,6 +46,7 @@ fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
                 ast::Statement::CreateTable(create) => {
                     refuse_unkept(create)?;
                     drop(keys::take_foreign_keys(create));
+                    drop(table_properties::take_with(create));
                     create.columns.iter_mut().for_each(|column| with_unit(&mut column.data_type));
                 }
                 ast::Statement::Set(set) => set_time_zone(set),
@@ -57,7 +58,20 @@ fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
             }
         }
         Statement::Explain(explain) => correct(&mut explain.statement, zone),
+        Statement::CreateExternalTable(create) => create.columns.iter().try_for_each(refuse_length),
         _ => Ok(()),
+    }
+}
+
+/// Files of others have texts of any length.
+fn refuse_length(column: &ast::ColumnDef) -> Result<()> {
+    match text_lengths::length_of(&column.data_type)? {
+        Some(_) => plan_err!(
+            "column {} is declared {}, and nobody holds the files of an external table to a length: write VARCHAR",
+            column.name,
+            column.data_type
+        ),
+        None => Ok(()),
     }
 }
 
@@ -134,6 +148,7 @@ impl VisitorMut for Corrections<'_> {
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
             }
+            select.projection.iter_mut().for_each(text_lengths::keep_name);
             if let ast::GroupByExpr::Expressions(keys, _) = &mut select.group_by {
                 keys.iter_mut().for_each(written_out);
             }
@@ -171,6 +186,9 @@ impl VisitorMut for Corrections<'_> {
                 Ok(cast) => *expr = cast,
                 Err(error) => return ControlFlow::Break(error),
             }
+        }
+        if let Err(error) = text_lengths::cut_cast(expr) {
+            return ControlFlow::Break(error);
         }
         match expr {
             ast::Expr::Cast { data_type, .. } => with_unit(data_type),

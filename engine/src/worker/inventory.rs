@@ -4,8 +4,8 @@
 
 use crate::catalog::footer;
 use crate::control::{HIDDEN_FOLDER, Replica, TABLE_FOLDER, UnreadableFile, VolumeFile, now_ms};
+use crate::files::footer_bytes;
 use crate::limits;
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::hash::Hasher;
@@ -47,7 +47,7 @@ impl Inventory {
     pub fn replicas(&self) -> &[Replica] {
         &self.replicas
     }
-    /// Files of the last listing that are no Parquet files.
+    /// Files of the last listing that are no Parquet files; one without a path stands for those of an overfull volume that were not listed.
     pub fn unreadable(&self) -> &[UnreadableFile] {
         &self.unreadable
     }
@@ -63,7 +63,7 @@ impl Inventory {
         let listed_at_ms = now_ms();
         replicas.sort_by(|a, b| (&a.volume, &a.checksum).cmp(&(&b.volume, &b.checksum)));
         let mut hashed_bytes = 0;
-        let mut versions = vec![];
+        let (mut versions, mut overfull) = (vec![], vec![]);
         for (volume, root) in &self.volumes {
             let mut found = vec![];
             list_folder(root, root, 0, &mut found);
@@ -73,11 +73,13 @@ impl Inventory {
                     limit = limits::VOLUME_FILES_MAX,
                     "the volume holds more files than the limit; the rest is not seen"
                 );
+                let reason = format!("it holds {} Parquet files or more, and no others are seen", limits::VOLUME_FILES_MAX);
+                overfull.push(UnreadableFile { volume: volume.clone(), path: String::new(), reason });
             }
             versions.extend(found.into_iter().map(|(path, size, version)| (volume.clone(), path, size, version)));
         }
         versions.sort();
-        let (mut files, mut unreadable) = (vec![], vec![]);
+        let (mut files, mut unreadable) = (vec![], overfull);
         let mut parsed = HashMap::with_capacity(versions.len());
         for version in versions {
             let known = self.parsed.remove(&version).unwrap_or_else(|| parse(&self.volumes[&version.0], &version));
@@ -95,7 +97,8 @@ impl Inventory {
                     file.facts.checksum = self.checksums.get(&version).cloned();
                     files.push(file);
                 }
-                Err(reason) if unreadable.len() < 100 => {
+                // One more than the limit says that there are others.
+                Err(reason) if unreadable.len() <= limits::UNREADABLE_FILES_MAX => {
                     unreadable.push(UnreadableFile { volume: version.0.clone(), path: version.1.clone(), reason: reason.clone() })
                 }
                 Err(_) => {}
@@ -158,14 +161,13 @@ pub fn parsed(root: &Path, volume: &str, path: &str) -> Result<VolumeFile, Strin
 }
 
 fn parse(root: &Path, (volume, path, size, version): &FileVersion) -> Result<VolumeFile, String> {
-    let file = File::open(root.join(path)).map_err(|error| error.to_string())?;
-    let reader = SerializedFileReader::new(file).map_err(|error| error.to_string())?;
-    let facts = footer::file_facts(reader.metadata(), *size, *version)?;
+    let mut file = File::open(root.join(path)).map_err(|error| error.to_string())?;
+    let facts = footer::file_facts(&footer_bytes::of_file(&mut file, *size)?, *size, *version)?;
     Ok(VolumeFile { volume: volume.clone(), path: path.clone(), facts })
 }
 
 /// SHA-256 of the whole file: decides whether two files of one name are copies.
-fn content_checksum(path: &Path) -> std::io::Result<String> {
+pub fn content_checksum(path: &Path) -> std::io::Result<String> {
     use sha2::Digest;
     let mut file = File::open(path)?;
     let mut hasher = sha2::Sha256::new();

@@ -11,6 +11,7 @@ pub mod published;
 pub mod queries;
 pub mod registration;
 pub mod replicas;
+pub mod scrub;
 pub mod service;
 pub mod store;
 pub mod table_files;
@@ -54,6 +55,7 @@ pub struct WorkerNode {
     kernels: KernelRuntime,
     channels: ClusterChannels,
     replicas: replicas::Replicas,
+    scrubber: Arc<scrub::Scrubber>,
     volumes: Arc<volumes::Volumes>,
     load: load::Load,
     ledger: Arc<Ledger>,
@@ -67,6 +69,8 @@ impl WorkerNode {
     pub fn open(config: WorkerConfig) -> Result<Self> {
         check_config(&config)?;
         let volumes = Arc::new(volumes::Volumes::open(&config.node_id, &config.volumes)?);
+        // The locks are held: nobody else is writing there.
+        table_files::remove_torn(&config.volumes);
         let tls = ClusterTls::of_worker(&config)?.inspect(|tls| tls.follow_files());
         let stores = Arc::new(store::RestrictedStores::default());
         for (volume, folder) in &config.volumes {
@@ -115,6 +119,7 @@ impl WorkerNode {
         let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
         let replicas =
             replicas::Replicas::new(volumes.clone(), config.volumes.clone(), channels.clone(), config.replication_bytes_per_second);
+        let scrubber = Arc::new(scrub::Scrubber::new(volumes.clone(), config.volumes.clone(), config.scrub_bytes_per_second));
         let kernels = KernelRuntime::new(kernels);
         let queries = queries::Queries::new(MemoryPlace {
             name: format!("node {}", config.node_id),
@@ -124,7 +129,22 @@ impl WorkerNode {
         });
         let ledger = Arc::new(Ledger::new(&config.node_id, &config.region, &config.volume_regions));
         let (load, published, client_url) = Default::default();
-        Ok(Self { config, runtime, memory, queries, stores, kernels, channels, replicas, volumes, load, ledger, published, client_url })
+        Ok(Self {
+            config,
+            runtime,
+            memory,
+            queries,
+            stores,
+            kernels,
+            channels,
+            replicas,
+            scrubber,
+            volumes,
+            load,
+            ledger,
+            published,
+            client_url,
+        })
     }
 
     /// What the node calls its card, or why it has none.
@@ -242,6 +262,7 @@ impl Worker {
     /// When the coordinator refuses this worker for good, or its service fails.
     pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
         let Self { node, listener, local } = self;
+        scrub::start(&node);
         let (stop, stopped) = tokio::sync::watch::channel(false);
         let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
         let served = service::serve(node.clone(), listener, stopped);

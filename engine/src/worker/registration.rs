@@ -98,17 +98,18 @@ async fn beat(
         let listed_after_ms = clock.map(|(said, since)| said + since.elapsed().as_millis() as u64);
         let asked = wanted.clone();
         let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
-        let checked = node.volumes.clone();
+        let (checked, scrubber) = (node.volumes.clone(), node.scrubber.clone());
         let listing = tokio::task::spawn_blocking(move || {
             // One that vanished or came back beside the listing is taken for missing: its files are listed the next time.
             let mut missing = checked.missing();
             inventory.refresh(&asked, replicas.list());
             missing.extend(checked.missing());
             let changed = acknowledged != inventory.epoch();
+            let damaged = if changed { scrubber.damaged() } else { vec![] };
             let packed = (changed && packs).then(|| PackedInventory::pack(inventory.files())).transpose();
-            (inventory, packed, kernels.cached_columns(), free_bytes(&volumes), missing, checked.have_changed())
+            (inventory, packed, kernels.cached_columns(), free_bytes(&volumes), missing, checked.have_changed(), damaged)
         });
-        let (listed, packed_inventory, cached_columns, free_bytes, missing_volumes, volumes_changed) =
+        let (listed, packed_inventory, cached_columns, free_bytes, missing_volumes, volumes_changed, damaged) =
             listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
         inventory = listed;
         tell_of_volumes(&mut missing_before, &missing_volumes);
@@ -129,9 +130,11 @@ async fn beat(
             device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
             listed_after_ms,
-            unreadable: inventory.unreadable().to_vec(),
+            unreadable: if changed { inventory.unreadable().to_vec() } else { vec![] },
             replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
             failed_copies: node.replicas.failures(),
+            hashed: node.scrubber.hashed(),
+            damaged,
             free_bytes,
             missing_volumes,
             running_tasks: node.load.running_tasks(),
@@ -143,7 +146,10 @@ async fn beat(
             policy_version: node.ledger.policy_version(),
         };
         match client.heartbeat(&heartbeat).await {
-            Ok(answer) if answer.register_again => return Ok(inventory),
+            Ok(answer) if answer.register_again => {
+                node.scrubber.not_told(heartbeat.hashed);
+                return Ok(inventory);
+            }
             Ok(answer) => {
                 acknowledged = answer.acknowledged_epoch;
                 clock = answer.clock_ms.map(|said| (said, Instant::now()));
@@ -152,6 +158,11 @@ async fn beat(
                 if !answer.orders.delete.is_empty() {
                     let (node, orders) = (node.clone(), answer.orders.clone());
                     tokio::task::spawn_blocking(move || table_files::delete(&node, &orders));
+                }
+                node.scrubber.ask(answer.orders.scrub);
+                if !answer.orders.set_aside.is_empty() {
+                    let (node, orders) = (node.clone(), answer.orders.set_aside.clone());
+                    tokio::task::spawn_blocking(move || node.scrubber.set_aside(&orders));
                 }
                 node.replicas.follow(answer.orders);
                 if let Some(policy) = answer.policy {
@@ -163,6 +174,7 @@ async fn beat(
             }
             Err(error) => {
                 tracing::warn!(%error, "the coordinator does not answer; registering again");
+                node.scrubber.not_told(heartbeat.hashed);
                 return Ok(inventory);
             }
         }

@@ -9,6 +9,7 @@ use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::worker::files;
 use crate::worker::inventory::disk_version;
+use crate::worker::scrub::DAMAGED_ENDING;
 use crate::worker::volumes::{Volumes, make_folders};
 use parking_lot::Mutex;
 use sha2::Digest;
@@ -190,6 +191,8 @@ impl Inner {
         }
         let disk = |error: std::io::Error| Error::retry(format!("{} cannot be put in its place: {error}", place.display()));
         tokio::fs::rename(&partial, place).await.map_err(disk)?;
+        // Of the one before, if it was damaged.
+        let _ = tokio::fs::remove_file(place.with_extension(DAMAGED_ENDING)).await;
         if let Some(folder) = place.parent() {
             // The new name is on disk only once its folder is.
             tokio::fs::File::open(folder).await.map_err(disk)?.sync_all().await.map_err(disk)?;

@@ -10,8 +10,9 @@
 
 use super::WorkerNode;
 use super::inventory;
+use super::scrub::DAMAGED_ENDING;
 use super::volumes::make_folders;
-use crate::control::{Orders, VolumeFile, is_table_file, now_ms};
+use crate::control::{Orders, TABLE_FOLDER, VolumeFile, is_table_file, now_ms};
 use crate::error::{Error, of_io};
 use crate::limits;
 use crate::residency::Reach;
@@ -24,6 +25,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use serde::{Deserialize, Serialize};
 use sha2::Digest;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -248,6 +250,22 @@ impl Write for Hashing {
     }
 }
 
+/// Removes what an earlier process of this node left half written: nobody has heard of it. Blocking.
+pub fn remove_torn(folders: &BTreeMap<String, PathBuf>) {
+    for (volume, root) in folders {
+        let tables = fs::read_dir(root.join(TABLE_FOLDER)).into_iter().flatten().flatten();
+        for entry in tables.flat_map(|table| fs::read_dir(table.path()).into_iter().flatten().flatten()) {
+            let path = entry.path();
+            if path.extension().is_some_and(|ending| ending == "part") {
+                match fs::remove_file(&path) {
+                    Ok(()) => tracing::info!(volume, path = %path.display(), "an unfinished file of an earlier process was deleted"),
+                    Err(error) => tracing::warn!(volume, path = %path.display(), %error, "an unfinished file cannot be deleted"),
+                }
+            }
+        }
+    }
+}
+
 /// Deletes files that no table has any more, and folders of tables that are left empty. Blocking.
 pub fn delete(node: &WorkerNode, orders: &Orders) {
     for (volume, path) in orders.delete.iter().filter(|(_, path)| is_table_file(path)) {
@@ -265,6 +283,7 @@ pub fn delete(node: &WorkerNode, orders: &Orders) {
             Err(error) => tracing::warn!(volume, path, %error, "a file that no table has any more cannot be deleted"),
         }
         let _ = fs::remove_file(place.with_extension("part"));
+        let _ = fs::remove_file(place.with_extension(DAMAGED_ENDING));
         if let Some(folder) = place.parent() {
             // Fails while there are others in it.
             let _ = fs::remove_dir(folder);
