@@ -1,6 +1,7 @@
 //! Errors, classified by what the caller must do about them.
 
 use crate::limits;
+use crate::range_texts::in_sql;
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
 use std::fmt;
@@ -381,7 +382,7 @@ fn external(text: &str) -> Error {
     }
     let text = match text {
         "Divide by zero error" => "division by zero".to_string(),
-        other => other.to_string(),
+        other => in_sql(other).unwrap_or_else(|| other.to_string()),
     };
     Error::new(class, text)
 }

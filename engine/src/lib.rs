@@ -36,6 +36,7 @@ pub mod limits;
 pub mod operators;
 pub mod port;
 pub mod query_memory;
+mod range_texts;
 pub mod residency;
 pub mod result_messages;
 pub mod result_types;
