@@ -39,6 +39,7 @@ pub mod time_values;
 pub mod timestamps;
 pub mod total_of_none;
 pub mod translate;
+mod twofold;
 pub mod window_keys;
 pub mod window_options;
 

@@ -1,11 +1,14 @@
-//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames.
+//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. That of
+//! `string_agg` counts what it has twice.
 
 use super::float_extremes::float_groups;
 use super::sliding::InFrame;
+use super::twofold::{Twofold, TwofoldGroups};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
+use datafusion::functions_aggregate::string_agg::string_agg_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{
@@ -15,7 +18,7 @@ use std::sync::{Arc, LazyLock};
 
 /// The aggregates, in the place of DataFusion's.
 pub fn own_accumulators() -> impl Iterator<Item = Arc<AggregateUDF>> {
-    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest)]
+    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest), (string_agg_udaf(), Own::Twofold)]
         .map(|(builtin, own)| Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin, own })))
         .into_iter()
         .chain([boolean(true), boolean(false)])
@@ -37,6 +40,7 @@ enum Own {
     Greatest,
     AllInFrame,
     AnyInFrame,
+    Twofold,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -62,7 +66,8 @@ impl AggregateUDFImpl for WithOwn {
         self.builtin.coerce_types(types)
     }
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.builtin.accumulator(args)
+        let accumulator = self.builtin.accumulator(args)?;
+        Ok(if self.own == Own::Twofold { Box::new(Twofold(accumulator)) } else { accumulator })
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         self.builtin.state_fields(args)
@@ -72,16 +77,19 @@ impl AggregateUDFImpl for WithOwn {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.own == Own::Twofold {
+            return Ok(Box::new(TwofoldGroups(self.builtin.create_groups_accumulator(args)?)));
+        }
         let own = match self.own {
             Own::Least | Own::Greatest => float_groups(args.return_field.data_type(), self.own == Own::Greatest),
-            Own::AllInFrame | Own::AnyInFrame => None,
+            Own::AllInFrame | Own::AnyInFrame | Own::Twofold => None,
         };
         own.map_or_else(|| self.builtin.create_groups_accumulator(args), Ok)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match self.own {
-            Own::Least | Own::Greatest => self.builtin.create_sliding_accumulator(args),
+            Own::Least | Own::Greatest | Own::Twofold => self.builtin.create_sliding_accumulator(args),
             Own::AllInFrame | Own::AnyInFrame => Ok(Box::new(InFrame::new(self.own == Own::AllInFrame))),
         }
     }
