@@ -207,7 +207,8 @@ mod tests {
             }
             tell.send(()).unwrap();
         };
-        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), apart(&Handle::current(), Uuid::nil(), endless));
+        let cpu = Handle::current();
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), apart(&cpu, Uuid::nil(), endless));
         assert!(waits.await.is_err());
         tokio::task::block_in_place(|| told.recv_timeout(std::time::Duration::from_secs(20))).unwrap();
     }

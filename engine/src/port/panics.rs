@@ -97,7 +97,7 @@ mod tests {
         assert!(items[2].as_ref().unwrap_err().message().contains("in a message"));
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_has_to_go_on_does() {
         let runs = AtomicUsize::new(0);
         let last = again_after_panics("a task", || async {
