@@ -20,6 +20,7 @@ impl CpuRuntime {
             .worker_threads(threads.max(1))
             .thread_name(name)
             .thread_stack_size(limits::THREAD_STACK_BYTES)
+            .event_interval(limits::TURNS_BEFORE_EVENTS)
             .enable_all()
             .build()
             .map_err(|error| Error::bug(format!("the runtime {name} cannot start: {error}")))?;

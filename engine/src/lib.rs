@@ -34,6 +34,7 @@ pub mod fragment;
 pub mod information_schema;
 pub mod limits;
 pub mod operators;
+pub mod planning_scope;
 pub mod port;
 pub mod query_memory;
 mod range_texts;

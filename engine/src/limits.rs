@@ -14,6 +14,10 @@ pub const SQL_OPERATORS_MAX: usize = 20_000;
 pub const SQL_CHAIN_MAX: usize = 250;
 /// Statements as deep as this are planned apart from what serves connections.
 pub const SQL_CHAIN_LONG: usize = 40;
+/// So are statements that are as long as this, in bytes.
+pub const SQL_LONG_BYTES: usize = 400;
+/// And plans of as many operators: a short statement may name large views.
+pub const PLAN_LONG_NODES: usize = 24;
 /// Most AND, OR and JOIN in one chain.
 pub const SQL_LINKS_MAX: usize = 1_000;
 /// Most UNION, EXCEPT and INTERSECT in one statement: each is planned within the next.
@@ -29,6 +33,35 @@ pub const PLAN_DEPTH_MAX: usize = 1_000;
 /// The stack of each thread that plans and computes. Trees of the depth above are walked recursively, with up to some ten kilobytes a level; pages
 /// that nobody touches take no memory.
 pub const THREAD_STACK_BYTES: usize = 64 << 20;
+
+/// Bytes that a function makes at once without asking for memory.
+pub const FUNCTION_FREE_BYTES: usize = 64 << 10;
+/// Most bytes that a function makes of one batch, however much memory there is: half of what the offsets of a text reach.
+pub const FUNCTION_BYTES_MAX: usize = 1 << 30;
+/// Most bytes that a function makes of constants while a statement is planned: as many as its text may have. A longer value is made where it is
+/// needed.
+pub const CONSTANT_BYTES_MAX: usize = SQL_BYTES_MAX;
+/// The same of a list: as many elements as a statement may write, since rules make conditions of them one by one.
+pub const CONSTANT_LIST_BYTES_MAX: usize = 8 * SQL_OPERATORS_MAX;
+/// Bytes for all constants of a statement that functions make.
+pub const CONSTANTS_BYTES_MAX: usize = 4 << 20;
+/// Bytes of a constant up to which nobody minds it in each row of a batch.
+pub const CONSTANT_SHORT_BYTES: usize = 256;
+/// Bytes of the columns that a node makes of constants, for one batch.
+pub const CONSTANT_COLUMNS_BYTES: usize = 16 << 20;
+/// Rows of a batch, unless `datafusion.execution.batch_size` says otherwise.
+pub const BATCH_ROWS_USUAL: usize = 8_192;
+/// Rows of the first part of a batch that a join compares with the rows of its other side: with millions of them it takes a moment.
+pub const JOIN_PART_ROWS: usize = 64;
+/// A step of a task that takes longer is made smaller next time.
+pub const STEP_LONG: Duration = Duration::from_millis(10);
+/// One that takes less is made larger. A task that has run this long gives way to others.
+pub const STEP_SHORT: Duration = Duration::from_millis(2);
+
+/// Wait before a background task that panicked begins anew: a defect that comes back at once must not fill the log.
+pub const PANIC_WAIT: Duration = Duration::from_secs(1);
+/// Turns of a runtime after which it looks for messages and timers that came. With tokio's own 61 they wait for seconds where a turn takes long.
+pub const TURNS_BEFORE_EVENTS: u32 = 4;
 
 /// Longest text of an error. gRPC carries it in a header, of which clients take 16 KiB, with up to three bytes for each.
 pub const ERROR_BYTES_MAX: usize = 4 << 10;
@@ -166,6 +199,8 @@ pub const CLIENT_QUESTION_TIMEOUT: Duration = Duration::from_secs(20);
 pub const PART_PATIENCE: Duration = Duration::from_secs(10);
 /// Largest Arrow message of a result: below what drivers take without being asked, 4 MB.
 pub const RESULT_MESSAGE_BYTES_MAX: usize = 2 << 20;
+/// Largest row of a result: a message that may be sent has room for its head beside it.
+pub const RESULT_ROW_BYTES_MAX: usize = DATA_MESSAGE_BYTES_MAX - (64 << 10);
 /// Estimated bytes of a result from which on clients fetch it from the workers, where they can: for less, more connections cost more time than
 /// they save.
 pub const DIRECT_RESULT_BYTES_MIN: u64 = 64 << 20;

@@ -2,7 +2,9 @@
 
 /// The text in the words of SQL, with what to write; `None` of other texts.
 pub fn in_sql(text: &str) -> Option<String> {
-    let text = ["Compute error: ", "Arithmetic overflow: ", "Parser error: "].iter().fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
+    let text = ["Compute error: ", "Arithmetic overflow: ", "Parser error: "]
+        .iter()
+        .fold(text, |text, prefix| text.strip_prefix(prefix).unwrap_or(text));
     // Of a cast from an integer or a decimal to a decimal with more digits after the point: the factor says how many.
     if let Some((value, factor)) = text.strip_prefix("Overflow happened on: ").and_then(|rest| rest.split_once(" * ")) {
         let digits = factor.strip_prefix('1').filter(|zeros| !zeros.is_empty() && zeros.bytes().all(|digit| digit == b'0'))?.len();

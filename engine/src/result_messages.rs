@@ -10,7 +10,7 @@ use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::{FlightData, SchemaAsIpc};
-use futures::Stream;
+use futures::{Stream, StreamExt};
 
 /// The schema, then the batches in messages of bounded size.
 ///
@@ -35,7 +35,20 @@ where
         .with_schema(schema)
         .with_options(options)
         .with_max_flight_data_size(limits::RESULT_MESSAGE_BYTES_MAX)
-        .build(batches))
+        .build(batches)
+        .map(|message| message.and_then(as_large_as_a_message)))
+}
+
+/// Rows are not divided: one may be larger than what can be sent.
+fn as_large_as_a_message(message: FlightData) -> Result<FlightData, FlightError> {
+    let (bytes, bytes_max) = (message.data_body.len(), limits::RESULT_ROW_BYTES_MAX);
+    if bytes <= bytes_max {
+        return Ok(message);
+    }
+    let text = format!(
+        "a row of the result takes {bytes} bytes, and a message carries {bytes_max}: ask for parts of its values, with substr or slices of lists"
+    );
+    Err(FlightError::Tonic(Box::new(tonic::Status::resource_exhausted(text))))
 }
 
 /// The first message alone: the schema.

@@ -10,12 +10,13 @@ pub use listing::TableInfo;
 
 use crate::catalog::provider::{BrokenView, OverlaySchemas};
 use crate::catalog::{CATALOG_NAME, INFORMATION_SCHEMA, SYSTEM_SCHEMA, Snapshot, Table, TableDetails};
+use crate::config::BowshotOptions;
 use crate::coordinator::parts::Delivery;
 use crate::coordinator::query::{self, PlannedQuery, QueryStream};
 use crate::coordinator::{Coordinator, CoordinatorInner, explain, planner};
-use crate::cpu_runtime::aside;
 use crate::error::{Error, ErrorClass, Result, from_datafusion};
 use crate::limits;
+use crate::planning_scope::{self, planning};
 use crate::result_types::plain_schema;
 use crate::statement::change_table::{IngestMode, ParameterRow};
 use crate::statement::own::{self, NodeChange, OwnStatement};
@@ -27,7 +28,7 @@ use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{ScalarValue, TableReference};
+use datafusion::common::{DataFusionError, ScalarValue, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
@@ -38,6 +39,7 @@ use futures::{Stream, TryStreamExt};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What a statement gives back.
@@ -173,10 +175,13 @@ impl Session {
             });
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
-        let planned = repeated_names::plan_statement(&state, shown.as_deref().unwrap_or(sql));
-        let (plan, names) = aside(planned, depth >= limits::SQL_CHAIN_LONG)
-            .await
-            .map_err(|error| diagnosis::planning_error(sql, &error, &basis.snapshot))?;
+        let text = shown.unwrap_or_else(|| sql.to_string());
+        let (planned, state) = if depth >= limits::SQL_CHAIN_LONG || text.len() >= limits::SQL_LONG_BYTES {
+            self.planned_apart(text, state).await?
+        } else {
+            (planning(repeated_names::plan_statement(&state, &text)).await, state)
+        };
+        let (plan, names) = planned.map_err(|error| diagnosis::planning_error(sql, &error, &basis.snapshot))?;
         let parameters = parameters::parameter_schema(&plan)?;
         let command = matches!(plan, LogicalPlan::Ddl(_) | LogicalPlan::Statement(_) | LogicalPlan::Dml(_));
         match &plan {
@@ -207,6 +212,22 @@ impl Session {
         })
     }
 
+    /// Plans a long statement where neither connections nor other statements wait for it, within the time that a query has.
+    async fn planned_apart(
+        &self,
+        sql: String,
+        state: SessionState,
+    ) -> Result<(Result<(LogicalPlan, Meant), DataFusionError>, SessionState)> {
+        let inner = &self.inner.coordinator.inner;
+        let options = state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+        let timeout_ms = inner.timeout_ms(options.query_timeout_ms);
+        let plans = async move { (repeated_names::plan_statement(&state, &sql).await, state) };
+        let cpu = inner.cpu.handle();
+        let planned = planning_scope::apart(&cpu, Uuid::now_v7(), plans);
+        let planned = tokio::time::timeout(Duration::from_millis(timeout_ms), planned).await;
+        planned.unwrap_or_else(|_| Err(query::too_late(timeout_ms)))
+    }
+
     /// Plans a query from a serialized Substrait plan.
     ///
     /// # Errors
@@ -215,7 +236,7 @@ impl Session {
         metrics::counter!("bowshot_statements_planned_total").increment(1);
         let basis = self.basis();
         let state = self.state(basis.snapshot.clone()).await?;
-        let plan = substrait::plan(self.inner.coordinator.inner.substrait.get(), &state, bytes).await?;
+        let plan = planning(substrait::plan(self.inner.coordinator.inner.substrait.get(), &state, bytes)).await?;
         let schema = plain_schema(plan.schema().as_arrow());
         let parameters = parameters::parameter_schema(&plan)?;
         Ok(Prepared {
@@ -453,7 +474,7 @@ impl Session {
             let mut before = overlay.clone();
             before.insert(INFORMATION_SCHEMA.into(), information_schema::tables(&snapshot, &overlay).await);
             let state = self.state_over(snapshot.clone(), before);
-            let view: Arc<dyn TableProvider> = match rewrite::plan_statement(&state, &sql).await {
+            let view: Arc<dyn TableProvider> = match planning(rewrite::plan_statement(&state, &sql)).await {
                 Ok(LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. }))) => {
                     Arc::new(ViewTable::new(input.as_ref().clone(), definition))
                 }

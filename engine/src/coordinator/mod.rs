@@ -11,6 +11,7 @@ pub mod fair_queue;
 pub mod held_files;
 pub mod membership;
 pub mod observer;
+mod outlet;
 pub mod parts;
 pub mod planner;
 pub mod quarantine;
@@ -34,6 +35,7 @@ use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
+use crate::port::panics;
 use crate::residency::policy::Policy;
 use crate::session::Session;
 use crate::statement::substrait::SubstraitReader;
@@ -155,7 +157,8 @@ impl Coordinator {
         };
         let inner = Arc::new(inner);
         let grace = std::time::Duration::from_millis(inner.config.replication_grace_ms);
-        tokio::spawn(replication::run(Arc::downgrade(&inner), grace));
+        let (of, copies) = (Arc::downgrade(&inner), "the orders of copies");
+        tokio::spawn(panics::again_after_panics(copies, move || replication::run(of.clone(), grace)));
         Ok(Self { inner })
     }
 

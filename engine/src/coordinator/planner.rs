@@ -12,10 +12,12 @@ use crate::fair_pool::FairPool;
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
+use crate::operators::bounded_functions::register_bounded_functions;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::filters_by_name::physical_rules;
 use crate::operators::float_values::float_values;
+use crate::operators::function_memory::FunctionMemory;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
@@ -24,6 +26,7 @@ use crate::operators::time_values::time_values;
 use crate::operators::window_keys::SortByAllWindowKeys;
 use crate::operators::window_options::register_window_options;
 use crate::operators::zoned_times::zoned_times;
+use crate::planning_scope;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::statement::type_names::TypeNames;
 use crate::worker::queries::query_header;
@@ -79,8 +82,8 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
-            .with_optimizer_rules(logical_rules())
-            .with_physical_optimizer_rules(physical_rules())
+            .with_optimizer_rules(planning_scope::logical(logical_rules()))
+            .with_physical_optimizer_rules(planning_scope::physical(physical_rules()))
             .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .with_type_planner(Arc::new(TypeNames))
@@ -92,6 +95,7 @@ impl BaseState {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
+        register_bounded_functions(&mut state).map_err(|error| from_datafusion(&error))?;
         register_series(&mut state);
         Ok(Self { state })
     }
@@ -225,6 +229,7 @@ pub(crate) fn physical_state(
         }
     };
     let runtime = runtime_with(inner.base.runtime(), pool);
+    config.options_mut().extensions.insert(FunctionMemory::new(&runtime.memory_pool));
     let mut rules = logical.physical_optimizers().to_vec();
     if bytes_max > 0 {
         let rule = SendSmallSides { nodes: placement.nodes.len(), bytes_max };

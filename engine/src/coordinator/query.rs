@@ -11,11 +11,11 @@
 use super::CoordinatorInner;
 use super::admission::Lane;
 use super::observer::{QueryObserver, QuerySummary};
+use super::outlet::{HeldRows, Outlet, Sender, client_gone};
 use super::parts::{self, Delivery, PartsOfPlan, ResultPart};
 use super::planner::{self, Joins, Shape};
 use super::registry::{QueryHandle, QueryState};
 use super::task_places::Need;
-use super::unread;
 use crate::catalog::provider::StoredTable;
 use crate::catalog::{Snapshot, Table};
 use crate::config::{BowshotOptions, ResultEndpoints};
@@ -25,8 +25,9 @@ use crate::fragment::journey;
 use crate::fragment::placement::Placement;
 use crate::limits;
 use crate::operators::conditions_in_order::in_order;
-use crate::operators::panic_guard::{COORDINATOR_PANIC_TEXT, panic_text};
 use crate::operators::{join_sides, replay, stand_ins};
+use crate::planning_scope::{self, planning};
+use crate::port::panics::caught;
 use crate::residency;
 use crate::result_types::{plain_batch, plain_schema};
 use crate::statement::repeated_names::Meant;
@@ -36,21 +37,19 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::repartition::RepartitionExec;
 use datafusion::physical_plan::sorts::sort_preserving_merge::SortPreservingMergeExec;
 use datafusion::physical_plan::{ExecutionPlan, Partitioning, execute_stream};
 use datafusion_distributed::{BroadcastExec, DistributedExec, NetworkBoundaryExt};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{Stream, StreamExt};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::{self, PermitIterator};
+use tokio::sync::mpsc;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -163,8 +162,9 @@ pub(crate) fn start(inner: Arc<CoordinatorInner>, query: PlannedQuery, names: &M
     let cpu = inner.cpu.handle();
     let (driver_handle, driver_schema) = (handle.clone(), schema.clone());
     cpu.spawn(async move {
+        let client = Some(Client { sender: &sender, announce });
         let outcome = tokio::select! {
-            outcome = caught(drive(&inner, &query, &driver_handle, driver_schema, Some(Client { sender: &sender, announce }))) => outcome.map(|_| ()),
+            outcome = caught(A_QUERY, query_id, drive(&inner, &query, &driver_handle, driver_schema, client)) => outcome.map(|_| ()),
             () = sender.closed() => Err(Error::new(ErrorClass::Cancelled, "the client went away")),
             () = driver_handle.cancelled() => Err(cancelled()),
         };
@@ -188,7 +188,7 @@ pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery
     let schema = plain_schema(query.plan.schema().as_arrow());
     let on_drop = EndOnDrop(handle.clone());
     let result = tokio::select! {
-        result = caught(drive(&inner, &query, &handle, schema, None)) => result,
+        result = caught(A_QUERY, handle.query_id(), drive(&inner, &query, &handle, schema, None)) => result,
         () = handle.cancelled() => Err(cancelled()),
     };
     match &result {
@@ -199,13 +199,8 @@ pub(crate) async fn run_to_end(inner: Arc<CoordinatorInner>, query: PlannedQuery
     result.map_err(|error| error.with_query(handle.query_id()))
 }
 
-/// A panic of the run as its error. Without it the rows would just end, as those of a query that has no more.
-async fn caught<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
-    AssertUnwindSafe(run)
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|panic| Err(Error::bug(format!("{COORDINATOR_PANIC_TEXT}: {}", panic_text(&*panic)))))
-}
+/// What meets a defect, in its error.
+const A_QUERY: &str = "a query";
 
 fn cancelled() -> Error {
     Error::new(ErrorClass::Cancelled, "the query was cancelled")
@@ -219,8 +214,6 @@ impl Drop for EndOnDrop {
         self.0.end(QueryState::Cancelled);
     }
 }
-
-type Sender = mpsc::Sender<Result<RecordBatch>>;
 
 /// Who waits for a query.
 struct Client<'a> {
@@ -303,12 +296,13 @@ async fn drive(
             wait *= 2;
         }
     };
-    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| {
-        Err(Error::new(
-            ErrorClass::Deadline,
-            format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less"),
-        ))
-    })
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late(timeout_ms)))
+}
+
+/// A query that did not end in its time.
+pub(crate) fn too_late(timeout_ms: u64) -> Error {
+    let text = format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less");
+    Error::new(ErrorClass::Deadline, text)
 }
 
 /// One try of a query.
@@ -378,7 +372,7 @@ async fn run_once(
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, region, started, attempt.retry));
     attempt.given_up.iter().for_each(|why| observer.decided(why.clone()));
     handle.observe(observer.clone());
-    let (plan, mut state) = plan_physical(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.as_ref()).await?;
+    let (plan, mut state) = plan_aside(inner, query, placement.clone(), observer.clone(), attempt.dealt_because.clone()).await?;
     attempt.sends_a_side = join_sides::sends_a_side(&plan);
     let adapts = planner::adapts(&query.options(), &placement);
     if query.options().adaptive_tasks && !adapts {
@@ -440,37 +434,6 @@ async fn run_once(
     Ok(FinishedRun { plan, observer })
 }
 
-/// The way of released rows to the client.
-struct Outlet<'a> {
-    inner: &'a Arc<CoordinatorInner>,
-    sender: &'a Sender,
-    /// Places in the queue that were taken for what comes next. Taken one by one, each batch that the client reads would wake the query for one more.
-    places: Option<PermitIterator<'a, Result<RecordBatch>>>,
-}
-
-impl Outlet<'_> {
-    async fn release(&mut self, batches: Vec<RecordBatch>) -> Result<(), DataFusionError> {
-        for batch in batches {
-            let place = match self.places.as_mut().and_then(Iterator::next) {
-                Some(place) => place,
-                None => {
-                    let places = tokio::select! {
-                        places = self.sender.reserve_many(limits::RESULT_QUEUE_BATCHES / 2) => places.map_err(|_| client_gone())?,
-                        error = unread::too_long(self.inner) => return Err(error.into()),
-                    };
-                    self.places.insert(places).next().ok_or_else(client_gone)?
-                }
-            };
-            place.send(Ok(batch));
-        }
-        Ok(())
-    }
-}
-
-fn client_gone() -> DataFusionError {
-    Error::new(ErrorClass::Cancelled, "the client went away").into()
-}
-
 /// Asks the workers to keep the rows if the plan allows it. Who waits for the result hears at once if not, and of the parts when their tasks have
 /// begun: until then a lost worker costs a repetition and not the query.
 fn keep_on_workers(
@@ -505,40 +468,6 @@ fn keep_on_workers(
     }
 }
 
-/// The first rows of a result, held back for as long as `bowshot.result_buffer` and the query's memory allow: until then a lost worker costs a
-/// repetition and not the query.
-struct HeldRows {
-    limit: u64,
-    batches: Vec<RecordBatch>,
-    memory: MemoryReservation,
-    /// From the first release on rows go through.
-    open: bool,
-}
-
-impl HeldRows {
-    fn new(limit: u64, state: &SessionState) -> Self {
-        let memory = MemoryConsumer::new("result buffer").register(&state.runtime_env().memory_pool);
-        Self { limit, batches: vec![], memory, open: limit == 0 }
-    }
-
-    /// Takes a batch in. Gives what is to be released now.
-    fn hold(&mut self, batch: RecordBatch) -> Option<Vec<RecordBatch>> {
-        if self.open {
-            return Some(vec![batch]);
-        }
-        let bytes = batch.get_array_memory_size();
-        self.batches.push(batch);
-        let within = (self.memory.size() + bytes) as u64 <= self.limit && self.memory.try_grow(bytes).is_ok();
-        (!within).then(|| self.rest())
-    }
-
-    fn rest(&mut self) -> Vec<RecordBatch> {
-        self.open = true;
-        self.memory.free();
-        std::mem::take(&mut self.batches)
-    }
-}
-
 /// How many tasks of a plan go to each node: task i of every fragment to node i, as [routed](crate::fragment::route). Of a plan whose fragments
 /// are cut while it runs, as many as there may be.
 fn task_needs(plan: &Arc<dyn ExecutionPlan>, placement: &Placement, adapts: bool) -> Result<BTreeMap<String, Need>, DataFusionError> {
@@ -561,6 +490,32 @@ fn task_needs(plan: &Arc<dyn ExecutionPlan>, placement: &Placement, adapts: bool
 fn may_be_cut_below(part: &Arc<dyn ExecutionPlan>) -> bool {
     let dealt = part.downcast_ref::<RepartitionExec>().is_some_and(|dealt| matches!(dealt.partitioning(), Partitioning::Hash(..)));
     dealt || part.is::<BroadcastExec>() || part.is::<CoalescePartitionsExec>() || part.is::<SortPreservingMergeExec>()
+}
+
+/// [`plan_physical`], in a task of its own where that may take long: a cancel and the deadline end the wait for it.
+async fn plan_aside(
+    inner: &Arc<CoordinatorInner>,
+    query: &PlannedQuery,
+    placement: Arc<Placement>,
+    observer: Arc<QueryObserver>,
+    dealt_because: Option<Error>,
+) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
+    if query.sql.len() < limits::SQL_LONG_BYTES && !has_more_operators(&query.plan, limits::PLAN_LONG_NODES)? {
+        return plan_physical(inner, query, placement, observer, dealt_because.as_ref()).await;
+    }
+    let (cpu, id) = (inner.cpu.handle(), observer.query_id);
+    let (inner, query) = (inner.clone(), query.clone());
+    let plans = async move { plan_physical(&inner, &query, placement, observer, dealt_because.as_ref()).await };
+    planning_scope::apart(&cpu, id, plans).await?
+}
+
+fn has_more_operators(plan: &LogicalPlan, count: usize) -> Result<bool, DataFusionError> {
+    let mut seen = 0;
+    plan.apply_with_subqueries(|_| {
+        seen += 1;
+        Ok(if seen > count { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+    })?;
+    Ok(seen > count)
 }
 
 /// Plans for a placement, and refuses plans that would read stored files on the coordinator. Both sides of all joins are dealt by key if there
@@ -616,7 +571,7 @@ async fn plan_within_borders(
             let logical = in_order(state.optimize(&query.plan)?)?;
             state.query_planner().create_physical_plan(&logical, &state).await
         };
-        let plan = match planned.await {
+        let plan = match planning(planned).await {
             Ok(plan) => plan,
             // Not every query can be planned in every shape.
             Err(_) if refused.is_some() => continue,

@@ -1,8 +1,9 @@
-//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. And
-//! `string_agg`, of which two may have two orders: it sorts what it has collected, as `array_agg` does.
+//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. That of
+//! `string_agg` counts what it has twice; two of them may have two orders, as it sorts what it has collected.
 
 use super::float_extremes::float_groups;
 use super::sliding::InFrame;
+use super::twofold::{Twofold, TwofoldGroups};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
@@ -17,11 +18,10 @@ use std::sync::{Arc, LazyLock};
 
 /// The aggregates, in the place of DataFusion's.
 pub fn own_accumulators() -> impl Iterator<Item = Arc<AggregateUDF>> {
-    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest)]
+    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest), (string_agg_udaf(), Own::Twofold)]
         .map(|(builtin, own)| Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin, own })))
         .into_iter()
         .chain([boolean(true), boolean(false)])
-        .chain([Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin: string_agg_udaf(), own: Own::SortsItself }))])
 }
 
 /// `bool_and` where all are to be true, else `bool_or`.
@@ -40,7 +40,7 @@ enum Own {
     Greatest,
     AllInFrame,
     AnyInFrame,
-    SortsItself,
+    Twofold,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -66,7 +66,8 @@ impl AggregateUDFImpl for WithOwn {
         self.builtin.coerce_types(types)
     }
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
-        self.builtin.accumulator(args)
+        let accumulator = self.builtin.accumulator(args)?;
+        Ok(if self.own == Own::Twofold { Box::new(Twofold(accumulator)) } else { accumulator })
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         self.builtin.state_fields(args)
@@ -76,16 +77,19 @@ impl AggregateUDFImpl for WithOwn {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
+        if self.own == Own::Twofold {
+            return Ok(Box::new(TwofoldGroups(self.builtin.create_groups_accumulator(args)?)));
+        }
         let own = match self.own {
             Own::Least | Own::Greatest => float_groups(args.return_field.data_type(), self.own == Own::Greatest),
-            Own::AllInFrame | Own::AnyInFrame | Own::SortsItself => None,
+            Own::AllInFrame | Own::AnyInFrame | Own::Twofold => None,
         };
         own.map_or_else(|| self.builtin.create_groups_accumulator(args), Ok)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match self.own {
-            Own::Least | Own::Greatest | Own::SortsItself => self.builtin.create_sliding_accumulator(args),
+            Own::Least | Own::Greatest | Own::Twofold => self.builtin.create_sliding_accumulator(args),
             Own::AllInFrame | Own::AnyInFrame => Ok(Box::new(InFrame::new(self.own == Own::AllInFrame))),
         }
     }
@@ -95,20 +99,20 @@ impl AggregateUDFImpl for WithOwn {
     }
     fn reverse_expr(&self) -> ReversedUDAF {
         match self.own {
-            Own::SortsItself => ReversedUDAF::NotSupported,
+            Own::Twofold => ReversedUDAF::NotSupported,
             _ => self.builtin.reverse_udf(),
         }
     }
     fn order_sensitivity(&self) -> AggregateOrderSensitivity {
         match self.own {
-            Own::SortsItself => AggregateOrderSensitivity::SoftRequirement,
+            Own::Twofold => AggregateOrderSensitivity::SoftRequirement,
             _ => self.builtin.order_sensitivity(),
         }
     }
     fn with_beneficial_ordering(self: Arc<Self>, beneficial: bool) -> Result<Option<Arc<dyn AggregateUDFImpl>>> {
         match self.own {
-            // Sorted rows are sorted once more.
-            Own::SortsItself => Ok(Some(self)),
+            // Rows that are in order are sorted once more.
+            Own::Twofold => Ok(Some(self)),
             _ => self.builtin.inner().clone().with_beneficial_ordering(beneficial),
         }
     }

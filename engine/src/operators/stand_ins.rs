@@ -1,21 +1,18 @@
-//! What stands in for nodes where they run: joins yield to the runtime now and then, totals are there even of no rows.
+//! What stands in for nodes where they run: joins, unnests and what works on large constants take their rows [in parts](super::in_parts), totals are
+//! there even of no rows, and what functions made counts once.
 //!
 //! A join that expands its input can feed an aggregate above it from one poll to the next without ever waiting for anything. Such a task
 //! cannot be ended: its runtime never gets control back to drop it.
 
-use super::in_place::{InPlace, InPlaceExec};
+use super::function_memory::HandsOver;
+use super::in_parts::InParts;
+use super::in_place::InPlaceExec;
 use super::{panic_guard, total_of_none};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 use datafusion_distributed::NetworkBoundaryExt;
-use futures::StreamExt;
 use std::sync::Arc;
-
-#[derive(Debug)]
-struct Yielding;
 
 /// Puts the stand-ins into a fragment.
 pub fn in_fragment(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
@@ -24,17 +21,21 @@ pub fn in_fragment(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan
 
 /// Puts them into what runs on the coordinator; the fragments below travel as they are.
 pub fn in_head(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    let wrapped = plan.transform_down(|node| match node.as_network_boundary().is_some() {
-        true => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
-        false => stood_in(node),
-    })?;
+    let wrapped = plan.transform_down_up(
+        |node| match node.as_network_boundary().is_some() {
+            true => Ok(Transformed::new(node, false, TreeNodeRecursion::Jump)),
+            false => Ok(Transformed::no(node)),
+        },
+        |node| if node.as_network_boundary().is_some() { Ok(Transformed::no(node)) } else { stood_in(node) },
+    )?;
     panic_guard::guard_head(wrapped.data)
 }
 
-/// The node, yielding if it may make many batches out of one.
+/// The node, in parts if it may make many batches out of one or long ones.
 fn stood_in(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
-    if node.name().ends_with("JoinExec") || node.name() == "UnnestExec" {
-        return Ok(Transformed::yes(InPlaceExec::over(node, Arc::new(Yielding))));
+    let node = over_handed_rows(node)?;
+    if let Some(parts) = InParts::of(&node)? {
+        return Ok(Transformed::yes(InPlaceExec::over(node, Arc::new(parts))));
     }
     Ok(match total_of_none::over(&node)? {
         Some(total) => Transformed::yes(total),
@@ -42,13 +43,16 @@ fn stood_in(node: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn Executio
     })
 }
 
-impl InPlace for Yielding {
-    fn execute(&self, node: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let batches = node.execute(partition, context)?.then(|batch| async move {
-            // Spends one unit of the task's budget; when it is used up the task waits for its next turn.
-            tokio::task::consume_budget().await;
-            batch
-        });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), batches)))
+/// Nodes that keep the batches which they get, and account for them.
+const KEEPING: [&str; 6] = ["AggregateExec", "JoinExec", "RepartitionExec", "SortExec", "WindowAggExec", "TopK"];
+
+/// The node over children that leave their batches to it. What comes from another node was made there.
+fn over_handed_rows(node: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let children = node.children();
+    let makes = |child: &&Arc<dyn ExecutionPlan>| child.name() == "ProjectionExec";
+    if !KEEPING.iter().any(|name| node.name().ends_with(name)) || !children.iter().any(makes) {
+        return Ok(node);
     }
+    let children = children.into_iter().map(|child| if makes(&child) { HandsOver::from(child.clone()) } else { child.clone() }).collect();
+    node.replace_children(children, ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute))
 }

@@ -2,8 +2,9 @@
 //!
 //! rustc proves for each method of an `#[async_trait]` anew that its future may change threads, and walks through every type that the method
 //! captures: up to eight seconds a method where that is a worker or a session. Behind a trait object the proof ends. Answers therefore own what
-//! they need (`Arc<Self>`), and calls that are not offered are refused here, once for all ports.
+//! they need (`Arc<Self>`), and calls that are not offered are refused here, once for all ports. So is a panic made an error, of whichever call.
 
+use super::panics;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo, HandshakeRequest, HandshakeResponse, PollInfo,
@@ -95,33 +96,33 @@ impl FlightService for FlightPort {
     type ListActionsStream = Messages<ActionType>;
 
     async fn handshake(&self, request: Request<Streaming<HandshakeRequest>>) -> Result<Response<Self::HandshakeStream>, Status> {
-        self.calls().handshake(request).await
+        Ok(panics::answer("handshake", || self.calls().handshake(request)).await?.map(|sent| panics::messages("handshake", sent)))
     }
     async fn list_flights(&self, request: Request<Criteria>) -> Result<Response<Self::ListFlightsStream>, Status> {
-        self.calls().list_flights(request).await
+        Ok(panics::answer("list_flights", || self.calls().list_flights(request)).await?.map(|sent| panics::messages("list_flights", sent)))
     }
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<FlightInfo>, Status> {
-        self.calls().get_flight_info(request).await
+        panics::answer("get_flight_info", || self.calls().get_flight_info(request)).await
     }
     async fn poll_flight_info(&self, request: Request<FlightDescriptor>) -> Result<Response<PollInfo>, Status> {
-        self.calls().poll_flight_info(request).await
+        panics::answer("poll_flight_info", || self.calls().poll_flight_info(request)).await
     }
     async fn get_schema(&self, request: Request<FlightDescriptor>) -> Result<Response<SchemaResult>, Status> {
-        self.calls().get_schema(request).await
+        panics::answer("get_schema", || self.calls().get_schema(request)).await
     }
     async fn do_get(&self, request: Request<Ticket>) -> Result<Response<Self::DoGetStream>, Status> {
-        self.calls().do_get(request).await
+        Ok(panics::answer("do_get", || self.calls().do_get(request)).await?.map(|sent| panics::messages("do_get", sent)))
     }
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoPutStream>, Status> {
-        self.calls().do_put(request).await
+        Ok(panics::answer("do_put", || self.calls().do_put(request)).await?.map(|sent| panics::messages("do_put", sent)))
     }
     async fn do_exchange(&self, request: Request<Streaming<FlightData>>) -> Result<Response<Self::DoExchangeStream>, Status> {
-        self.calls().do_exchange(request).await
+        Ok(panics::answer("do_exchange", || self.calls().do_exchange(request)).await?.map(|sent| panics::messages("do_exchange", sent)))
     }
     async fn do_action(&self, request: Request<Action>) -> Result<Response<Self::DoActionStream>, Status> {
-        self.calls().do_action(request).await
+        Ok(panics::answer("do_action", || self.calls().do_action(request)).await?.map(|sent| panics::messages("do_action", sent)))
     }
     async fn list_actions(&self, request: Request<Empty>) -> Result<Response<Self::ListActionsStream>, Status> {
-        self.calls().list_actions(request).await
+        Ok(panics::answer("list_actions", || self.calls().list_actions(request)).await?.map(|sent| panics::messages("list_actions", sent)))
     }
 }

@@ -8,14 +8,17 @@
 //! 2. repeat rows for a scalar subquery of many, which it spreads as a join: here that is an error;
 //! 3. wrap integers and cut quotients, and take NaNs of two signs for two values: see [`exactly`] and [`as_sql_has_doubles`];
 //! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
-//! 5. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
+//! 5. make as much as arguments say, whatever memory there is: see [`with_bound`];
+//! 6. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
 use super::syntax::CAST_APART;
 use super::wide_decimals::{compared_in_full, wide_type};
 use super::{subqueries, time_units, times};
+use crate::operators::bounded_functions::with_bound;
 use crate::operators::conditions_in_order::filtered_arguments;
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
+use crate::operators::string_concat;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::window_options::with_own_options;
 use crate::sql_types::declared_type;
@@ -239,6 +242,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         }
         return Ok(with_own_options(window)?.map_or(expr, |own| Expr::WindowFunction(Box::new(own))));
     }
+    let expr = with_bound(string_concat::as_call(&expr, schema)?.unwrap_or(expr));
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))

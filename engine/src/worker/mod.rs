@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
 use crate::operators::row_group_reader::KernelRuntime;
+use crate::port::panics;
 use crate::query_memory::MemoryPlace;
 use crate::residency::ledger::Ledger;
 use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
@@ -264,7 +265,10 @@ impl Worker {
         let Self { node, listener, local } = self;
         scrub::start(&node);
         let (stop, stopped) = tokio::sync::watch::channel(false);
-        let registration = tokio::spawn(registration::keep_registered(node.clone(), local, stopped.clone()));
+        let registration = tokio::spawn({
+            let (node, stopped) = (node.clone(), stopped.clone());
+            panics::again_after_panics("registration", move || registration::keep_registered(node.clone(), local, stopped.clone()))
+        });
         let served = service::serve(node.clone(), listener, stopped);
         tokio::pin!(served);
         tokio::select! {

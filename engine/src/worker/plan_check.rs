@@ -6,7 +6,7 @@ use crate::config::{BowshotOptions, CacheAction};
 use crate::error::{Error, ErrorClass};
 use crate::files::by_name;
 use crate::operators::hot_aggregate::HotAggregateExec;
-use crate::operators::{cache_columns, panic_guard, publish, stand_ins};
+use crate::operators::{cache_columns, in_parts, panic_guard, publish, stand_ins};
 use datafusion::catalog::memory::{DataSourceExec, MemorySourceConfig};
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
@@ -32,7 +32,10 @@ pub fn rewrite(node: &WorkerNode, headers: &HeaderMap, event: WorkerPlanRewriteE
     let plan = plan.transform_up(|plan| match plan.downcast_ref::<AggregateExec>() {
         // Over no rows there is nothing for a kernel to do, nor to decline.
         Some(aggregate)
-            if *aggregate.mode() == AggregateMode::Partial && !aggregate.input().exists(|node| Ok(node.is::<EmptyExec>()))? =>
+            // What takes its rows in parts is no matter for one either.
+            if *aggregate.mode() == AggregateMode::Partial
+                && !aggregate.input().exists(|node| Ok(node.is::<EmptyExec>()))?
+                && in_parts::rows_beside_constants(&plan)?.is_none() =>
         {
             let hot = HotAggregateExec::new(aggregate.clone(), node.kernels.clone(), options.kernel);
             Ok(Transformed::yes(Arc::new(hot) as Arc<dyn ExecutionPlan>))

@@ -14,15 +14,18 @@ use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::operators::bounded_functions::register_bounded_functions;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
+use crate::operators::function_memory::FunctionMemory;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::time_bins::time_bins;
 use crate::operators::time_values::time_values;
 use crate::operators::window_options::register_window_options;
 use crate::operators::zoned_times::zoned_times;
 use crate::port::flight::FlightPort;
+use crate::port::panics;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
 use crate::residency::{ERROR_REGIONS_HEADER, REGIONS_HEADER};
 use datafusion::common::DataFusionError;
@@ -32,7 +35,9 @@ use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     DistributedExt, ExecuteTaskRequest, ProducerHead, TaskKey, Worker, WorkerPlanRewriteEvent, WorkerQueryContext,
 };
+use futures::FutureExt;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -48,7 +53,10 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
     let cpu = CpuRuntime::new("bowshot-cpu", threads)?;
     let handle = cpu.handle();
     let worker = library_worker(node.clone())?;
-    let tick = tokio::spawn(drop_dead_tasks(worker.clone()));
+    let tick = tokio::spawn({
+        let worker = worker.clone();
+        panics::again_after_panics("the end of dead tasks", move || drop_dead_tasks(worker.clone()))
+    });
     let (load, ledger) = (node.load.clone(), node.ledger.clone());
     let layer = tower::layer::layer_fn(move |inner| HopService { inner, cpu: handle.clone(), load: load.clone(), ledger: ledger.clone() });
     let token: Arc<str> = node.config.cluster_token.as_str().into();
@@ -113,6 +121,7 @@ pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionErro
         state.register_udf(function)?;
     }
     register_window_options(&mut state)?;
+    register_bounded_functions(&mut state)?;
     Ok(state)
 }
 
@@ -145,6 +154,7 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
         }
         None => template.clone(),
     };
+    config.options_mut().extensions.insert(FunctionMemory::new(&state.runtime_env().memory_pool));
     let zone = config.options().extensions.get::<TimeZone>().cloned().unwrap_or_default();
     config.options_mut().execution.time_zone = Some(time_zone::DEFAULT.into());
     *state.config_mut() = config;
@@ -199,7 +209,10 @@ where
         let path = request.uri().path();
         let reads = path.ends_with("/ExecuteTask");
         if !reads && !path.ends_with("/CoordinatorChannel") {
-            return Box::pin(self.inner.call(request));
+            let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
+            return Box::pin(
+                answer.map(|result| result.unwrap_or_else(|panic| Ok(panics::status("a call of a node", &*panic).into_http()))),
+            );
         }
         // What the handler spawns must land on the CPU runtime too.
         let _entered = self.cpu.enter();
@@ -213,7 +226,7 @@ where
         Box::pin(async move {
             match running.await {
                 Ok(result) => result,
-                Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+                Err(error) if error.is_panic() => Ok(panics::status("a task's call", &*error.into_panic()).into_http()),
                 // The CPU runtime is shutting down: the connection goes with it.
                 Err(_) => std::future::pending().await,
             }
