@@ -3,10 +3,12 @@
 //! The operating system gives the lock up with its process, `kill -9` included: a lock that is held has a holder who lives. The file stays, and
 //! says in words who holds it.
 
+use crate::limits;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Only the owner reads who holds the lock.
 const MODE: u32 = 0o600;
@@ -56,6 +58,20 @@ impl FolderLock {
         Ok(Self { file, path: path.to_path_buf() })
     }
 
+    /// The same at the start of a process: one that is about to end has the lock for a moment more.
+    ///
+    /// # Errors
+    /// [`LockRefused`].
+    pub fn take_at_start(path: &Path, name: &str) -> Result<Self, LockRefused> {
+        let until = Instant::now() + limits::FOLDER_LOCK_WAIT;
+        loop {
+            match Self::take(path, name) {
+                Err(LockRefused::Held { .. }) if Instant::now() < until => std::thread::sleep(limits::FOLDER_LOCK_STEP),
+                taken => return taken,
+            }
+        }
+    }
+
     /// Whether the locked file is still the one at its path: a folder that was replaced has another.
     pub fn is_in_place(&self) -> bool {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
@@ -100,6 +116,19 @@ mod tests {
         drop(held);
         FolderLock::take(&path, "worker").unwrap();
         assert!(std::fs::read_to_string(&path).unwrap().starts_with("worker, process "));
+    }
+
+    #[test]
+    fn a_start_waits_for_one_that_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = FolderLock::take(&path, "worker").unwrap();
+        let ending = std::thread::spawn(move || {
+            std::thread::sleep(limits::FOLDER_LOCK_STEP);
+            drop(held);
+        });
+        FolderLock::take_at_start(&path, "worker").unwrap();
+        ending.join().unwrap();
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// A start waits so long for the lock of a folder: whoever restarts a service begins the next process while the last one still ends.
+pub const FOLDER_LOCK_WAIT: Duration = Duration::from_secs(3);
+/// And looks so often.
+pub const FOLDER_LOCK_STEP: Duration = Duration::from_millis(50);
 /// Bytes read of a volume's marker, which is an id of 36.
 pub const VOLUME_MARKER_BYTES_MAX: u64 = 200;
 /// Longest SQL text, in bytes. A BI tool's generated statement stays far below; anything longer is a mistake or an attack.

@@ -33,7 +33,7 @@ impl DataFolder {
                 "the catalog folder {shown} cannot be created: {error}; point coordinator.data_dir at a folder this user may write"
             ))
         })?;
-        let lock = FolderLock::take(&path.join(LOCK_FILE), "coordinator").map_err(|refused| {
+        let lock = FolderLock::take_at_start(&path.join(LOCK_FILE), "coordinator").map_err(|refused| {
             Error::new(
                 ErrorClass::User,
                 format!("the catalog folder {shown} {refused}, or point coordinator.data_dir at another folder: one server has a folder to itself"),

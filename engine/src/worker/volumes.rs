@@ -87,7 +87,7 @@ impl Volumes {
                     volume.folder.display()
                 )));
             }
-            match volume.lock(node_id) {
+            match volume.lock(node_id, FolderLock::take_at_start) {
                 Ok(lock) => volume.state.lock().lock = Some(lock),
                 Err(LockRefused::File(error)) => {
                     tracing::warn!(volume = name, folder = %volume.folder.display(), %error, "the volume cannot be written, and is served as it is");
@@ -143,7 +143,7 @@ impl Volumes {
         if !state.lock.as_ref().is_some_and(FolderLock::is_in_place) {
             // The one before is another folder's.
             state.lock = None;
-            let taken = volume.lock(&self.node_id).map_err(|refused| match refused {
+            let taken = volume.lock(&self.node_id, FolderLock::take).map_err(|refused| match refused {
                 LockRefused::File(error) => of_io(&self.named(name, volume), "cannot be written", &error),
                 other => Error::new(ErrorClass::Storage, format!("{} {other}", self.named(name, volume))),
             });
@@ -209,9 +209,13 @@ impl Volume {
         Self { folder, state: Mutex::new(state) }
     }
 
-    fn lock(&self, node_id: &str) -> std::result::Result<FolderLock, LockRefused> {
+    fn lock(
+        &self,
+        node_id: &str,
+        take: impl Fn(&Path, &str) -> std::result::Result<FolderLock, LockRefused>,
+    ) -> std::result::Result<FolderLock, LockRefused> {
         make_folder(&self.folder.join(HIDDEN_FOLDER)).map_err(LockRefused::File)?;
-        FolderLock::take(&self.folder.join(LOCK_FILE), &format!("worker {node_id}"))
+        take(&self.folder.join(LOCK_FILE), &format!("worker {node_id}"))
     }
 
     /// The id in the folder's marker, if it has one.
