@@ -51,6 +51,8 @@ pub const CONSTANT_LIST_BYTES_MAX: usize = 8 * SQL_OPERATORS_MAX;
 pub const CONSTANTS_BYTES_MAX: usize = 4 << 20;
 /// Bytes of a constant up to which nobody minds it in each row of a batch.
 pub const CONSTANT_SHORT_BYTES: usize = 256;
+/// A step of a join by keys has what is below it in it, such as a Parquet page: one that takes longer compares many rows of one key.
+pub const KEYED_STEP_LONG: Duration = Duration::from_millis(50);
 /// Bytes of the columns that a node makes of constants, for one batch.
 pub const CONSTANT_COLUMNS_BYTES: usize = 16 << 20;
 /// Rows of a batch, unless `datafusion.execution.batch_size` says otherwise.

@@ -20,6 +20,7 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::ScalarFunctionExpr;
 use datafusion::physical_expr::expressions::{BinaryExpr, InListExpr, LikeExpr, Literal};
 use datafusion::physical_expr::utils::collect_columns;
+use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::metrics::MetricsSet;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
@@ -30,7 +31,7 @@ use std::collections::HashSet;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A node that takes its input in parts.
 #[derive(Debug)]
@@ -43,20 +44,66 @@ pub struct InParts {
 /// How large the parts of a node's input are.
 #[derive(Debug, Clone)]
 enum Cut {
-    /// As many rows as take a short time, of one side of a join.
-    ByTime(usize),
+    /// As many rows as take a join a short time, of its right side. The left side is there before the first row of that is asked for.
+    ByTime(Arc<Join>),
     /// No more than so many rows.
     Rows(usize),
     /// As they come, if there is memory for the columns that are repeated for each element of a list; those of the lists.
     Unnested(HashSet<usize>),
 }
 
+/// What is known of a join that runs.
+#[derive(Debug)]
+struct Join {
+    /// Whether it looks rows up by a key: few are compared with many.
+    by_key: bool,
+    /// The work of each of its partitions.
+    work: Vec<Mutex<Work>>,
+}
+
+/// How long the steps of a join took: what is above it, and what waits, is none of its work.
+#[derive(Debug, Default)]
+struct Work {
+    before: Duration,
+    /// When the step began that is under way.
+    began: Option<Instant>,
+}
+
+impl Work {
+    fn until_now(&self) -> Duration {
+        self.before + self.began.map(|began| began.elapsed()).unwrap_or_default()
+    }
+
+    /// Ends a step, and says how long it took.
+    fn end(&mut self) -> Duration {
+        let took = self.began.take().map(|began| began.elapsed()).unwrap_or_default();
+        self.before += took;
+        took
+    }
+}
+
+impl Join {
+    fn of(node: &Arc<dyn ExecutionPlan>) -> Self {
+        let partitions = node.properties().partitioning.partition_count();
+        let work = std::iter::repeat_with(Mutex::default).take(partitions).collect();
+        Self { by_key: node.is::<HashJoinExec>() || node.is::<SortMergeJoinExec>(), work }
+    }
+
+    /// A step that takes longer is one of many: a thread of its own runs the next.
+    fn slow(&self) -> Duration {
+        if self.by_key { limits::KEYED_STEP_LONG } else { limits::STEP_SHORT }
+    }
+
+    fn first_rows(&self) -> usize {
+        if self.by_key { limits::BATCH_ROWS_USUAL } else { limits::JOIN_PART_ROWS }
+    }
+}
+
 impl InParts {
     /// How a node takes its input; `None` if as it comes.
     pub fn of(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Self>> {
         let cut = if node.name().ends_with("JoinExec") {
-            // The left side is there before the first row of the right one is asked for.
-            Some(Cut::ByTime(1))
+            Some(Cut::ByTime(Arc::new(Join::of(node))))
         } else if let Some(unnest) = node.downcast_ref::<UnnestExec>() {
             let lists = unnest.list_column_indices().iter().map(|list| list.index_in_input_schema);
             Some(Cut::Unnested(lists.collect()))
@@ -76,8 +123,8 @@ impl InParts {
         {
             return Ok(by.clone());
         }
-        let children = node.children().into_iter().enumerate().map(|(at, child)| match self.cut {
-            Cut::ByTime(side) if side != at => child.clone(),
+        let children = node.children().into_iter().enumerate().map(|(at, child)| match &self.cut {
+            Cut::ByTime(_) if at == 0 => child.clone(),
             _ => InPlaceExec::over(child.clone(), Arc::new(CutChild(self.cut.clone()))),
         });
         let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
@@ -89,13 +136,14 @@ impl InParts {
 
 impl InPlace for InParts {
     fn execute(&self, node: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let context = match self.cut {
+        let (context, join) = match &self.cut {
             // A scan calculates what it can on its batches.
-            Cut::Rows(rows) if node.children().is_empty() => Arc::new(in_batches_of(rows, &context)),
-            _ => context,
+            Cut::Rows(rows) if node.children().is_empty() => (Arc::new(in_batches_of(*rows, &context)), None),
+            Cut::ByTime(join) => (context, Some(join.clone())),
+            _ => (context, None),
         };
         let batches = self.replaced(node)?.execute(partition, context)?;
-        Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), GivingWay { batches, since: Instant::now(), slow: false })))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), GivingWay { batches, join, partition, since: Instant::now(), slow: false })))
     }
 
     fn metrics(&self) -> MetricsSet {
@@ -164,9 +212,9 @@ struct CutChild(Cut);
 impl InPlace for CutChild {
     fn execute(&self, node: &Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let batches = node.execute(partition, context.clone())?;
-        let rows = match &self.0 {
-            Cut::ByTime(_) => limits::JOIN_PART_ROWS,
-            Cut::Rows(rows) => *rows,
+        let (rows, join) = match &self.0 {
+            Cut::ByTime(join) => (join.first_rows(), Some(join.clone())),
+            Cut::Rows(rows) => (*rows, None),
             Cut::Unnested(lists) => {
                 let (lists, batch_rows) = (lists.clone(), context.session_config().batch_size());
                 let found = batches.map(move |batch| {
@@ -177,9 +225,7 @@ impl InPlace for CutChild {
                 return Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), found)));
             }
         };
-        let by_time = matches!(self.0, Cut::ByTime(_));
-        let now = Instant::now();
-        let parts = Parts { batches, rest: None, rows, by_time, given: None, since: now };
+        let parts = Parts { batches, rest: None, rows, join, partition, given: None, since: Instant::now() };
         Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), parts)))
     }
 }
@@ -205,9 +251,11 @@ struct Parts {
     batches: SendableRecordBatchStream,
     rest: Option<RecordBatch>,
     rows: usize,
-    by_time: bool,
-    /// When the last part was given away.
-    given: Option<Instant>,
+    /// Whose steps say how large a part may be.
+    join: Option<Arc<Join>>,
+    partition: usize,
+    /// The join's work when the last part was given away.
+    given: Option<Duration>,
     /// When this task last gave way.
     since: Instant,
 }
@@ -217,9 +265,8 @@ impl Stream for Parts {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if let Some(given) = self.given.take()
-            && self.by_time
+            && let Some(took) = self.work().map(|work| work.saturating_sub(given))
         {
-            let took = given.elapsed();
             if took > limits::STEP_LONG {
                 self.rows = (self.rows / 2).max(1);
             } else if took < limits::STEP_SHORT {
@@ -239,8 +286,14 @@ impl Stream for Parts {
         if rows < batch.num_rows() {
             self.rest = Some(batch.slice(rows, batch.num_rows() - rows));
         }
-        self.given = Some(Instant::now());
+        self.given = self.work();
         Poll::Ready(Some(Ok(part)))
+    }
+}
+
+impl Parts {
+    fn work(&self) -> Option<Duration> {
+        Some(self.join.as_ref()?.work.get(self.partition)?.lock().until_now())
     }
 }
 
@@ -248,6 +301,8 @@ impl Stream for Parts {
 /// processor between these and what else there is, a turn of which would otherwise wait for a step of each.
 struct GivingWay {
     batches: SendableRecordBatchStream,
+    join: Option<Arc<Join>>,
+    partition: usize,
     since: Instant,
     /// Whether the last step was.
     slow: bool,
@@ -258,9 +313,13 @@ impl Stream for GivingWay {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         ready!(gives_way(&mut self.since, context));
-        let began = Instant::now();
+        let join = self.join.clone();
+        let work = join.as_ref().and_then(|join| join.work.get(self.partition));
+        if let Some(work) = work {
+            work.lock().began = Some(Instant::now());
+        }
         let step = if self.slow { step_aside(|| self.batches.poll_next_unpin(context)) } else { self.batches.poll_next_unpin(context) };
-        self.slow = began.elapsed() > limits::STEP_SHORT;
+        self.slow = join.as_ref().zip(work).is_some_and(|(join, work)| work.lock().end() > join.slow());
         step
     }
 }
