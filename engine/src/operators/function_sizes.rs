@@ -108,7 +108,7 @@ impl Growth {
             }
             (Self::Replace, [text, from, to, ..]) => Box::new(move |row| {
                 let (text, from, to) = (text.bytes(row), from.bytes(row), to.bytes(row));
-                let places = if from == 0 { text + 1 } else { text / from };
+                let places = text.checked_div(from).unwrap_or(text + 1);
                 Ok(text.saturating_add(places.saturating_mul(to.saturating_sub(from))))
             }),
             (Self::ReplacePattern, [text, _, to, ..]) => Box::new(move |row| {

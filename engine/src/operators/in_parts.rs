@@ -37,9 +37,11 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct InParts {
     cut: Cut,
-    /// The node for which the children were replaced, and the one with those in their place.
-    replaced: Mutex<Option<(Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>)>>,
+    replaced: Mutex<Option<Replaced>>,
 }
+
+/// The node whose children were replaced, and the one with others in their place.
+type Replaced = (Arc<dyn ExecutionPlan>, Arc<dyn ExecutionPlan>);
 
 /// How large the parts of a node's input are.
 #[derive(Debug, Clone)]
@@ -143,7 +145,10 @@ impl InPlace for InParts {
             _ => (context, None),
         };
         let batches = self.replaced(node)?.execute(partition, context)?;
-        Ok(Box::pin(RecordBatchStreamAdapter::new(node.schema(), GivingWay { batches, join, partition, since: Instant::now(), slow: false })))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(
+            node.schema(),
+            GivingWay { batches, join, partition, since: Instant::now(), slow: false },
+        )))
     }
 
     fn metrics(&self) -> MetricsSet {
