@@ -412,6 +412,10 @@ fn internal(text: &str) -> Error {
     if text.contains(NODE_LOST_PREFIX) || text.contains(SPILL_TEXT) {
         return external(text);
     }
+    // What the planner says of types that do not go together.
+    if text.starts_with("Failed to coerce types") {
+        return Error::user(text);
+    }
     Error::bug(text)
 }
 

@@ -102,7 +102,7 @@ impl Bounded {
 
     fn make_in_halves(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         let half = args.number_rows / 2;
-        let parts = [(0, half), (half, args.number_rows - half)].map(|(from, rows)| -> Result<ArrayRef> {
+        let part_of = |from: usize, rows: usize| -> Result<ArrayRef> {
             let part = |argument: &ColumnarValue| match argument {
                 ColumnarValue::Array(array) => ColumnarValue::Array(array.slice(from, rows)),
                 scalar => scalar.clone(),
@@ -115,9 +115,10 @@ impl Bounded {
                 config_options: args.config_options.clone(),
             };
             self.invoke_with_args(part)?.into_array(rows)
-        });
-        let [first, second] = parts;
-        let (first, second) = (first?, second?);
+        };
+        // Without the first there is no need of the second.
+        let first = part_of(0, half)?;
+        let second = part_of(half, args.number_rows - half)?;
         let making = Making {
             function: self.of.name(),
             bytes: first.get_array_memory_size().saturating_add(second.get_array_memory_size()),

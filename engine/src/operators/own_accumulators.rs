@@ -1,11 +1,12 @@
 //! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. That of
-//! `string_agg` counts what it has twice; two of them may have two orders, as it sorts what it has collected.
+//! `string_agg` and `array_agg` count what they have twice; two string_agg may have two orders, as it sorts what it has collected.
 
 use super::float_extremes::float_groups;
 use super::sliding::InFrame;
 use super::twofold::{Twofold, TwofoldGroups};
 use arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::{Result, ScalarValue};
+use datafusion::functions_aggregate::array_agg::array_agg_udaf;
 use datafusion::functions_aggregate::bool_and_or::{bool_and_udaf, bool_or_udaf};
 use datafusion::functions_aggregate::min_max::{max_udaf, min_udaf};
 use datafusion::functions_aggregate::string_agg::string_agg_udaf;
@@ -18,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 
 /// The aggregates, in the place of DataFusion's.
 pub fn own_accumulators() -> impl Iterator<Item = Arc<AggregateUDF>> {
-    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest), (string_agg_udaf(), Own::Twofold)]
+    [(min_udaf(), Own::Least), (max_udaf(), Own::Greatest), (string_agg_udaf(), Own::Twofold), (array_agg_udaf(), Own::TwofoldList)]
         .map(|(builtin, own)| Arc::new(AggregateUDF::new_from_impl(WithOwn { builtin, own })))
         .into_iter()
         .chain([boolean(true), boolean(false)])
@@ -41,12 +42,19 @@ enum Own {
     AllInFrame,
     AnyInFrame,
     Twofold,
+    TwofoldList,
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct WithOwn {
     builtin: Arc<AggregateUDF>,
     own: Own,
+}
+
+impl WithOwn {
+    fn is_twofold(&self) -> bool {
+        matches!(self.own, Own::Twofold | Own::TwofoldList)
+    }
 }
 
 impl AggregateUDFImpl for WithOwn {
@@ -67,7 +75,7 @@ impl AggregateUDFImpl for WithOwn {
     }
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         let accumulator = self.builtin.accumulator(args)?;
-        Ok(if self.own == Own::Twofold { Box::new(Twofold(accumulator)) } else { accumulator })
+        Ok(if self.is_twofold() { Box::new(Twofold::new(accumulator)) } else { accumulator })
     }
     fn state_fields(&self, args: StateFieldsArgs) -> Result<Vec<FieldRef>> {
         self.builtin.state_fields(args)
@@ -77,20 +85,20 @@ impl AggregateUDFImpl for WithOwn {
     }
 
     fn create_groups_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn GroupsAccumulator>> {
-        if self.own == Own::Twofold {
-            return Ok(Box::new(TwofoldGroups(self.builtin.create_groups_accumulator(args)?)));
+        if self.is_twofold() {
+            return Ok(Box::new(TwofoldGroups::new(self.builtin.create_groups_accumulator(args)?)));
         }
         let own = match self.own {
             Own::Least | Own::Greatest => float_groups(args.return_field.data_type(), self.own == Own::Greatest),
-            Own::AllInFrame | Own::AnyInFrame | Own::Twofold => None,
+            Own::AllInFrame | Own::AnyInFrame | Own::Twofold | Own::TwofoldList => None,
         };
         own.map_or_else(|| self.builtin.create_groups_accumulator(args), Ok)
     }
 
     fn create_sliding_accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>> {
         match self.own {
-            Own::Least | Own::Greatest | Own::Twofold => self.builtin.create_sliding_accumulator(args),
             Own::AllInFrame | Own::AnyInFrame => Ok(Box::new(InFrame::new(self.own == Own::AllInFrame))),
+            _ => self.builtin.create_sliding_accumulator(args),
         }
     }
 
@@ -113,8 +121,15 @@ impl AggregateUDFImpl for WithOwn {
         match self.own {
             // Rows that are in order are sorted once more.
             Own::Twofold => Ok(Some(self)),
-            _ => self.builtin.inner().clone().with_beneficial_ordering(beneficial),
+            _ => {
+                let ordered = self.builtin.inner().clone().with_beneficial_ordering(beneficial)?;
+                let own = |builtin| WithOwn { builtin: Arc::new(AggregateUDF::new_from_shared_impl(builtin)), own: self.own };
+                Ok(ordered.map(|builtin| Arc::new(own(builtin)) as Arc<dyn AggregateUDFImpl>))
+            }
         }
+    }
+    fn supports_null_handling_clause(&self) -> bool {
+        self.builtin.supports_null_handling_clause()
     }
     fn documentation(&self) -> Option<&Documentation> {
         self.builtin.documentation()
