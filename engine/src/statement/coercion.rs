@@ -26,14 +26,14 @@ use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
 use datafusion::common::{Column, DFSchema, JoinConstraint, JoinType, NullEquality, Result, ScalarValue, plan_err};
 use datafusion::functions_window::row_number::row_number;
-use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InSubquery, SetComparison};
+use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InList, InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{RecursiveQuery, Subquery};
 use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Union, Values, cast,
-    lit,
+    Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Union, Values,
+    binary_expr, cast, lit,
 };
 use datafusion::logical_expr::{SortExpr, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -245,7 +245,40 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = with_bound(string_concat::as_call(&expr, schema)?.unwrap_or(expr));
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
-    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+    Ok(without_nulls(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr)))
+}
+
+/// A list whose constants are values: `x IN (1, NULL)` as `x IN (1) OR NULL`. DataFusion makes one list of two that AND or OR links, and takes the NULL of
+/// one for no member of it.
+fn without_nulls(expr: Expr) -> Expr {
+    let Expr::InList(list) = expr else { return expr };
+    // One of values may be NULL where one of them is, or where it says so.
+    let gives_null = |part: &Expr| match part {
+        Expr::Literal(value, _) => value.is_null(),
+        Expr::ScalarFunction(call) => call.name() == "nullif",
+        part => matches!(part, Expr::Case(_)),
+    };
+    let may_be_null = |item: &Expr| {
+        let is_constant = item.column_refs().is_empty() && !item.contains_outer() && !item.is_volatile();
+        is_constant && item.exists(|part| Ok(gives_null(part))).unwrap_or(true)
+    };
+    if list.expr.is_volatile() || !list.list.iter().any(may_be_null) {
+        return Expr::InList(list);
+    }
+    let (apart, values): (Vec<Expr>, Vec<Expr>) = list.list.into_iter().partition(may_be_null);
+    let (link, same) = if list.negated { (Operator::And, Operator::NotEq) } else { (Operator::Or, Operator::Eq) };
+    let alone = |item: Expr| match &item {
+        Expr::Literal(..) => lit(ScalarValue::Boolean(None)),
+        Expr::Cast(Cast { expr, .. }) if matches!(expr.as_ref(), Expr::Literal(value, _) if value.is_null()) => {
+            lit(ScalarValue::Boolean(None))
+        }
+        _ => binary_expr(list.expr.as_ref().clone(), same, item),
+    };
+    let mut apart: Vec<Expr> = apart.into_iter().map(alone).collect();
+    apart.dedup();
+    let values = (!values.is_empty()).then(|| Expr::InList(InList::new(list.expr.clone(), values, list.negated)));
+    let parts = values.into_iter().chain(apart);
+    parts.reduce(|left, right| binary_expr(left, link, right)).unwrap_or_else(|| lit(ScalarValue::Boolean(None)))
 }
 
 /// What is compared with a subquery's values, and the subquery: both in more than 38 digits where they need them.

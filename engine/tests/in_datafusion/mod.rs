@@ -309,7 +309,16 @@ impl Plan<'_> {
             }
             Expr::InList { input, list, negated } => {
                 let Expr::Column(column) = input.as_ref() else { panic!("IN over {input:?}") };
-                self.column(*column).in_list(list.iter().map(|item| lit(scalar(self.columns[*column], item))).collect(), *negated)
+                let (nulls, values): (Vec<_>, Vec<_>) =
+                    list.iter().map(|item| scalar(self.columns[*column], item)).partition(datafusion::common::ScalarValue::is_null);
+                let values = self.column(*column).in_list(values.into_iter().map(lit).collect(), *negated);
+                // DataFusion makes one list of two, and takes a NULL for no member: it gets none.
+                let unknown = lit(datafusion::common::ScalarValue::Boolean(None));
+                match (nulls.is_empty(), *negated) {
+                    (true, _) => values,
+                    (false, true) => values.and(unknown),
+                    (false, false) => values.or(unknown),
+                }
             }
             Expr::Like { input, pattern, negated, case_insensitive } => {
                 let input = Box::new(self.predicate(input));
