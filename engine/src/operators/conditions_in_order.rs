@@ -114,8 +114,11 @@ fn guarded(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
 
 /// Arguments of an aggregate of which a FILTER leaves out rows: what may fail is calculated for the others alone.
 pub fn filtered_arguments(args: &mut [Expr], filter: &Expr, schema: &DFSchema) -> Result<()> {
+    // An argument of a plan that was coerced before.
+    let is_kept =
+        |arg: &Expr| matches!(arg, Expr::Case(case) if case.when_then_expr.first().is_some_and(|(when, _)| when.as_ref() == filter));
     for arg in args {
-        if !filter.is_volatile() && may_fail(arg, schema)? {
+        if !filter.is_volatile() && !is_kept(arg) && may_fail(arg, schema)? {
             let kept = (Box::new(filter.clone()), Box::new(std::mem::take(arg)));
             *arg = Expr::Case(Case::new(None, vec![kept], None));
         }

@@ -269,7 +269,6 @@ fn list_range(values: &ArrayRef, from: usize, to: usize) -> Option<(&ArrayRef, u
             let (lists, size) = (values.as_fixed_size_list(), *size as usize);
             (lists.values(), lists.value_offset(from) as usize, lists.value_offset(from) as usize + (to - from) * size)
         }
-        DataType::Map(..) => return None,
         _ => return None,
     })
 }

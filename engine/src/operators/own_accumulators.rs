@@ -1,5 +1,5 @@
-//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. That of
-//! `string_agg` and `array_agg` count what they have twice; two string_agg may have two orders, as it sorts what it has collected.
+//! Aggregates of DataFusion's of which one accumulator is ours: `min` and `max` by group, `bool_and` and `bool_or` over window frames. Those of
+//! `string_agg` and `array_agg` count what they were given twice. Two `string_agg` may have two orders: each sorts what it has collected.
 
 use super::float_extremes::float_groups;
 use super::sliding::InFrame;

@@ -9,7 +9,9 @@
 //! 3. wrap integers and cut quotients, and take NaNs of two signs for two values: see [`exactly`] and [`as_sql_has_doubles`];
 //! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
 //! 5. make as much as arguments say, whatever memory there is: see [`with_bound`];
-//! 6. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
+//! 6. make one list of two lists of IN, and lose a NULL in one of them: see [`without_nulls`];
+//! 7. compare exact numbers in 38 digits, which some of their values have no place in: see [`compared_in_full`];
+//! 8. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
 use super::syntax::CAST_APART;
 use super::wide_decimals::{compared_in_full, wide_type};
@@ -361,7 +363,7 @@ fn sort_key(key: Expr, schema: &DFSchema) -> Result<Expr> {
     sorted_as_sql(times::by_length(key, schema)?, schema)
 }
 
-/// A sort whose order is SQL's.
+/// A sort whose order is SQL's, and a join that has no names to resolve any more.
 fn in_sql_order(plan: LogicalPlan) -> Result<LogicalPlan> {
     match plan {
         LogicalPlan::Sort(mut sort) => {

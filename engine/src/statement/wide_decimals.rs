@@ -38,7 +38,7 @@ pub(super) fn compared_in_full(mut expr: Expr, schema: &DFSchema) -> Expr {
 
 /// The type of more than 38 digits in which two sides are compared; `None` where they need none.
 pub(super) fn wide_type(left: (&Expr, &DFSchema), right: (&Expr, &DFSchema)) -> Option<DataType> {
-    wide(common_type(&exact_type(left.0, left.1)?, &exact_type(right.0, right.1)?)?)
+    wide(&[exact_type(left.0, left.1)?, exact_type(right.0, right.1)?])
 }
 
 fn compares(op: Operator) -> bool {
@@ -48,19 +48,18 @@ fn compares(op: Operator) -> bool {
 
 fn widened(sides: Vec<&mut Expr>, schema: &DFSchema) {
     let types = sides.iter().map(|side| exact_type(side, schema)).collect::<Option<Vec<_>>>();
-    let Some(common) = types.and_then(|types| types.into_iter().try_fold(DataType::Null, |common, next| common_type(&common, &next)))
-    else {
-        return;
-    };
-    if let Some(wide) = wide(common) {
+    if let Some(wide) = types.and_then(|types| wide(&types)) {
         for side in sides {
             *side = cast(std::mem::take(side), wide.clone());
         }
     }
 }
 
-fn wide(common: DataType) -> Option<DataType> {
-    matches!(common, DataType::Decimal256(precision, _) if precision > DECIMAL128_MAX_PRECISION).then_some(common)
+/// The common type of sides that do not all have it yet, if it has more than 38 digits.
+fn wide(types: &[DataType]) -> Option<DataType> {
+    let common = types.iter().try_fold(DataType::Null, |common, next| common_type(&common, next))?;
+    let is_wide = matches!(common, DataType::Decimal256(precision, _) if precision > DECIMAL128_MAX_PRECISION);
+    (is_wide && types.iter().any(|data_type| *data_type != common)).then_some(common)
 }
 
 /// The narrowest type of an exact number; `None` of everything else.
