@@ -45,6 +45,7 @@ REFUSED = {
     "beyond BIGINT": "sums of integers are BIGINT; DuckDB's are HUGEINT",
     "beyond DECIMAL": "a decimal has 38 digits; DuckDB goes on as a double",
     "beyond INTEGER": "DuckDB refuses too, at another row",
+    "beyond SMALLINT": "a constant that does not fit fails the statement; Postgres leaves out columns that nobody reads first",
     "to store in a Decimal128": "a constant that does not fit fails the statement, as in Postgres; DuckDB's only if a row asks",
     "Can't cast value": "as above",
     "is out of range": "as above",

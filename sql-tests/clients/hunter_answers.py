@@ -10,6 +10,9 @@ import pyarrow
 
 UNIT_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 # Beyond so many rows no pairing is looked for where the sorted rows differ.
+# The fewest digits after the point of a product that has no room for all of them.
+ROUNDED_DIGITS = -12
+PRECISE = decimal.Context(prec=100, rounding=decimal.ROUND_HALF_UP)
 PAIRED_ROWS = 400
 
 
@@ -108,7 +111,15 @@ def same(ours, theirs):
             return False
         a, b = float(ours), float(theirs)
         return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
-    return type(ours) is type(theirs) and ours == theirs
+    return type(ours) is type(theirs) and (ours == theirs or is_rounded_product(ours, theirs))
+
+
+def is_rounded_product(ours, theirs):
+    """Whether it is the other number, rounded, because its type would have more than 38 digits: see docs/sql.md."""
+    if not isinstance(ours, decimal.Decimal) or not (ours.is_finite() and theirs.is_finite()):
+        return False
+    kept, digits = ours.as_tuple().exponent, len(theirs.as_tuple().digits)
+    return kept <= ROUNDED_DIGITS and digits >= 38 and ours == PRECISE.quantize(theirs, decimal.Decimal(1).scaleb(kept))
 
 
 def key(row, digits=6):
