@@ -13,8 +13,9 @@ use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
 use crate::operators::bounded_functions::register_bounded_functions;
+use crate::operators::decimal_digits::decimal_digits;
 use crate::operators::exact_aggregates::exact_aggregates;
-use crate::operators::exact_arithmetic::exact_arithmetic;
+use crate::operators::exact_arithmetic::{LongProducts, exact_arithmetic};
 use crate::operators::filters_by_name::physical_rules;
 use crate::operators::float_values::float_values;
 use crate::operators::function_memory::FunctionMemory;
@@ -82,7 +83,6 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
-            .with_optimizer_rules(planning_scope::logical(logical_rules()))
             .with_physical_optimizer_rules(planning_scope::physical(physical_rules()))
             .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
@@ -91,12 +91,15 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
-        for function in exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()) {
+        for function in
+            exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()).chain(decimal_digits())
+        {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
         register_bounded_functions(&mut state).map_err(|error| from_datafusion(&error))?;
         register_series(&mut state);
+        state.register_expr_planner(Arc::new(LongProducts)).map_err(|error| from_datafusion(&error))?;
         Ok(Self { state })
     }
 

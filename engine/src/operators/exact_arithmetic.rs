@@ -12,13 +12,15 @@ use super::exact_integers::{divided, narrow_divided};
 use crate::sql_types::declared_type;
 use arrow::array::{Array, ArrayRef, AsArray, Datum, Decimal128Array};
 use arrow::compute::kernels::numeric;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, i256};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL128_MAX_SCALE, DataType, Decimal128Type, i256};
 use arrow::error::ArrowError;
 use datafusion::common::{DFSchema, DataFusionError, Result, ScalarValue, exec_datafusion_err, internal_err};
+use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
 use datafusion::logical_expr::{
     BinaryExpr, Cast, ColumnarValue, Expr, ExprSchemable, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::physical_expr_common::datum::apply;
+use datafusion::sql::sqlparser::ast::BinaryOperator;
 use std::sync::{Arc, LazyLock};
 
 /// Operators that have a function here.
@@ -69,6 +71,26 @@ fn function(op: ExactOp) -> Arc<ScalarUDF> {
         ExactOp::ALL.map(|op| Arc::new(ScalarUDF::from(ExactArithmetic { op, signature: Signature::user_defined(Volatility::Immutable) })))
     });
     FUNCTIONS[op as usize].clone()
+}
+
+/// Plans products of decimals with more digits after the point than 38, for which DataFusion's operator has no type, with the function.
+#[derive(Debug)]
+pub struct LongProducts;
+
+impl ExprPlanner for LongProducts {
+    fn plan_binary_op(&self, raw: RawBinaryExpr, schema: &DFSchema) -> Result<PlannerResult<RawBinaryExpr>> {
+        if raw.op != BinaryOperator::Multiply {
+            return Ok(PlannerResult::Original(raw));
+        }
+        match (raw.left.get_type(schema), raw.right.get_type(schema)) {
+            (Ok(DataType::Decimal128(_, left)), Ok(DataType::Decimal128(_, right)))
+                if i32::from(left) + i32::from(right) > i32::from(DECIMAL128_MAX_SCALE) =>
+            {
+                Ok(PlannerResult::Planned(function(ExactOp::Multiply).call(vec![raw.left, raw.right])))
+            }
+            _ => Ok(PlannerResult::Original(raw)),
+        }
+    }
 }
 
 /// The operator that a function stands for; `None` for functions that are none of these.

@@ -4,6 +4,7 @@
 pub mod bounded_functions;
 pub mod cache_columns;
 pub mod conditions_in_order;
+pub mod decimal_digits;
 pub mod exact_aggregates;
 pub mod exact_arithmetic;
 mod exact_integers;

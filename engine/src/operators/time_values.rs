@@ -7,7 +7,8 @@ use arrow::array::timezone::Tz;
 use arrow::array::types::ArrowTimestampType;
 use arrow::array::{Array, ArrayRef, AsArray, StringArray};
 use arrow::datatypes::{
-    DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, Field, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
+    DECIMAL128_MAX_PRECISION, DataType, Date32Type, Decimal128Type, Field, FieldRef, Int64Type, IntervalMonthDayNanoType, IntervalUnit,
+    TimeUnit,
 };
 use arrow::error::ArrowError;
 use chrono::{NaiveDateTime, Timelike};
@@ -22,7 +23,7 @@ use std::sync::{Arc, LazyLock};
 enum Step {
     /// `rounded_time(time, unit)`: the nearest time of a coarser unit; of two, the one further from 1970.
     Rounded,
-    /// `time_text(time)`: a TIMESTAMP as SQL writes it.
+    /// `time_text(time)`: a TIMESTAMP or DATE as SQL writes it.
     Text,
     /// `interval_length(interval)`: its nanoseconds, where months have thirty days.
     Length,
@@ -138,6 +139,11 @@ fn lengths(of: &ArrayRef) -> Result<ArrayRef> {
 }
 
 fn texts(of: &ArrayRef) -> Result<ArrayRef> {
+    if let Some(dates) = of.as_primitive_opt::<Date32Type>() {
+        let text = |days: i32| Date32Type::to_naive_date_opt(days).map(|date| unsigned(date.to_string())).ok_or_else(beyond);
+        let texts = dates.iter().map(|days| days.map(text).transpose());
+        return Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?));
+    }
     let DataType::Timestamp(unit, zone) = of.data_type() else { return internal_err!("{} is written as a time", of.data_type()) };
     let tz = zone.as_deref().map(zone_named).transpose()?;
     by_unit!(unit, texts_of(of, tz.as_ref()))
@@ -163,8 +169,14 @@ fn texts_of<T: ArrowTimestampType>(of: &ArrayRef, tz: Option<&Tz>) -> Result<Arr
     Ok(Arc::new(texts.collect::<Result<StringArray, ArrowError>>()?))
 }
 
+/// Years of five digits have no sign in SQL.
+fn unsigned(time: String) -> String {
+    time.strip_prefix('+').map(str::to_owned).unwrap_or(time)
+}
+
 fn written(at: NaiveDateTime) -> String {
     let text = at.format("%Y-%m-%d %H:%M:%S").to_string();
+    let text = unsigned(text);
     match at.nanosecond() {
         0 => text,
         nanos => format!("{text}.{}", format!("{nanos:09}").trim_end_matches('0')),

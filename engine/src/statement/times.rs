@@ -30,8 +30,8 @@ pub fn by_the_clock(expr: &Expr, schema: &DFSchema) -> Result<Option<Expr>> {
     }
     let (to_unit, to_zone) = match to {
         DataType::Timestamp(unit, zone) => (unit, zone),
-        // Postgres and DuckDB write no T between date and time.
-        text if text.is_string() && matches!(of.get_type(schema)?, DataType::Timestamp(..)) => {
+        // Postgres and DuckDB write no T between date and time, and no sign before years of five digits.
+        text if text.is_string() && matches!(of.get_type(schema)?, DataType::Timestamp(..) | DataType::Date32) => {
             return Ok(Some(cast(time_text(of.clone()), text.clone())));
         }
         DataType::Date32 | DataType::Time32(_) | DataType::Time64(_) if is_shown(&of.get_type(schema)?) => {
