@@ -22,6 +22,7 @@ use crate::operators::function_memory::FunctionMemory;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
+use crate::operators::partial_keys::{FromWithoutKeys, without_partial_keys};
 use crate::operators::time_bins::time_bins;
 use crate::operators::time_values::time_values;
 use crate::operators::window_keys::SortByAllWindowKeys;
@@ -83,6 +84,7 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
+            .with_optimizer_rules(planning_scope::logical(without_partial_keys(logical_rules())))
             .with_physical_optimizer_rules(planning_scope::physical(physical_rules()))
             .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
@@ -100,6 +102,7 @@ impl BaseState {
         register_bounded_functions(&mut state).map_err(|error| from_datafusion(&error))?;
         register_series(&mut state);
         state.register_expr_planner(Arc::new(LongProducts)).map_err(|error| from_datafusion(&error))?;
+        state.register_relation_planner(Arc::new(FromWithoutKeys)).map_err(|error| from_datafusion(&error))?;
         Ok(Self { state })
     }
 

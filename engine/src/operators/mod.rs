@@ -1,6 +1,7 @@
 //! Physical operators of our own. Each replaces a node in place: same topology, same schema, same partitioning. And aggregates of our
 //! own, under DataFusion's names.
 
+mod apart;
 pub mod bounded_functions;
 pub mod cache_columns;
 pub mod conditions_in_order;
@@ -27,6 +28,7 @@ pub mod null_aware_limit;
 pub mod null_equal_joins;
 pub mod own_accumulators;
 pub mod panic_guard;
+pub mod partial_keys;
 pub mod publish;
 pub mod read_column;
 pub mod replay;

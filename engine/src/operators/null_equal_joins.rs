@@ -4,12 +4,12 @@
 //! over NULLs too, and beside a cross join it forgets that NULLs are equal. Another one takes `a.y = b.y` beside it for one of its keys. Here such a
 //! join keeps its place, its inputs and its keys.
 
+use super::apart::{Hidden, apart, open};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DFSchemaRef, JoinType, NullEquality, Result, internal_err};
-use datafusion::logical_expr::{Expr, Extension, Join, LogicalPlan, UserDefinedLogicalNode, UserDefinedLogicalNodeCore};
+use datafusion::common::{JoinType, NullEquality, Result};
+use datafusion::logical_expr::{Join, LogicalPlan};
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
-use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -66,20 +66,13 @@ fn in_their_places(rule: &dyn OptimizerRule, plan: LogicalPlan, config: &dyn Opt
     }
     let shut = plan.transform_up(|node| match node {
         LogicalPlan::Join(join) if is_apart(&join) => {
-            let (left, right) = (Arc::new(apart(join.left)), Arc::new(apart(join.right)));
-            Ok(Transformed::yes(apart(Arc::new(LogicalPlan::Join(Join { left, right, ..join })))))
+            let (left, right) = (Arc::new(apart(Hidden::Input, join.left)?), Arc::new(apart(Hidden::Input, join.right)?));
+            apart(Hidden::Input, Arc::new(LogicalPlan::Join(Join { left, right, ..join }))).map(Transformed::yes)
         }
         other => Ok(Transformed::no(other)),
     })?;
     let ordered = rule.rewrite(shut.data, config)?;
-    let open = ordered.data.transform_up(|node| match &node {
-        LogicalPlan::Extension(Extension { node: shut }) => match shut.as_ref().as_any().downcast_ref::<Apart>() {
-            Some(Apart { input }) => Ok(Transformed::yes(input.clone())),
-            None => Ok(Transformed::no(node)),
-        },
-        _ => Ok(Transformed::no(node)),
-    });
-    open.data().map(Transformed::yes)
+    open(Hidden::Input, ordered.data).data().map(Transformed::yes)
 }
 
 /// Makes keys of the `a.x = b.y` in a join's condition, unless its NULLs are equal: over NULLs such a key would be another condition.
@@ -87,52 +80,5 @@ fn keys_of_the_join(rule: &dyn OptimizerRule, plan: LogicalPlan, config: &dyn Op
     match &plan {
         LogicalPlan::Join(join) if join.null_equality == NullEquality::NullEqualsNull => Ok(Transformed::no(plan)),
         _ => rule.rewrite(plan, config),
-    }
-}
-
-fn apart(input: Arc<LogicalPlan>) -> LogicalPlan {
-    let node: Arc<dyn UserDefinedLogicalNode> = Arc::new(Apart { input: Arc::unwrap_or_clone(input) });
-    LogicalPlan::Extension(Extension { node })
-}
-
-/// What the rule does not look through.
-#[derive(PartialEq, Eq, Hash)]
-struct Apart {
-    input: LogicalPlan,
-}
-
-impl fmt::Debug for Apart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        UserDefinedLogicalNodeCore::fmt_for_explain(self, f)
-    }
-}
-
-impl PartialOrd for Apart {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        self.input.partial_cmp(&other.input)
-    }
-}
-
-impl UserDefinedLogicalNodeCore for Apart {
-    fn name(&self) -> &str {
-        "Apart"
-    }
-    fn inputs(&self) -> Vec<&LogicalPlan> {
-        vec![&self.input]
-    }
-    fn schema(&self) -> &DFSchemaRef {
-        self.input.schema()
-    }
-    fn expressions(&self) -> Vec<Expr> {
-        vec![]
-    }
-    fn fmt_for_explain(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.write_str("Apart")
-    }
-    fn with_exprs_and_inputs(&self, _: Vec<Expr>, mut inputs: Vec<LogicalPlan>) -> Result<Self> {
-        match inputs.pop() {
-            Some(input) => Ok(Self { input }),
-            None => internal_err!("Apart has an input"),
-        }
     }
 }

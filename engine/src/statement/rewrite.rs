@@ -11,6 +11,7 @@ use super::rows::{row_in_subquery, rows_in_conditions};
 use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
 use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax, table_properties, text_lengths};
+use crate::operators::partial_keys::with_keys;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
@@ -34,6 +35,7 @@ pub(super) fn parse(state: &SessionState, sql: &str) -> Result<Statement> {
 pub(super) async fn plan_parsed(state: &SessionState, mut statement: Statement) -> Result<LogicalPlan> {
     insert_defaults::with_defaults(state, &mut statement).await?;
     let plan = state.statement_to_plan(statement).await?;
+    let plan = with_keys(plan)?;
     guard::check_plan(&plan)?;
     coercion::coerced(plan)
 }
