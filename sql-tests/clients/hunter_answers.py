@@ -12,6 +12,8 @@ UNIT_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 # Beyond so many rows no pairing is looked for where the sorted rows differ.
 # The fewest digits after the point of a product that has no room for all of them.
 ROUNDED_DIGITS = -12
+# DuckDB's text of a double, and ours, which is Postgres'.
+SPECIAL_DOUBLES = {"nan": "NaN"}
 PRECISE = decimal.Context(prec=100, rounding=decimal.ROUND_HALF_UP)
 PAIRED_ROWS = 400
 
@@ -111,6 +113,8 @@ def same(ours, theirs):
             return False
         a, b = float(ours), float(theirs)
         return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
+    if isinstance(ours, str) and isinstance(theirs, str):
+        return ours == theirs or ours == SPECIAL_DOUBLES.get(theirs)
     return type(ours) is type(theirs) and (ours == theirs or is_rounded_product(ours, theirs))
 
 

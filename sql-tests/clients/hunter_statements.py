@@ -5,6 +5,8 @@ What a statement gives is never left to chance: LIMIT, DISTINCT ON and windows o
 
 from hunter_expressions import Columns, Expressions
 
+# Queries within each other in FROM.
+NESTED_MOST = 2
 # Windows that look at a frame.
 FRAMED = ("sum", "min", "max", "count", "first_value", "last_value", "nth_value")
 
@@ -12,12 +14,13 @@ FRAMED = ("sum", "min", "max", "count", "first_value", "last_value", "nth_value"
 class Statements(Expressions):
     """The statements of one seed, made one after the other: `setup` comes first."""
 
+    nested = 0
+
     def source(self):
         """FROM, and what it shows."""
-        table = self.random.choice(list(self.tables))
-        text, seen = f"{table} a", [(f"a.{column}", kind) for column, kind in self.tables[table]]
         if self.chance(0.08):
             return self.used()
+        text, seen = self.item("a")
         for alias in self.random.sample(["b", "c"], self.pick(0, 0, 1, 1, 2)):
             join = self.pick("JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "CROSS JOIN", "JOIN", "lateral", "unnest")
             if join == "unnest":
@@ -36,9 +39,8 @@ class Statements(Expressions):
                 text += " ON true" if text.rsplit("LATERAL", 1)[0].endswith("LEFT JOIN ") else ""
                 seen = [*seen, (f"{alias}.v", kind)]
                 continue
-            table = self.random.choice(list(self.tables))
-            theirs = [(f"{alias}.{column}", kind) for column, kind in self.tables[table]]
-            text += f" {join} {table} {alias}"
+            joined, theirs = self.item(alias)
+            text += f" {join} {joined}"
             if join != "CROSS JOIN":
                 text += f" ON a.c0 {self.pick('=', '=', '=', 'IS NOT DISTINCT FROM') if join != 'FULL JOIN' else '='} {alias}.c0"
                 if self.chance(0.3) and join != "FULL JOIN":
@@ -46,6 +48,48 @@ class Statements(Expressions):
                     text += f" AND {self.condition(Columns(seen + theirs), int(join == 'JOIN'))}"
             seen = seen + theirs
         return text, Columns(seen)
+
+    def item(self, alias):
+        """A table, or a query in its place, and what it shows. Its first column is an integer."""
+        if self.nested < NESTED_MOST and self.chance(0.2):
+            self.nested += 1
+            text, columns = self.derived()
+            self.nested -= 1
+            text = f"({text})"
+        else:
+            text = self.random.choice(list(self.tables))
+            columns = self.tables[text]
+        return f"{text} {alias}", [(f"{alias}.{column}", kind) for column, kind in columns]
+
+    def derived(self):
+        """A query whose columns are c0, c1 and so on, and their kinds."""
+        form = self.pick("plain", "distinct", "grouped", "grouped", "union", "limited", "numbered")
+        kinds = ["int", *[self.pick("int", "txt", "day", "dec", "yes", "dbl", "time", "small") for _ in range(self.random.randint(0, 2))]]
+        names = [f"c{at}" for at in range(len(kinds))]
+        selected = self.items_of(kinds, *self.source())
+        shown = list(zip(names, kinds))
+        if form == "plain":
+            return f"SELECT {selected}", shown
+        if form == "distinct":
+            return f"SELECT DISTINCT {selected}", shown
+        if form == "union":
+            return f"SELECT {selected} {self.pick('UNION', 'UNION ALL', 'EXCEPT', 'INTERSECT')} SELECT {self.items_of(kinds, *self.source())}", shown
+        listed, more = ", ".join(names), f"c{len(kinds)}"
+        if form == "limited":
+            return f"SELECT * FROM (SELECT {selected}) i ORDER BY {self.order(names)} LIMIT {self.random.randint(1, 9)}", shown
+        if form == "numbered":
+            return f"SELECT {listed}, row_number() OVER (ORDER BY {self.order(names)}) AS {more} FROM (SELECT {selected}) i", [*shown, (more, "big")]
+        kept = shown[: self.random.randint(1, len(shown))]
+        keys = ", ".join(name for name, _ in kept)
+        value = self.pick(*names)
+        function, kind = self.pick(("count", "big"), ("max", dict(shown)[value])) if dict(shown)[value] != "yes" else ("count", "big")
+        return f"SELECT {keys}, {function}({value}) AS {more} FROM (SELECT {selected}) i GROUP BY {keys}", [*kept, (more, kind)]
+
+    def items_of(self, kinds, text, sight):
+        """Columns c0, c1 and so on of such kinds, and their FROM: mostly columns as they are."""
+        of = lambda kind: self.pick(*sight.of(kind)) if sight.of(kind) and self.chance(0.7) else self.expression(kind, sight, 1)
+        where = f" WHERE {self.condition(sight, 0)}" if self.chance(0.3) else ""
+        return f"{', '.join(f'{of(kind)} AS c{at}' for at, kind in enumerate(kinds))} FROM {text}{where}"
 
     def used(self):
         """JOIN … USING: the merged column is asked for without a table."""
