@@ -18,11 +18,13 @@ use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::{LongProducts, exact_arithmetic};
 use crate::operators::filters_by_name::physical_rules;
 use crate::operators::float_values::float_values;
+use crate::operators::free_laterals::with_free_laterals;
 use crate::operators::function_memory::FunctionMemory;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
 use crate::operators::partial_keys::{FromWithoutKeys, without_partial_keys};
+use crate::operators::signed_counts::register_signed_counts;
 use crate::operators::time_bins::time_bins;
 use crate::operators::time_values::time_values;
 use crate::operators::window_keys::SortByAllWindowKeys;
@@ -84,7 +86,7 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
-            .with_optimizer_rules(planning_scope::logical(without_partial_keys(logical_rules())))
+            .with_optimizer_rules(planning_scope::logical(without_partial_keys(with_free_laterals(logical_rules()))))
             .with_physical_optimizer_rules(planning_scope::physical(physical_rules()))
             .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
@@ -98,6 +100,7 @@ impl BaseState {
         {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }
+        register_signed_counts(&mut state).map_err(|error| from_datafusion(&error))?;
         register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
         register_bounded_functions(&mut state).map_err(|error| from_datafusion(&error))?;
         register_series(&mut state);

@@ -20,6 +20,7 @@ use crate::operators::bounded_functions::with_bound;
 use crate::operators::conditions_in_order::filtered_arguments;
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
+use crate::operators::signed_counts::row_number;
 use crate::operators::string_concat;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::window_options::with_own_options;
@@ -27,7 +28,6 @@ use crate::sql_types::declared_type;
 use arrow::datatypes::{DataType, Field, TimeUnit};
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRewriter};
 use datafusion::common::{Column, DFSchema, JoinConstraint, JoinType, NullEquality, Result, ScalarValue, plan_err};
-use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, AggregateFunctionParams, Exists, GroupingSet, InList, InSubquery, SetComparison};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{RecursiveQuery, Subquery};
@@ -225,7 +225,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     } else {
         coercion.f_up(expr)?.data
     };
-    let expr = with_known_digits(expr)?;
+    let expr = with_named_value(with_known_digits(expr)?)?;
     // Casts that it has added go by the same rules.
     let expr = expr.map_children(|child| Ok(Transformed::yes(own_cast(child, schema)?)))?.data;
     if let Expr::AggregateFunction(AggregateFunction { func, params }) = &expr
@@ -305,6 +305,24 @@ fn with_known_digits(expr: Expr) -> Result<Expr> {
         *digits = Expr::Literal(value.cast_to(field.data_type())?, metadata.clone());
     }
     Ok(Expr::ScalarFunction(call))
+}
+
+/// The column of a subquery whose values are cast.
+const CAST_VALUE: &str = "__value";
+
+/// A subquery whose values are cast, with a name for them: a cast has that of its column, which a correlated subquery may need beside it.
+fn with_named_value(expr: Expr) -> Result<Expr> {
+    let named = |subquery: Subquery| -> Result<Subquery> {
+        let LogicalPlan::Projection(projection) = subquery.subquery.as_ref() else { return Ok(subquery) };
+        let [value @ (Expr::Cast(_) | Expr::TryCast(_))] = projection.expr.as_slice() else { return Ok(subquery) };
+        let named = Projection::try_new(vec![value.clone().alias(CAST_VALUE)], projection.input.clone())?;
+        Ok(Subquery { subquery: Arc::new(LogicalPlan::Projection(named)), ..subquery })
+    };
+    Ok(match expr {
+        Expr::InSubquery(list) => Expr::InSubquery(InSubquery { subquery: named(list.subquery)?, ..list }),
+        Expr::SetComparison(set) => Expr::SetComparison(SetComparison { subquery: named(set.subquery)?, ..set }),
+        other => other,
+    })
 }
 
 /// A window whose frame is a range around an integer, which may be the least or greatest of its type: a bound beyond it would be NULL.

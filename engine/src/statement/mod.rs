@@ -5,6 +5,7 @@ pub mod change_table;
 pub mod coercion;
 pub mod columns_of_files;
 pub mod definition;
+mod derived_scopes;
 pub mod diagnosis;
 pub mod external_table;
 pub mod guard;

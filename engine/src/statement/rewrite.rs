@@ -10,7 +10,7 @@
 use super::rows::{row_in_subquery, rows_in_conditions};
 use super::syntax::{arguments_of, cast_apart, expression, selects_of};
 use super::times::AT_TIME_ZONE;
-use super::{coercion, guard, insert_defaults, keys, named_windows, standard_syntax, table_properties, text_lengths};
+use super::{coercion, derived_scopes, guard, insert_defaults, keys, named_windows, standard_syntax, table_properties, text_lengths};
 use crate::operators::partial_keys::with_keys;
 use datafusion::common::{DataFusionError, Result, plan_err};
 use datafusion::execution::SessionState;
@@ -54,7 +54,7 @@ fn correct(statement: &mut Statement, zone: &str) -> Result<()> {
                 ast::Statement::Set(set) => set_time_zone(set),
                 _ => {}
             }
-            match statement.visit(&mut Corrections { zone }) {
+            match statement.visit(&mut Corrections { zone, derived: 0 }) {
                 ControlFlow::Continue(()) => Ok(()),
                 ControlFlow::Break(error) => Err(error),
             }
@@ -111,6 +111,8 @@ const WITHOUT_PARENTHESES: [&str; 5] = ["current_catalog", "current_schema", "cu
 struct Corrections<'a> {
     /// The session's time zone.
     zone: &'a str,
+    /// Derived tables that have got a name.
+    derived: usize,
 }
 
 impl VisitorMut for Corrections<'_> {
@@ -161,7 +163,7 @@ impl VisitorMut for Corrections<'_> {
     }
 
     fn post_visit_query(&mut self, query: &mut ast::Query) -> ControlFlow<DataFusionError> {
-        if let Err(error) = named_windows::resolve(query) {
+        if let Err(error) = named_windows::resolve(query).and_then(|()| derived_scopes::name_derived_tables(query, &mut self.derived)) {
             return ControlFlow::Break(error);
         }
         // Said twice, decimals that are meant are told from those that the planner makes of doubles.

@@ -23,11 +23,11 @@
 
 use super::references::{references, references_of, refers_by_equality, refers_in_conditions};
 use crate::operators::own_accumulators::boolean;
+use crate::operators::signed_counts::row_number;
 use crate::operators::subquery_value::subquery_value;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, JoinType, NullEquality, Result, ScalarValue, not_impl_err, plan_err};
 use datafusion::functions_aggregate::count::count_udaf;
-use datafusion::functions_window::row_number::row_number;
 use datafusion::logical_expr::expr::{AggregateFunction, Exists, InSubquery, SetComparison, SetQuantifier};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::Subquery;
@@ -509,7 +509,7 @@ impl Bindings {
             number = number.order_by(order);
         }
         let number = number.build()?.alias(&name);
-        let rows = |count: usize| lit(count as u64);
+        let rows = |count: usize| lit(i64::try_from(count).unwrap_or(i64::MAX));
         let mut within = col(&name).gt(rows(skip));
         if let Some(fetch) = fetch {
             within = and(within, col(&name).lt_eq(rows(skip.saturating_add(fetch))));

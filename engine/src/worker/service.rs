@@ -20,6 +20,7 @@ use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
 use crate::operators::function_memory::FunctionMemory;
+use crate::operators::signed_counts::register_signed_counts;
 use crate::operators::subquery_value::subquery_value;
 use crate::operators::time_bins::time_bins;
 use crate::operators::time_values::time_values;
@@ -123,6 +124,7 @@ pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionErro
     {
         state.register_udf(function)?;
     }
+    register_signed_counts(&mut state)?;
     register_window_options(&mut state)?;
     register_bounded_functions(&mut state)?;
     Ok(state)
