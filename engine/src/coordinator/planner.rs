@@ -12,8 +12,11 @@ use crate::fair_pool::FairPool;
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
+use crate::operators::as_given::as_given_functions;
 use crate::operators::bounded_functions::register_bounded_functions;
+use crate::operators::cast_bounds::without_cast_bounds;
 use crate::operators::decimal_digits::decimal_digits;
+use crate::operators::double_decimals::double_decimals;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::{LongProducts, exact_arithmetic};
 use crate::operators::filters_by_name::physical_rules;
@@ -23,6 +26,7 @@ use crate::operators::function_memory::FunctionMemory;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
+use crate::operators::outer_constants::without_outer_constants;
 use crate::operators::partial_keys::{FromWithoutKeys, without_partial_keys};
 use crate::operators::signed_counts::register_signed_counts;
 use crate::operators::time_bins::time_bins;
@@ -86,8 +90,8 @@ impl BaseState {
         let mut state = SessionStateBuilder::new()
             .with_default_features()
             .with_runtime_env(storeless_runtime(config)?)
-            .with_optimizer_rules(planning_scope::logical(without_partial_keys(with_free_laterals(logical_rules()))))
-            .with_physical_optimizer_rules(planning_scope::physical(physical_rules()))
+            .with_optimizer_rules(planning_scope::logical(without_cast_bounds(without_partial_keys(with_free_laterals(logical_rules())))))
+            .with_physical_optimizer_rules(planning_scope::physical(without_outer_constants(physical_rules())))
             .with_physical_optimizer_rule(Arc::new(LimitOverNullAware))
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .with_type_planner(Arc::new(TypeNames))
@@ -95,8 +99,14 @@ impl BaseState {
         for aggregate in exact_aggregates() {
             state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
         }
-        for function in
-            exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()).chain(decimal_digits())
+        for function in exact_arithmetic()
+            .chain(float_values())
+            .chain(zoned_times())
+            .chain(time_values())
+            .chain(time_bins())
+            .chain(decimal_digits())
+            .chain(as_given_functions())
+            .chain(double_decimals())
         {
             state.register_udf(function).map_err(|error| from_datafusion(&error))?;
         }

@@ -2,10 +2,13 @@
 //! own, under DataFusion's names.
 
 mod apart;
+pub mod as_given;
 pub mod bounded_functions;
 pub mod cache_columns;
+pub mod cast_bounds;
 pub mod conditions_in_order;
 pub mod decimal_digits;
+pub mod double_decimals;
 pub mod exact_aggregates;
 pub mod exact_arithmetic;
 mod exact_integers;
@@ -27,6 +30,7 @@ pub mod in_place;
 pub mod join_sides;
 pub mod null_aware_limit;
 pub mod null_equal_joins;
+pub mod outer_constants;
 pub mod own_accumulators;
 pub mod panic_guard;
 pub mod partial_keys;

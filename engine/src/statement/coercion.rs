@@ -18,6 +18,7 @@ use super::wide_decimals::{compared_in_full, wide_type};
 use super::{subqueries, time_units, times};
 use crate::operators::bounded_functions::with_bound;
 use crate::operators::conditions_in_order::filtered_arguments;
+use crate::operators::double_decimals::by_digits;
 use crate::operators::exact_arithmetic::exactly;
 use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
 use crate::operators::signed_counts::row_number;
@@ -217,7 +218,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         }
         other => compared_in_full(of_one_type(time_units::of_one_unit(&other, schema)?.unwrap_or(other), schema), schema),
     };
-    let expr = with_wide_range(expr, schema);
+    let expr = with_default_of_one_type(with_wide_range(expr, schema), schema)?;
     let mut coercion = TypeCoercionRewriter::new(schema);
     let expr = if has_untyped_parameter(&expr)? {
         // What stands beside it is settled once it has a value.
@@ -247,6 +248,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = with_bound(string_concat::as_call(&expr, schema)?.unwrap_or(expr));
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
+    let expr = by_digits(&expr, schema)?.unwrap_or(expr);
     Ok(without_nulls(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr)))
 }
 
@@ -340,6 +342,25 @@ fn with_wide_range(expr: Expr, schema: &DFSchema) -> Expr {
     Expr::WindowFunction(window)
 }
 
+/// A `lag` or `lead` whose values and default have one type: the default would be rounded to the values' type.
+fn with_default_of_one_type(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let Expr::WindowFunction(mut window) = expr else { return Ok(expr) };
+    if let WindowFunctionDefinition::WindowUDF(function) = &window.fun
+        && ["lag", "lead"].contains(&function.name())
+        && let [value, _, default] = window.params.args.as_mut_slice()
+        && let Expr::Literal(constant, _) = &*default
+        && let (of, given) = (value.get_type(schema)?, constant.data_type())
+        && of != given
+        && let Some(both) = type_union_coercion(&of, &given)
+    {
+        *default = lit(constant.cast_to(&both)?);
+        if of != both {
+            *value = cast(std::mem::take(value), both);
+        }
+    }
+    Ok(Expr::WindowFunction(window))
+}
+
 /// An aggregate or window function whose order is SQL's.
 fn with_sql_order(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let sorted = |keys: &mut Vec<SortExpr>| -> Result<()> {
@@ -410,6 +431,7 @@ fn own_cast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         return Ok(expr);
     }
     let expr = times::by_the_clock(&expr, schema)?.unwrap_or(expr);
+    let expr = by_digits(&expr, schema)?.unwrap_or(expr);
     Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
 }
 

@@ -1,7 +1,7 @@
 //! How subqueries refer to the row outside.
 
-use datafusion::common::Result;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, Result};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::split_conjunction;
@@ -75,21 +75,42 @@ pub(super) fn has_outer(plan: &LogicalPlan) -> bool {
     found || seen.is_err()
 }
 
-/// All references to rows outside of a plan, those of subqueries in it too.
+/// All references to rows outside of a plan, those of subqueries in it too. What a subquery calls outside may be a row of the plan.
 pub(super) fn references(plan: &LogicalPlan) -> Result<Vec<Expr>> {
     let mut found = vec![];
-    plan.apply_with_subqueries(|node| {
-        for expr in node.expressions() {
-            expr.apply(|part| {
-                if matches!(part, Expr::OuterReferenceColumn(..)) {
-                    found.push(part.clone());
+    for expr in plan.expressions() {
+        expr.apply(|part| {
+            match part {
+                Expr::OuterReferenceColumn(..) => found.push(part.clone()),
+                Expr::ScalarSubquery(Subquery { subquery, .. })
+                | Expr::Exists(Exists { subquery: Subquery { subquery, .. }, .. })
+                | Expr::InSubquery(InSubquery { subquery: Subquery { subquery, .. }, .. })
+                | Expr::SetComparison(SetComparison { subquery: Subquery { subquery, .. }, .. }) => {
+                    found.extend(beyond(references(subquery)?, &plan.inputs()));
                 }
-                Ok(TreeNodeRecursion::Continue)
-            })?;
+                _ => {}
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+    }
+    match plan {
+        LogicalPlan::Join(join) => {
+            found.extend(references(&join.left)?);
+            found.extend(beyond(references(&join.right)?, &[&join.left]));
         }
-        Ok(TreeNodeRecursion::Continue)
-    })?;
+        _ => {
+            for input in plan.inputs() {
+                found.extend(references(input)?);
+            }
+        }
+    }
     Ok(found)
+}
+
+/// Those references that none of the plans answers.
+fn beyond(references: Vec<Expr>, plans: &[&LogicalPlan]) -> Vec<Expr> {
+    let answers = |column: &Column| plans.iter().any(|plan| plan.schema().has_column(column));
+    references.into_iter().filter(|part| !matches!(part, Expr::OuterReferenceColumn(_, column) if answers(column))).collect()
 }
 
 /// Those of the subqueries within an expression.

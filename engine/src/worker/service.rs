@@ -14,8 +14,10 @@ use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
+use crate::operators::as_given::as_given_functions;
 use crate::operators::bounded_functions::register_bounded_functions;
 use crate::operators::decimal_digits::decimal_digits;
+use crate::operators::double_decimals::double_decimals;
 use crate::operators::exact_aggregates::exact_aggregates;
 use crate::operators::exact_arithmetic::exact_arithmetic;
 use crate::operators::float_values::float_values;
@@ -119,8 +121,14 @@ pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionErro
     for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
         state.register_udaf(aggregate)?;
     }
-    for function in
-        exact_arithmetic().chain(float_values()).chain(zoned_times()).chain(time_values()).chain(time_bins()).chain(decimal_digits())
+    for function in exact_arithmetic()
+        .chain(float_values())
+        .chain(zoned_times())
+        .chain(time_values())
+        .chain(time_bins())
+        .chain(decimal_digits())
+        .chain(as_given_functions())
+        .chain(double_decimals())
     {
         state.register_udf(function)?;
     }
