@@ -4,7 +4,9 @@ use crate::limits;
 use crate::range_texts::in_sql;
 use arrow::error::ArrowError;
 use datafusion::common::{DataFusionError, SchemaError};
+use std::any::Any;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use tonic::Code;
 use uuid::Uuid;
 
@@ -421,6 +423,20 @@ fn internal(text: &str) -> Error {
 
 /// Shorthand for results of the engine.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What a panic said.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| text.to_string())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "no message".into())
+}
+
+/// What a decoder of others makes of bytes that it may not be up to: its panic is an error.
+pub fn decoded<T>(decode: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|panic| Err(panic_text(&*panic)))
+}
 
 #[cfg(test)]
 mod tests {

@@ -31,6 +31,8 @@ pub mod fair_pool;
 pub mod files;
 pub mod folder_lock;
 pub mod fragment;
+#[cfg(test)]
+mod hostile;
 pub mod information_schema;
 pub mod limits;
 pub mod operators;

@@ -275,4 +275,21 @@ mod tests {
         let message = layers.config().unwrap_err().to_string();
         assert!(message.contains("server.listen"), "{message}");
     }
+
+    #[test]
+    fn whatever_a_settings_file_says_is_taken_or_refused_without_its_secrets() {
+        let token = "1234567890123456";
+        let file = format!(
+            "[server]\nlisten = '127.0.0.1:1'\n[coordinator]\nregion = 'eu'\ncluster_token = '{token}'\nmemory_bytes = 1000\n[worker]\nnode_id = 'n'\nvolumes = [{{ name = 'd', path = '/d' }}]\n[auth]\nusers = {{ ana = '$argon2id$x' }}\n"
+        );
+        bowshot_mutations::near_texts(&[&file], |case| {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("bowshot.toml");
+            std::fs::write(&path, case).unwrap();
+            let read = Layers::read(Some(&path), Environment::new(std::iter::empty()), Flags::default());
+            if let Err(error) = read.and_then(|layers| layers.config()) {
+                assert!(!error.to_string().contains(token), "{error}");
+            }
+        });
+    }
 }

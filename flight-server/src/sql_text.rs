@@ -236,4 +236,14 @@ mod tests {
         assert_eq!(joined, sql);
         assert!(!segments(sql).last().unwrap().closed);
     }
+
+    #[test]
+    fn whatever_a_text_is_its_segments_are_all_of_it() {
+        let texts = ["SELECT 'it''s', \"a\"\"b\", $$x$$, $t$y$t$ -- z\n; /* /* n */ */ SELECT ?, E'\\'', `q`", "a;b;'c", "$1$;$$"];
+        bowshot_mutations::near_texts(&texts, |case| {
+            let again = segments(case).iter().map(|segment| segment.text).collect::<String>();
+            assert_eq!(again, case);
+            let _ = (split_statements(case), is_complete(case), number_parameters(case));
+        });
+    }
 }

@@ -1,6 +1,7 @@
 //! Facts of a Parquet file from its footer, in the form that travels and is stored.
 
 use crate::control::{ColumnFacts, FileFacts, RowGroupFacts};
+use crate::error::decoded;
 use crate::files::announced::{announced_schema, read_schema};
 use crate::files::exact::exactly;
 use crate::files::readable::readable;
@@ -126,7 +127,8 @@ pub fn encode_schema(schema: &Schema) -> Result<String, String> {
 /// The schema back from text.
 pub fn decode_schema(text: &str) -> Result<Schema, String> {
     let bytes = BASE64.decode(text).map_err(|error| error.to_string())?;
-    Schema::try_from(IpcMessage(bytes.into())).map_err(|error| error.to_string())
+    // Arrow panics over types that it does not know.
+    decoded(|| Schema::try_from(IpcMessage(bytes.into())).map_err(|error| error.to_string()))
 }
 
 /// Least value, greatest value and nulls of a column over several files; unknown as soon as one file does not say.

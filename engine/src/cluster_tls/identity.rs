@@ -276,4 +276,15 @@ mod tests {
         let unknown = Peer::of(&http::Extensions::new()).unwrap_err();
         assert_eq!(unknown.code(), tonic::Code::Internal);
     }
+
+    #[test]
+    fn whatever_a_certificate_says_is_read_or_refused() {
+        let names = ["node-1.node.bowshot", "eu.region.bowshot", COORDINATOR_NAME, "*.node.bowshot"].map(str::to_string);
+        let certificate = rcgen::generate_simple_self_signed(names).unwrap().cert.der().to_vec();
+        bowshot_mutations::near_bytes(&[certificate], |case| {
+            if let Ok(identity) = Identity::of(&CertificateDer::from(case)) {
+                let _ = identity.to_string();
+            }
+        });
+    }
 }

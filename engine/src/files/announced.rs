@@ -5,6 +5,7 @@
 
 use super::exact::UUID_BYTES;
 use super::readable::with_raw_leaves;
+use crate::error::decoded;
 use crate::result_types::plain_type;
 use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, Schema, TimeUnit};
 use parquet::arrow::{ProjectionMask, parquet_to_arrow_schema, parquet_to_arrow_schema_by_columns};
@@ -36,7 +37,9 @@ pub fn read_schema(metadata: &ParquetMetaData) -> Result<Schema, String> {
     let file = metadata.file_metadata();
     let raw = with_raw_leaves(file.schema_descr()).map_err(|error| error.to_string())?;
     let descriptor = raw.as_deref().unwrap_or(file.schema_descr());
-    let schema = parquet_to_arrow_schema(descriptor, file.key_value_metadata()).map_err(|error| culprit(descriptor, &error.to_string()))?;
+    // Arrow panics over types in a file's ARROW:schema that it does not know.
+    let schema = decoded(|| parquet_to_arrow_schema(descriptor, file.key_value_metadata()).map_err(|error| error.to_string()));
+    let schema = schema.map_err(|error| culprit(descriptor, &error))?;
     Ok(Schema::new(schema.fields().clone()))
 }
 

@@ -5,6 +5,7 @@
 //! library asks a stream for more after an error, which operators do not expect: there [`HeadGuard`] ends it.
 
 use super::in_place::{InPlace, InPlaceExec};
+use crate::error::panic_text;
 use crate::query_memory::QueryPool;
 use crate::residency::ledger::ReadingTask;
 use crate::worker::PANIC_TEXT;
@@ -123,15 +124,6 @@ impl Drop for Timer {
         self.elapsed.set_max(self.started.elapsed().as_nanos() as usize);
         self.peak_memory.set_max(self.peak.as_ref().map_or(0, |peak| peak.load(Ordering::Relaxed)));
     }
-}
-
-/// What a panic said.
-pub fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    panic
-        .downcast_ref::<&str>()
-        .map(|text| text.to_string())
-        .or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
 }
 
 #[cfg(test)]

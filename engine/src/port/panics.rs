@@ -3,8 +3,8 @@
 //! Without it a call would be cut off without a word, or end early as if all had been said.
 
 use crate::error::Error;
+use crate::error::panic_text;
 use crate::limits;
-use crate::operators::panic_guard::panic_text;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt};

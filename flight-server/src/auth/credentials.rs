@@ -66,4 +66,16 @@ mod tests {
         }
         assert!(Credentials::of(&MetadataMap::new()) == Credentials::None);
     }
+
+    #[test]
+    fn whatever_a_header_says_is_read_or_refused() {
+        let headers = ["Basic YW5hOnNlYzpyZXQ=", "Bearer eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJhbmEifQ.AAAA", "basic  Og", "Digest a=b"];
+        bowshot_mutations::near_texts(&headers, |case| {
+            let mut metadata = MetadataMap::new();
+            if let Ok(value) = tonic::metadata::AsciiMetadataValue::try_from(case.as_bytes()) {
+                metadata.insert("authorization", value);
+                let _ = Credentials::of(&metadata);
+            }
+        });
+    }
 }

@@ -17,7 +17,7 @@ use arrow_flight::FlightData;
 use arrow_flight::decode::{DecodedPayload, FlightDataDecoder};
 use arrow_flight::error::FlightError;
 use bowshot_engine::cpu_runtime::step_aside;
-use bowshot_engine::operators::panic_guard::panic_text;
+use bowshot_engine::error::panic_text;
 use bowshot_engine::{ClientMemory, Error, ErrorClass};
 use futures::stream::{self, BoxStream};
 use futures::{FutureExt, Stream, StreamExt};

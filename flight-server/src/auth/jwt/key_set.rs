@@ -132,4 +132,14 @@ mod tests {
         assert!(parse(json!([])).err().unwrap().contains("no public key"));
         assert!(parse(json!(vec![1; limits::JWT_KEYS_MAX + 1])).err().unwrap().contains("more than"));
     }
+
+    #[test]
+    fn whatever_a_provider_answers_is_a_set_or_refused() {
+        let set = br#"{"keys":[{"kty":"RSA","kid":"r","use":"sig","alg":"RS256","n":"AQAB","e":"AQAB","key_ops":["verify"]},{"kty":"EC","kid":"e","crv":"P-256","x":"AA","y":"AA"},{"kty":"OKP","crv":"Ed25519","x":"AAAA"}]}"#;
+        bowshot_mutations::near_bytes(&[set.to_vec()], |case| {
+            if let Ok(set) = KeySet::parse(case) {
+                drop(set.fitting(Some("r"), Algorithm::RS256));
+            }
+        });
+    }
 }

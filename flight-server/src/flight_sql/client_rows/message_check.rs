@@ -158,3 +158,62 @@ fn unpacked(codec: CompressionType, content: &[u8]) -> Result<u64, String> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, DictionaryArray, Int64Array, ListArray, RecordBatch, StringArray, StringViewArray};
+    use arrow::datatypes::{Int32Type, Int64Type};
+    use arrow::ipc::writer::IpcWriteOptions;
+    use arrow_flight::encode::FlightDataEncoderBuilder;
+    use arrow_flight::error::FlightError;
+    use futures::{StreamExt, stream};
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::Arc;
+
+    fn batch() -> RecordBatch {
+        let words = ["a", "b", "a"].into_iter().collect::<DictionaryArray<Int32Type>>();
+        let lists = ListArray::from_iter_primitive::<Int64Type, _, _>(vec![Some(vec![Some(1), None]), None, Some(vec![])]);
+        let columns: [(&str, ArrayRef); 5] = [
+            ("i", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MIN)]))),
+            ("s", Arc::new(StringArray::from(vec![Some("x"), None, Some("é")]))),
+            ("v", Arc::new(StringViewArray::from(vec![Some("longer than twelve bytes"), None, Some("")]))),
+            ("d", Arc::new(words)),
+            ("l", Arc::new(lists)),
+        ];
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    /// The messages of a batch: schema, dictionary, rows.
+    fn messages(codec: Option<CompressionType>) -> Vec<FlightData> {
+        let options = IpcWriteOptions::default().try_with_compression(codec).unwrap();
+        let batches = stream::iter([Ok::<_, FlightError>(batch())]);
+        let encoded = FlightDataEncoderBuilder::new().with_options(options).build(batches).collect::<Vec<_>>();
+        futures::executor::block_on(encoded).into_iter().map(Result::unwrap).collect()
+    }
+
+    /// Messages whose header or body is nearly right are refused, or say how many bytes they take. What the decoder makes of them is caught.
+    #[test]
+    fn whatever_a_client_sends_is_measured_or_refused() {
+        for codec in [None, Some(CompressionType::LZ4_FRAME), Some(CompressionType::ZSTD)] {
+            for message in messages(codec) {
+                let (header, body) = (message.data_header.to_vec(), message.data_body.to_vec());
+                bowshot_mutations::near_bytes(std::slice::from_ref(&header), |case| {
+                    drop(check(&FlightData { data_header: case.to_vec().into(), ..message.clone() }));
+                });
+                bowshot_mutations::near_bytes(&[body], |case| {
+                    drop(check(&FlightData { data_body: case.to_vec().into(), ..message.clone() }));
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn an_lz4_frame_that_is_nearly_right_is_measured_or_refused() {
+        let frame = [&[4, 0x22, 0x4d, 0x18, 0x60, 0x40, 0x82, 6, 0, 0, 0, 0x1f, b'a', 1, 0, 0x50, 0, 0, 0, 0, 0][..], b"x"].concat();
+        bowshot_mutations::near_bytes(&[frame[..frame.len() - 1].to_vec()], |case| {
+            let measured = catch_unwind(AssertUnwindSafe(|| lz4_size::unpacked(case)));
+            assert!(measured.is_ok());
+        });
+    }
+}
