@@ -148,7 +148,7 @@ fn state() -> SessionState {
 const STATEMENTS: [&str; 20] = [
     "SELECT a, b, c FROM t WHERE a > 1 AND b LIKE 'x%' OR c IS NULL ORDER BY a DESC NULLS LAST LIMIT 3 OFFSET 1",
     "SELECT DISTINCT ON (a) a, count(*) FILTER (WHERE c > 0.5) OVER (PARTITION BY b ORDER BY a ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM t",
-    "WITH r(n) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t WHERE a < 5), s AS MATERIALIZED (SELECT n FROM r) SELECT * FROM r JOIN s USING (n)",
+    "WITH r(n) AS (SELECT 1 UNION ALL SELECT a + 1 FROM t WHERE a < 5), s AS (SELECT n FROM r) SELECT * FROM r JOIN s USING (n)",
     "SELECT b, sum(a), avg(c), string_agg(b, ',' ORDER BY a) FROM t GROUP BY ROLLUP (b, c) HAVING count(DISTINCT a) > 1",
     "SELECT o.a, x.v FROM t o LEFT JOIN LATERAL (SELECT max(u.a) AS v FROM u WHERE u.b = o.b AND u.a < o.a) x ON true",
     "SELECT CASE WHEN a IN (1, NULL) THEN 0.25 ELSE 1e3 END, CAST(b AS DECIMAL(38, 10)) / 3.0, -a % 7 FROM t",

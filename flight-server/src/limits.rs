@@ -41,8 +41,8 @@ pub const ARROW_DECODED_ASIDE_BYTES: u64 = 4 << 20;
 pub const INGEST_PIECE_BYTES: u64 = 8 << 20;
 /// Bytes that all values bound to one prepared statement may take, each spelt out.
 pub const BOUND_VALUES_BYTES_MAX: u64 = 256 << 20;
-/// Longest statement text; the parser's memory grows with it.
-pub const STATEMENT_BYTES_MAX: usize = 4 << 20;
+/// Longest statement text, as it is announced to drivers: what the planner takes.
+pub const STATEMENT_BYTES_MAX: usize = bowshot_engine::limits::SQL_BYTES_MAX;
 /// A result that nobody fetches is dropped, and its query cancelled, after this time.
 pub const RESULT_UNCLAIMED: Duration = Duration::from_secs(120);
 /// How often it is asked what failed of a query when a part of its result was cut off, and the time between.
