@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 
+import authority
 import cluster
 import pytest
 
@@ -190,6 +191,14 @@ def test_a_read_only_file_system_is_found(tmp_path):
     assert re.search(r"^volume +data: disk on .*/disk \(tmpfs\), .* not writable: Read-only", doctor.stdout, re.M), doctor.stdout
 
 
+def test_a_temporary_folder_that_cannot_be_written_is_a_note(tmp_path):
+    (tmp_path / "disk").mkdir()
+    prefix = read_only(tmp_path / "disk")
+    (tmp_path / "server.toml").write_text(server_settings())
+    said = bowshot(tmp_path, "--config", "server.toml", "config", "check", prefix=prefix, TMPDIR=str(tmp_path / "disk"))
+    assert said.returncode == 0 and "queries that spill fail" in said.stderr, said.stderr
+
+
 def test_certificates_of_others_and_plain_addresses_beside_tls(tmp_path):
     bowshot(tmp_path, "certs", "certs", "--node", "node-1,region=eu", "--node", "node-2,region=us")
     files = {name: f'{{ certificate = "certs/{name}.pem", key = "certs/{key}.key", ca = "certs/ca.pem" }}' for name, key in
@@ -205,6 +214,18 @@ def test_certificates_of_others_and_plain_addresses_beside_tls(tmp_path):
         check, start = checked(tmp_path, worker_settings(**{**worker, **secure}), "worker")
         assert problems(check) == problems(start)
         assert word in check.stderr, check.stderr
+
+
+def test_certificates_that_ended_or_end_soon(tmp_path):
+    made = authority.Authority(tmp_path)
+    made.issue("ended", "server", authority.SERVER, days=-1)
+    made.issue("soon", "server", authority.SERVER, days=3)
+    tls = '[tls]\ncertificate = "{0}.pem"\nkey = "{0}.key"'
+    check, start = checked(tmp_path, server_settings(tls.format("ended")), "server")
+    assert problems(check) == problems(start) and "ended.pem expired on" in check.stderr, check.stderr
+    (tmp_path / "settings.toml").write_text(server_settings(tls.format("soon")))
+    said = bowshot(tmp_path, "--config", "settings.toml", "config", "check")
+    assert said.returncode == 0 and "note: tls.certificate ends on" in said.stderr, said.stderr
 
 
 def test_a_port_of_another_process_is_told_with_its_name(tmp_path):

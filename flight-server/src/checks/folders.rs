@@ -82,12 +82,16 @@ fn catalog(folder: &Path) -> Option<Finding> {
 
 fn spill(section: &str, set: Option<&PathBuf>, bytes_max: u64) -> Vec<Finding> {
     let folder = spill_folder(set);
-    let whence = if set.is_some() { "" } else { " (the system's temporary folder)" };
-    let refused = |what: &str, error: &dyn std::fmt::Display| {
-        problem(format!(
-            "the folder for spilled data, {}{whence}, {what}: {error}; point {section}.spill_dir at a folder this user may write",
+    let refused = |what: &str, error: &dyn std::fmt::Display| match set {
+        Some(_) => problem(format!(
+            "the folder for spilled data, {}, {what}: {error}; point {section}.spill_dir at a folder this user may write",
             folder.display()
-        ))
+        )),
+        // Only looked at by the first query that spills.
+        None => Finding::Note(format!(
+            "the system's temporary folder, {}, {what}: {error}; queries that spill fail, so point {section}.spill_dir at a folder this user may write",
+            folder.display()
+        )),
     };
     let mut found: Vec<Finding> = match Written::of(&folder) {
         Written::Yes => vec![],
