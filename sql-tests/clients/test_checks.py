@@ -418,8 +418,9 @@ def test_a_lost_node_is_seen_in_metrics_and_log(running):
     assert running.metric("bowshot_files", state="available") < files
     # A dead node's last words are no figures of now.
     assert running.metric("bowshot_memory_limit_bytes", node=held) == 0
-    log = running.server.log_text()
-    assert re.search(rf'a node is suspect: it gets no new tasks node="{held}"', log) and re.search(rf'a node is lost: .*node="{held}"', log), log
+    # The log looks once a second.
+    told = [f'a node is suspect: it gets no new tasks node="{held}"', f'a node is lost: nothing was heard of it, and what it holds is missing node="{held}"']
+    cluster.wait_until("the log says so", 5, lambda: all(text in running.server.log_text() for text in told))
     running.workers[held].start()
     running.wait_live(held)
     cluster.wait_until("its file is there again", 15, lambda: running.metric("bowshot_files", state="missing") == 0)
