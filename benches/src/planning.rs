@@ -263,6 +263,7 @@ async fn beat(node_id: &str, control_port: u16, inventory: &PackedInventory) -> 
     let mut acknowledged = 0;
     loop {
         let heartbeat = Heartbeat {
+            budgets: Default::default(),
             node_id: node_id.into(),
             incarnation: node_id.into(),
             inventory_epoch: 1,

@@ -47,6 +47,11 @@ impl CoordinatorConfig {
     pub fn operator_bytes(&self) -> u64 {
         if self.memory_bytes > 0 { self.memory_bytes } else { machine_memory_bytes() / 4 }
     }
+
+    /// Most bytes of spilled data at once.
+    pub fn spill_limit_bytes(&self) -> u64 {
+        if self.spill_bytes_max > 0 { self.spill_bytes_max } else { limits::SPILL_BYTES_MAX }
+    }
 }
 
 impl Default for CoordinatorConfig {
@@ -177,6 +182,11 @@ impl WorkerConfig {
     /// Memory of the column cache, in bytes.
     pub fn column_cache_bytes(&self) -> u64 {
         if self.cache_bytes > 0 { self.cache_bytes } else { machine_memory_bytes() / 4 }
+    }
+
+    /// Most bytes of spilled data at once.
+    pub fn spill_limit_bytes(&self) -> u64 {
+        if self.spill_bytes_max > 0 { self.spill_bytes_max } else { limits::SPILL_BYTES_MAX }
     }
 
     /// Tasks that run at once. What a task reads and sends is in no operator's account: a node with little memory runs fewer.

@@ -72,6 +72,15 @@ impl FolderLock {
         }
     }
 
+    /// Who holds the lock of the file at `path`, if anybody does. Takes and writes nothing: for who only looks.
+    pub fn holder_of(path: &Path) -> Option<String> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => Some(holder(&mut file)),
+            _ => None,
+        }
+    }
+
     /// Whether the locked file is still the one at its path: a folder that was replaced has another.
     pub fn is_in_place(&self) -> bool {
         let identity = |found: io::Result<std::fs::Metadata>| found.map(|found| (found.dev(), found.ino())).ok();
@@ -111,6 +120,8 @@ mod tests {
         let refused = FolderLock::take(&path, "coordinator").unwrap_err().to_string();
         assert!(refused.contains(&format!("coordinator, process {}", std::process::id())), "{refused}");
         assert!(held.is_in_place());
+        let seen = FolderLock::holder_of(&path).unwrap();
+        assert!(seen.starts_with("coordinator, process"), "{seen}");
         std::fs::remove_file(&path).unwrap();
         assert!(!held.is_in_place());
         drop(held);

@@ -46,6 +46,7 @@ pub mod result_types;
 pub mod session;
 pub mod sql_types;
 pub mod statement;
+mod storage_check;
 pub mod system;
 mod uuid_text;
 pub mod worker;

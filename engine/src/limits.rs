@@ -303,6 +303,19 @@ pub const SESSION_VIEWS_MAX: usize = 1_000;
 const _: () = assert!(HANDSHAKES_PER_ADDRESS_MAX < HANDSHAKES_MAX);
 const _: () = assert!(REFUSED_GRACE.as_millis() < HANDSHAKE_TIMEOUT.as_millis());
 
+/// An address whose nodes are refused has a line in the log once in this time: such a node tries again every few seconds.
+pub const REFUSED_NODE_LINE_INTERVAL: Duration = Duration::from_secs(60);
+/// Addresses of refused nodes that are remembered, of some hundred bytes each; beyond them only the counter goes on.
+pub const REFUSED_NODES_REMEMBERED: usize = 1_000;
+/// Letters of what a refused caller says of itself, in a line of the log.
+pub const REFUSED_NODE_TEXT_LETTERS: usize = 400;
+/// Bytes of a refused caller's message that are searched for the name of its node: a register has some thousand.
+pub const REFUSED_NODE_BODY_BYTES: usize = 64 << 10;
+/// Files of tables are compared with what nodes hold for metrics at most this often: that takes a look at each of them.
+pub const FILE_FIGURES_KEPT: Duration = Duration::from_secs(10);
+/// How long a question whether the coordinator would take a node in may last, connecting included: somebody waits for the answer.
+pub const LOOK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Files of managed tables that a worker writes at once; more wait.
 pub const TABLE_FILES_WRITTEN_MAX: usize = 8;
 /// Batches on their way to the thread that writes one.

@@ -248,6 +248,7 @@ impl Simulation {
             version: 9,
         });
         let beat = Heartbeat {
+            budgets: Default::default(),
             node_id: worker.node_id.clone(),
             incarnation: worker.life.to_string(),
             inventory_epoch: worker.epoch,

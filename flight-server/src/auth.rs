@@ -98,38 +98,13 @@ impl Authenticator {
     /// [`Error::Config`] when `auth = off` would leave the server open to other machines, when nobody could get in, or when a hash, a
     /// token or a file is not usable.
     pub fn new(config: &Config) -> Result<Self> {
-        let (auth, listen) = (&config.auth, config.server.listen);
+        let auth = &config.auth;
         let client_auth = config.tls.client_auth()?;
-        if auth.mode == AuthMode::Off && !listen.ip().is_loopback() {
-            return Err(Error::config(format!(
-                "auth.mode is 'off', but server.listen is {listen}, which other machines may reach. Set auth.mode = \"required\" with [auth.users], or listen on 127.0.0.1"
-            )));
+        if let Some(problem) = settings_problems(config).into_iter().next() {
+            return Err(problem);
         }
-        let nobody = auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none() && client_auth == ClientAuth::Off;
-        if auth.mode == AuthMode::Required && nobody {
-            return Err(Error::config(
-                "auth.mode is 'required', but nobody could get in: set auth.users (make a hash with 'bowshot hash-password'), auth.tokens, auth.jwt or tls.client_ca",
-            ));
-        }
+        let fixed_tokens = auth.tokens.iter().map(|(user, token)| (digest(token), user.clone())).collect();
         let life = Duration::from_secs(auth.token_ttl_s);
-        if life.is_zero() || life > limits::TOKEN_TTL_MAX {
-            return Err(Error::config(format!(
-                "auth.token_ttl_s is {}: set it to 1 to {} seconds",
-                auth.token_ttl_s,
-                limits::TOKEN_TTL_MAX.as_secs()
-            )));
-        }
-        let mut fixed_tokens = BTreeMap::new();
-        for (user, token) in &auth.tokens {
-            if token.len() < FIXED_TOKEN_LENGTH_MIN {
-                return Err(Error::config(format!("auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters")));
-            }
-            if let Some(other) = fixed_tokens.insert(digest(token), user.clone()) {
-                return Err(Error::config(format!(
-                    "auth.tokens.{user} and auth.tokens.{other} are the same: give each user a token of its own"
-                )));
-            }
-        }
         Ok(Self {
             mode: auth.mode,
             passwords: Passwords::new(&auth.users)?,
@@ -282,6 +257,51 @@ impl Principal {
     fn new(user: &str, way: Way, until: Option<SystemTime>) -> Self {
         Self { user: user.to_string(), login: None, proof: Proof { way, until, login: None } }
     }
+}
+
+/// Everything that is wrong with who may use the server.
+pub fn problems(config: &Config) -> Vec<Error> {
+    let mut problems = settings_problems(config);
+    problems.extend(Logins::new(config.auth.token_key_file.as_deref(), Duration::from_secs(config.auth.token_ttl_s)).err());
+    problems.extend(config.auth.jwt.as_ref().and_then(|jwt| JwtVerifier::new(jwt).err()));
+    problems
+}
+
+/// What is wrong by the settings alone.
+fn settings_problems(config: &Config) -> Vec<Error> {
+    let (auth, listen) = (&config.auth, config.server.listen);
+    let mut problems = vec![];
+    if auth.mode == AuthMode::Off && !listen.ip().is_loopback() {
+        problems.push(Error::config(format!(
+            "auth.mode is 'off', but server.listen is {listen}, which other machines may reach. Set auth.mode = \"required\" with [auth.users], or listen on 127.0.0.1"
+        )));
+    }
+    // What is wrong with client_auth is said where certificates are read.
+    let shows_none = config.tls.client_auth().is_ok_and(|asked| asked == ClientAuth::Off);
+    if auth.mode == AuthMode::Required && auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none() && shows_none {
+        problems.push(Error::config(
+            "auth.mode is 'required', but nobody could get in: set auth.users (make a hash with 'bowshot hash-password'), auth.tokens, auth.jwt or tls.client_ca",
+        ));
+    }
+    let life = Duration::from_secs(auth.token_ttl_s);
+    if life.is_zero() || life > limits::TOKEN_TTL_MAX {
+        problems.push(Error::config(format!(
+            "auth.token_ttl_s is {}: set it to 1 to {} seconds",
+            auth.token_ttl_s,
+            limits::TOKEN_TTL_MAX.as_secs()
+        )));
+    }
+    let mut known: BTreeMap<[u8; 32], &str> = BTreeMap::new();
+    for (user, token) in &auth.tokens {
+        if token.len() < FIXED_TOKEN_LENGTH_MIN {
+            problems.push(Error::config(format!("auth.tokens.{user} is shorter than {FIXED_TOKEN_LENGTH_MIN} characters")));
+        } else if let Some(other) = known.insert(digest(token), user) {
+            problems
+                .push(Error::config(format!("auth.tokens.{user} and auth.tokens.{other} are the same: give each user a token of its own")));
+        }
+    }
+    problems.extend(password::problems(&auth.users));
+    problems
 }
 
 fn digest(text: &str) -> [u8; 32] {

@@ -6,13 +6,14 @@ mod children;
 mod demo;
 mod demo_cluster;
 mod doctor;
-mod listen;
+pub mod listen;
 mod server;
 mod settings;
 mod signals;
 mod worker;
 
 use crate::Extensions;
+use crate::checks::Role;
 use crate::config::{Environment, Flags, Layers};
 use crate::error::{Error, Result};
 use crate::shell;
@@ -55,8 +56,13 @@ enum Command {
     Backup(backup::BackupArguments),
     /// Show or check the settings.
     Config(ConfigArguments),
-    /// Say what this machine brings to a worker: cores, memory and how fast it is read, cards and why they are not used.
-    Doctor,
+    /// Say what this machine brings to a server or worker with these settings, and what is wrong: cores, memory, cards, disks, ports,
+    /// certificates, the way to the coordinator.
+    Doctor {
+        /// What the settings are for; worker where they have that section and none of a server's.
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+    },
     /// Hash a password for auth.users; it is read from standard input.
     HashPassword,
     /// Write one part of TPC-H; what `worker --generate-tpch` runs in a process of its own.
@@ -74,8 +80,12 @@ struct ConfigArguments {
 enum ConfigCommand {
     /// Print every setting, its value and where it came from.
     Show,
-    /// Say whether the settings can be used.
-    Check,
+    /// Say everything that would keep a server or worker with these settings from starting.
+    Check {
+        /// What the settings are for; worker where they have that section and none of a server's.
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+    },
 }
 
 /// Runs a command and turns its outcome into an exit code; errors go to standard error.
@@ -85,7 +95,7 @@ pub fn run(arguments: Arguments, extensions: Extensions) -> ExitCode {
         Ok(code) => code,
         Err(Error::Interrupted) => ExitCode::from(INTERRUPTED),
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::shell::note(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -114,11 +124,14 @@ fn dispatch(arguments: Arguments, extensions: Extensions) -> Result<ExitCode> {
             let layers = layers(Flags::default())?;
             match command {
                 ConfigCommand::Show => settings::show(&layers)?,
-                ConfigCommand::Check => settings::check(&layers)?,
+                ConfigCommand::Check { role } => return settings::check(&layers, role),
             }
         }
         Command::Backup(arguments) => backup::run(&arguments, &layers(arguments.flags())?.config()?)?,
-        Command::Doctor => doctor::run(&layers(Flags::default())?.config()?),
+        Command::Doctor { role } => {
+            let layers = layers(Flags::default())?;
+            doctor::run(layers.config()?, role.unwrap_or_else(|| layers.role()))?;
+        }
         Command::HashPassword => settings::hash_password()?,
         Command::GenerateTpch(generate) => worker::generate(&generate)?,
     }
@@ -141,5 +154,5 @@ pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
 /// Log lines go to standard error; `RUST_LOG` chooses them.
 fn logging() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).with_ansi(false).init();
 }

@@ -3,6 +3,7 @@
 mod auth;
 mod environment;
 mod origin;
+mod problems;
 mod tls;
 
 pub use auth::{AuthConfig, AuthMode, JwtConfig};
@@ -10,11 +11,13 @@ pub use environment::Environment;
 pub use origin::Setting;
 pub use tls::{CertificateName, ClientAuth, TlsConfig};
 
+use crate::checks::Role;
 use crate::error::{Error, Result};
 use bowshot_engine::{CoordinatorConfig, WorkerConfig};
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Dict;
 use figment::{Figment, Metadata, Profile, Provider};
+use problems::describe;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -101,6 +104,8 @@ impl Provider for Flags {
 /// The layers of settings, not yet checked.
 pub struct Layers {
     figment: Figment,
+    /// Sections that a layer names.
+    sections: Vec<String>,
     file: Option<PathBuf>,
 }
 
@@ -118,11 +123,25 @@ impl Layers {
             None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.is_file()),
         };
         // A worker exists only where a layer names one, so its section has no default to start from.
-        let mut figment = Figment::from(Defaults);
+        let (mut figment, mut given) = (Figment::from(Defaults), Figment::new());
         if let Some(file) = &file {
             figment = figment.merge(Toml::file_exact(file));
+            given = given.merge(Toml::file_exact(file));
         }
-        Ok(Self { figment: figment.merge(environment).merge(flags), file })
+        let given = given.merge(&environment).merge(&flags).extract::<Dict>();
+        let sections = given.map(|given| given.into_keys().collect()).unwrap_or_default();
+        Ok(Self { figment: figment.merge(environment).merge(flags), sections, file })
+    }
+
+    /// What these settings are for: a worker where they have that section and none of a server's.
+    pub fn role(&self) -> Role {
+        let named = |section: &str| self.sections.iter().any(|known| known == section);
+        if named("worker") && !["server", "coordinator", "auth"].into_iter().any(named) { Role::Worker } else { Role::Server }
+    }
+
+    /// The settings without those that have a wrong name or type, and what is wrong with these; no settings when nothing can be read.
+    pub fn all_problems(&self) -> (Option<Config>, Vec<Error>) {
+        problems::read(&self.figment)
     }
 
     /// The settings, checked for unknown names and wrong types.
@@ -161,38 +180,6 @@ impl Provider for Defaults {
             section.remove("worker");
         }
         Ok(settings)
-    }
-}
-
-fn describe(error: &figment::Error) -> String {
-    let key = error.path.join(".");
-    let place = error.metadata.as_ref().map_or_else(String::new, |metadata| {
-        let source = match &metadata.source {
-            Some(figment::Source::File(path)) => path.display().to_string(),
-            _ if metadata.name == "environment variable" => {
-                let keys: Vec<&str> = error.path.iter().map(String::as_str).collect();
-                let variable = metadata.interpolate(&Profile::Default, &keys);
-                match &error.kind {
-                    figment::error::Kind::UnknownField(..) => "the environment".to_string(),
-                    _ => variable,
-                }
-            }
-            _ => format!("a {}", metadata.name),
-        };
-        format!(" in {source}")
-    });
-    match &error.kind {
-        figment::error::Kind::UnknownField(name, known) => {
-            // The path may or may not hold the unknown name itself, by the depth at which it was found.
-            let key = match key.rsplit('.').next() {
-                Some(last) if last == name => key.clone(),
-                _ if key.is_empty() => name.clone(),
-                _ => format!("{key}.{name}"),
-            };
-            format!("unknown setting '{key}'{place}; known here: {}", known.join(", "))
-        }
-        kind if key.is_empty() => format!("the settings{place} cannot be read: {kind}"),
-        kind => format!("setting '{key}'{place}: {kind}"),
     }
 }
 

@@ -78,8 +78,18 @@ impl Drop for ReportsEnd {
 }
 
 /// The connections that arrive at a listener.
-pub fn incoming(listener: TcpListener, tls: Option<Arc<ClientTls>>, on_close: OnClose) -> impl Stream<Item = io::Result<Connection>> {
-    accept::incoming(listener, Arc::new(Clients { tls, on_close, door: Arc::new(Door::new(door_limits())) }))
+pub fn incoming(
+    listener: TcpListener,
+    tls: Option<Arc<ClientTls>>,
+    door: Arc<Door>,
+    on_close: OnClose,
+) -> impl Stream<Item = io::Result<Connection>> {
+    accept::incoming(listener, Arc::new(Clients { tls, on_close, door }))
+}
+
+/// What the connections of clients come through.
+pub fn door() -> Arc<Door> {
+    Arc::new(Door::new(door_limits()))
 }
 
 /// Greets clients.
@@ -89,9 +99,14 @@ struct Clients {
     door: Arc<Door>,
 }
 
+/// Connections of clients that this process takes at once.
+pub fn connections_max() -> usize {
+    (open_files_max() / 4 * 3).clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX)
+}
+
 /// A share of the files that this process may open: the rest is for the catalog, spilled data, the traffic of the cluster and health.
 fn door_limits() -> DoorLimits {
-    let connections = (open_files_max() / 4 * 3).clamp(limits::CONNECTIONS_MIN, limits::CONNECTIONS_MAX);
+    let connections = connections_max();
     DoorLimits {
         connections,
         per_address: connections / 4 * 3,

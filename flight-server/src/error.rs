@@ -13,21 +13,18 @@ pub enum Error {
     /// A setting is unknown, of the wrong type, or makes no sense beside another.
     #[error("{message}")]
     Config { message: String },
+    /// Several settings cannot be used; each problem stands on a line of its own.
+    #[error("{}", problems.join("\nerror: "))]
+    Settings { problems: Vec<String> },
     /// Another process listens where we want to.
     #[error(
-        "port {} is taken: {purpose} cannot listen on {address}. Stop the other process, or choose another port with {flag} or the setting {setting}",
+        "port {} is taken by {holder}: {purpose} cannot listen on {address}. Stop that process, or choose another port with {flag} or the setting {setting}",
         address.port()
     )]
-    PortTaken { address: SocketAddr, purpose: &'static str, flag: &'static str, setting: &'static str },
+    PortTaken { address: SocketAddr, holder: String, purpose: &'static str, flag: &'static str, setting: &'static str },
     /// An address cannot be listened on for another reason.
     #[error("{purpose} cannot listen on {address}: {source}. Choose another address with {flag} or the setting {setting}")]
     Listen { address: SocketAddr, purpose: &'static str, flag: &'static str, setting: &'static str, source: std::io::Error },
-    /// A volume's folder is not there.
-    #[error(
-        "volume '{volume}' of node '{node}': the folder {} {problem}. Create it, or name another with --volume {volume}=PATH or the setting worker.volumes.{volume}",
-        path.display()
-    )]
-    Volume { node: String, volume: String, path: PathBuf, problem: String },
     /// The engine refused or failed.
     #[error("{0}")]
     Engine(#[from] bowshot_engine::Error),

@@ -4,6 +4,7 @@
 //! compiled as soon as the crates below it have said their types; a program waits for their machine code.
 
 mod auth;
+mod checks;
 mod cli;
 mod config;
 mod connection;

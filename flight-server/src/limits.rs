@@ -12,6 +12,14 @@ pub const CONNECTIONS_MIN: usize = 64;
 pub const CONNECTIONS_MAX: usize = 16_384;
 /// Those whose calls had no good credentials yet; one more ends the oldest.
 pub const STRANGERS_MAX: usize = 256;
+/// Connections of clients that a server should have files for; a server with fewer takes fewer.
+pub const CONNECTIONS_ADVISED: usize = 1_024;
+/// Files that a process opens for everything else: catalog, log, libraries, connections between nodes.
+pub const OPEN_FILES_BESIDE: usize = 512;
+/// Files that a task may have open: what it scans, what it spills, where its rows go.
+pub const OPEN_FILES_A_TASK: usize = 16;
+/// Settings of wrong names or types that are told at once.
+pub const WRONG_SETTINGS_MAX: usize = 50;
 /// Time until a connection's first call.
 pub const FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time of a call without good credentials: refusals are held back for some seconds.

@@ -14,7 +14,7 @@ pub use client::{Client, ConnectOptions};
 pub use execution::{Execution, Look};
 pub use figures::bytes;
 pub use queries::{QueriesArguments, run as queries};
-pub use standard_output::StandardOutput;
+pub use standard_output::{StandardOutput, line, line_and_go_on, note};
 
 use crate::cli;
 use crate::error::{Error, Result};

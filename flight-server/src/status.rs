@@ -1,10 +1,15 @@
 //! Health and metrics over HTTP, for load balancers and Prometheus.
 
+mod exposition;
+
+use crate::connection;
 use crate::limits;
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::routing::get;
+use bowshot_engine::Coordinator;
+use bowshot_engine::coordinator::figures::{Figure, Kind};
 use bowshot_engine::port::accept::{self, Accepted, Greeter};
 use bowshot_engine::port::door::{Door, DoorLimits, Visitor};
 use futures::{Stream, StreamExt};
@@ -14,8 +19,8 @@ use rustls::pki_types::CertificateDer;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -34,27 +39,73 @@ impl Readiness {
     }
 }
 
+/// What is told to whoever asks. Clones share it.
 #[derive(Clone)]
-struct Shared {
+pub struct Status {
     readiness: Readiness,
     metrics: PrometheusHandle,
+    /// What clients come through.
+    door: Arc<Door>,
+    /// Once there is one.
+    coordinator: Arc<OnceLock<Coordinator>>,
+}
+
+impl Status {
+    /// Of a server that is starting.
+    pub fn new(readiness: Readiness, metrics: PrometheusHandle, door: Arc<Door>) -> Self {
+        Self { readiness, metrics, door, coordinator: Arc::default() }
+    }
+
+    /// Tells of this coordinator from now on. There is one.
+    pub fn tell_of(&self, coordinator: Coordinator) {
+        let _ = self.coordinator.set(coordinator);
+    }
+
+    /// Everything for Prometheus. Blocking.
+    fn exposition(&self) -> String {
+        let mut figures = self.coordinator.get().map(Coordinator::figures).unwrap_or_default();
+        let gauge = |name, help, value: usize| Figure { name, kind: Kind::Gauge, help, series: vec![(vec![], value as f64)] };
+        figures.push(gauge("bowshot_connections", "Connections of clients that are open.", self.door.open()));
+        figures.push(gauge(
+            "bowshot_connections_limit",
+            "Connections of clients that this server takes at once.",
+            connection::connections_max(),
+        ));
+        figures.extend(exposition::of_process());
+        self.metrics.render() + &exposition::text(&figures)
+    }
+}
+
+/// Says what the counters of this process mean.
+pub fn describe() {
+    for (name, help) in exposition::COUNTERS {
+        metrics::describe_counter!(name, help);
+    }
+    for (name, help) in exposition::GAUGES {
+        metrics::describe_gauge!(name, help);
+    }
+    for (name, help) in exposition::SUMMARIES {
+        metrics::describe_histogram!(name, help);
+    }
+    // A counter that is not there yet cannot be told from one that nobody scrapes.
+    for reason in ["token", "version", "name", "certificate"] {
+        metrics::counter!("bowshot_nodes_refused_total", "reason" => reason).increment(0);
+    }
+    for state in ["finished", "failed", "cancelled"] {
+        metrics::counter!("bowshot_queries_total", "state" => state).increment(0);
+    }
 }
 
 /// Serves `/healthz`, `/readyz` and `/metrics` until `shutdown` completes.
 ///
 /// # Errors
 /// When the listener fails.
-pub async fn serve(
-    listener: TcpListener,
-    readiness: Readiness,
-    metrics: PrometheusHandle,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> std::io::Result<()> {
+pub async fn serve(listener: TcpListener, status: Status, shutdown: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
     let routes = Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { readiness, metrics });
+        .with_state(status);
     let address = listener.local_addr()?;
     let limits = DoorLimits {
         connections: limits::HTTP_CONNECTIONS_MAX,
@@ -123,13 +174,14 @@ impl<S: Stream<Item = std::io::Result<Accepted<(), ()>>> + Send + 'static> axum:
     }
 }
 
-async fn ready(State(shared): State<Shared>) -> (StatusCode, &'static str) {
+async fn ready(State(shared): State<Status>) -> (StatusCode, &'static str) {
     match shared.readiness.get() {
         true => (StatusCode::OK, "ready\n"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
     }
 }
 
-async fn render(State(shared): State<Shared>) -> String {
-    shared.metrics.render()
+async fn render(State(status): State<Status>) -> String {
+    // It may look at every file of the catalog.
+    tokio::task::spawn_blocking(move || status.exposition()).await.unwrap_or_default()
 }

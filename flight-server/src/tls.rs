@@ -11,7 +11,7 @@ mod tests;
 use crate::auth::is_user_name;
 use crate::config::{CertificateName, TlsConfig};
 use crate::connection::ClientCertificate;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use bowshot_engine::port::followed::{Followed, date};
 use certificate::Contents;
 use credentials::Files;
@@ -32,6 +32,22 @@ impl ClientTls {
     pub fn load(config: &TlsConfig) -> Result<Option<Arc<Self>>> {
         let Some(files) = Files::of(config)? else { return Ok(None) };
         Ok(Some(Arc::new(Self { followed: Arc::new(Followed::open(files)?), user_name: config.client_user })))
+    }
+
+    /// Everything that is wrong with the files of the settings: each that cannot be read, or else why they do not serve together.
+    pub fn problems(config: &TlsConfig) -> Vec<Error> {
+        let files = match Files::of(config) {
+            Ok(Some(files)) => files,
+            Ok(None) => return vec![],
+            Err(error) => return vec![error],
+        };
+        let unreadable = files.unreadable();
+        if unreadable.is_empty() { Followed::open(files).err().into_iter().collect() } else { unreadable }
+    }
+
+    /// When the certificate in use ends, in seconds since the epoch.
+    pub fn valid_until_s(&self) -> u64 {
+        self.followed.valid_until()
     }
 
     /// For a connection that begins now.

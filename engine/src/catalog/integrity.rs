@@ -1,8 +1,9 @@
 //! The catalog's file: its name, who may read it, and whether it is whole.
 
 use crate::error::{Error, ErrorClass, Result};
-use rusqlite::Connection;
+use rusqlite::{Connection, OpenFlags};
 use std::path::Path;
+use std::time::Duration;
 
 /// The catalog's name within its folder.
 pub const CATALOG_FILE: &str = "catalog.sqlite";
@@ -22,6 +23,24 @@ pub fn check(connection: &Connection, path: &Path) -> Result<()> {
     };
     Err(damaged(path, &problem))
 }
+
+/// Reads every page of the catalog in `folder` and writes nothing; `false` where there is none.
+///
+/// # Errors
+/// As [`check`], and when the file cannot be read.
+pub fn look(folder: &Path) -> Result<bool> {
+    let path = folder.join(CATALOG_FILE);
+    if !path.exists() {
+        return Ok(false);
+    }
+    let connection = Connection::open_with_flags(&path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    connection.busy_timeout(LOOK_WAIT)?;
+    check(&connection, &path)?;
+    Ok(true)
+}
+
+/// How long a look waits for a commit of the server.
+const LOOK_WAIT: Duration = Duration::from_secs(2);
 
 /// The error of a catalog that cannot be used.
 pub fn damaged(path: &Path, problem: &str) -> Error {

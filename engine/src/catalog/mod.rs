@@ -5,7 +5,7 @@
 pub mod backup;
 pub mod defaults;
 pub mod footer;
-mod integrity;
+pub mod integrity;
 pub mod location;
 pub mod provider;
 pub mod series;

@@ -1,6 +1,6 @@
 //! Worker side of the control channel.
 
-use super::{HEARTBEAT, Heartbeat, HeartbeatAnswer, REGISTER, Register, Registered, TOKEN_HEADER};
+use super::{HEARTBEAT, Heartbeat, HeartbeatAnswer, LOOK, Looked, REGISTER, Register, Registered, TOKEN_HEADER};
 use crate::cluster_tls::{self, COORDINATOR_NAME, ClusterTls};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
@@ -58,6 +58,16 @@ impl ControlClient {
     /// Introduces this worker.
     pub async fn register(&mut self, register: &Register) -> Result<Registered> {
         self.call(REGISTER, register, limits::CONTROL_CALL_TIMEOUT).await
+    }
+
+    /// Asks whether this worker would be taken in; changes nothing.
+    pub async fn look(&mut self, register: &Register) -> Result<Looked> {
+        match tokio::time::timeout(limits::LOOK_TIMEOUT, self.call(LOOK, register, limits::LOOK_TIMEOUT)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                Err(Error::retry(format!("coordinator {} did not answer within {} s", self.coordinator, limits::LOOK_TIMEOUT.as_secs())))
+            }
+        }
     }
 
     /// Reports that this worker lives.

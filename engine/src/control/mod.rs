@@ -24,6 +24,8 @@ use uuid::Uuid;
 pub const REGISTER: &str = "bowshot.register";
 /// Action type of [`Heartbeat`].
 pub const HEARTBEAT: &str = "bowshot.heartbeat";
+/// Action type of [`Register`] of a node that only asks whether it would be taken in; answered by [`Looked`].
+pub const LOOK: &str = "bowshot.look";
 /// Action type of [`ClientCall`] for a login.
 pub const CLIENT_LOGIN: &str = "bowshot.client_login";
 /// Action type of [`ClientTicket`].
@@ -175,6 +177,33 @@ pub struct Registered {
     pub volumes: BTreeMap<String, ExpectedVolume>,
 }
 
+/// The coordinator's answer to [`LOOK`]: the node would be taken in.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Looked {
+    /// Release of the coordinator, for people.
+    pub version: String,
+    /// [`PROTOCOL_VERSION`] of the coordinator.
+    pub protocol_version: u32,
+    /// Unix milliseconds of its clock.
+    pub clock_ms: u64,
+}
+
+/// What a node may use and what it did with it, for metrics. All are 0 from releases that do not say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Budgets {
+    /// Bytes of memory that operators may hold.
+    pub memory_bytes: u64,
+    /// Bytes that the column cache may take.
+    pub cache_bytes: u64,
+    /// Bytes of spilled data at once.
+    pub spill_bytes: u64,
+    /// Chunks that scans found in the column cache, since the node's start.
+    pub cache_hits: u64,
+    /// Chunks that they did not find there.
+    pub cache_misses: u64,
+}
+
 /// Every second: I am alive, and this is what changed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Heartbeat {
@@ -233,6 +262,9 @@ pub struct Heartbeat {
     /// Bytes of spilled data on its disk now.
     #[serde(default)]
     pub spilled_bytes: u64,
+    /// What the node may use, and what it did with it.
+    #[serde(default)]
+    pub budgets: Budgets,
     /// The worker is about to end and wants no new tasks.
     #[serde(default)]
     pub leaving: bool,

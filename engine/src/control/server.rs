@@ -1,12 +1,13 @@
 //! Coordinator side of the control channel.
 
 use super::{
-    CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, ExpectedVolume, HEARTBEAT, Heartbeat,
-    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, secrets_equal,
+    CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, ExpectedVolume, HEARTBEAT, Heartbeat, LOOK, Looked,
+    PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, now_ms, secrets_equal,
 };
 use crate::cluster_tls::Peer;
 use crate::config::StorageConfig;
 use crate::coordinator::membership::Heartbeats;
+use crate::coordinator::refused_nodes::{RefusedFor, RefusedNodes};
 use crate::coordinator::volume_ids::VolumeIds;
 use crate::limits;
 use crate::port::flight::{Answer, FlightCalls, FlightPort, Messages};
@@ -26,6 +27,7 @@ pub struct ControlService {
     policy: SharedPolicy,
     desk: SharedDesk,
     volumes: Option<VolumeIds>,
+    refused: RefusedNodes,
 }
 
 /// The rules of residency as they are now.
@@ -37,7 +39,7 @@ pub type SharedDesk = Arc<OnceLock<Arc<dyn ClientDesk>>>;
 impl ControlService {
     /// A service over `membership` for callers that know `token`.
     pub fn new(membership: Arc<Heartbeats>, token: String, storage: Vec<StorageConfig>, policy: SharedPolicy, desk: SharedDesk) -> Self {
-        Self { membership, token, storage, policy, desk, volumes: None }
+        Self { membership, token, storage, policy, desk, volumes: None, refused: RefusedNodes::default() }
     }
 
     /// Tells workers which volumes are theirs.
@@ -61,13 +63,55 @@ impl ControlService {
         FlightPort::server(Arc::new(self), limits::CONTROL_MESSAGE_BYTES_MAX)
     }
 
-    fn authenticate<T>(&self, request: &Request<T>) -> Result<(), Status> {
+    fn authenticate(&self, request: &Request<Action>) -> Result<(), Status> {
         let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
         if secrets_equal(given, self.token.as_bytes()) {
             return Ok(());
         }
-        Err(Status::unauthenticated("the cluster token is missing or wrong: give every node the coordinator's cluster_token"))
+        let status = Status::unauthenticated("the cluster token is missing or wrong: give every node the coordinator's cluster_token");
+        if let Ok(peer) = Peer::of(request.extensions()) {
+            self.refused.note(RefusedFor::Token, peer.address, said_name(&request.get_ref().body).as_deref(), status.message());
+        }
+        Err(status)
     }
+
+    /// Whether a node may join as what it says.
+    fn admit(&self, register: &Register, peer: &Peer) -> Result<(), Status> {
+        let checked = check_version(register)
+            .map_err(|status| (RefusedFor::Version, status))
+            .and_then(|()| peer.check_register(register).map_err(|status| (RefusedFor::Certificate, status)))
+            .and_then(|()| {
+                let named = self.membership.may_register(register);
+                named.map_err(|error| (RefusedFor::Name, Status::already_exists(error.message())))
+            });
+        checked.map_err(|(why, status)| {
+            self.refused.note(why, peer.address, Some(&register.node_id), status.message());
+            status
+        })
+    }
+}
+
+fn check_version(register: &Register) -> Result<(), Status> {
+    if (PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&register.protocol_version) {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "worker {} (release {}) speaks control protocol {}, this coordinator (release {}) {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}: upgrade the coordinator first, then the workers one by one, a release at a time",
+        register.node_id,
+        register.version,
+        register.protocol_version,
+        env!("CARGO_PKG_VERSION")
+    )))
+}
+
+/// What a caller without the token calls itself, if it says so: for people who look for a node that is missing.
+fn said_name(body: &[u8]) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        node_id: String,
+    }
+    let body = Some(body).filter(|body| body.len() <= limits::REFUSED_NODE_BODY_BYTES)?;
+    serde_json::from_slice::<Said>(body).ok().map(|said| said.node_id)
 }
 
 fn body<'a, T: serde::Deserialize<'a>>(action: &'a Action) -> Result<T, Status> {
@@ -93,16 +137,7 @@ impl ControlService {
         match action.r#type.as_str() {
             REGISTER => {
                 let register: Register = body(&action)?;
-                if !(PROTOCOL_VERSION_MIN..=PROTOCOL_VERSION).contains(&register.protocol_version) {
-                    return Err(Status::failed_precondition(format!(
-                        "worker {} (release {}) speaks control protocol {}, this coordinator (release {}) {PROTOCOL_VERSION_MIN} to {PROTOCOL_VERSION}: upgrade the coordinator first, then the workers one by one, a release at a time",
-                        register.node_id,
-                        register.version,
-                        register.protocol_version,
-                        env!("CARGO_PKG_VERSION")
-                    )));
-                }
-                peer.check_register(&register)?;
+                self.admit(&register, &peer)?;
                 let volumes = self.expected_volumes(&register).await?;
                 self.membership.register(register, Some(peer.address)).map_err(|error| Status::already_exists(error.message()))?;
                 answer(&Registered {
@@ -111,6 +146,10 @@ impl ControlService {
                     policy: self.policy.read().as_ref().clone(),
                     volumes,
                 })
+            }
+            LOOK => {
+                self.admit(&body(&action)?, &peer)?;
+                answer(&Looked { version: env!("CARGO_PKG_VERSION").into(), protocol_version: PROTOCOL_VERSION, clock_ms: now_ms() })
             }
             HEARTBEAT => {
                 let heartbeat: Heartbeat = body(&action)?;

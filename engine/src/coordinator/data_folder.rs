@@ -3,7 +3,7 @@
 //! Two coordinators over one catalog would not see each other's changes, and each would delete what the other has just begun to write.
 
 use crate::error::{Error, ErrorClass, Result};
-use crate::folder_lock::FolderLock;
+use crate::folder_lock::{FolderLock, LockRefused};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -33,12 +33,7 @@ impl DataFolder {
                 "the catalog folder {shown} cannot be created: {error}; point coordinator.data_dir at a folder this user may write"
             ))
         })?;
-        let lock = FolderLock::take_at_start(&path.join(LOCK_FILE), "coordinator").map_err(|refused| {
-            Error::new(
-                ErrorClass::User,
-                format!("the catalog folder {shown} {refused}, or point coordinator.data_dir at another folder: one server has a folder to itself"),
-            )
-        })?;
+        let lock = FolderLock::take_at_start(&path.join(LOCK_FILE), "coordinator").map_err(|why| refused(&path, &why))?;
         Ok(Self { path, _lock: lock })
     }
 
@@ -46,6 +41,23 @@ impl DataFolder {
     pub fn path(&self) -> &Path {
         &self.path
     }
+}
+
+/// Who has the folder, if anybody does, in the words that a start would be refused with.
+pub fn in_use(folder: &Path) -> Option<String> {
+    let path = absolute(folder);
+    let holder = FolderLock::holder_of(&path.join(LOCK_FILE))?;
+    Some(refused(&path, &LockRefused::Held { holder }).message())
+}
+
+fn refused(folder: &Path, why: &LockRefused) -> Error {
+    Error::new(
+        ErrorClass::User,
+        format!(
+            "the catalog folder {} {why}, or point coordinator.data_dir at another folder: one server has a folder to itself",
+            folder.display()
+        ),
+    )
 }
 
 /// A folder as everybody can find it, whatever folder this process was started in.

@@ -6,7 +6,9 @@ use super::clock::Clock;
 use super::held_files::HeldFiles;
 use crate::catalog::{BadFile, Table};
 use crate::control::packed::PackedInventory;
-use crate::control::{CachedColumn, FailedCopy, HashedFile, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms};
+use crate::control::{
+    Budgets, CachedColumn, FailedCopy, HashedFile, Heartbeat, HeartbeatAnswer, Orders, Register, Replica, UnreadableFile, now_ms,
+};
 use crate::error::{Error, Result};
 use crate::limits;
 use futures::future::BoxFuture;
@@ -189,6 +191,9 @@ pub struct NodeInfo {
     pub memory_reserved_bytes: u64,
     /// Bytes of spilled data on its disk when it was last heard.
     pub spilled_bytes: u64,
+    /// What it may use.
+    #[serde(skip)]
+    pub budgets: Budgets,
     /// How far its clock is ahead of the coordinator's, in milliseconds; behind when negative. The way of the message is part of it.
     pub clock_ahead_ms: i64,
 }
@@ -251,6 +256,7 @@ struct Node {
     max_tasks: u64,
     memory_reserved_bytes: u64,
     spilled_bytes: u64,
+    budgets: Budgets,
     clock_ahead_ms: i64,
     device: String,
     cached_bytes: u64,
@@ -332,17 +338,7 @@ impl Heartbeats {
             Error::user(format!("node {} advertises '{}', which is no URL: {error}", register.node_id, register.address))
         })?;
         let mut nodes = self.nodes.write();
-        if let Some(known) = nodes.get(&register.node_id) {
-            let another_life = known.register.incarnation != register.incarnation;
-            // Two processes with one id would serve each other's placements. A restarted node takes over its id at once when it comes
-            // from the same address, because its predecessor cannot hold that port any more.
-            if another_life && known.state(self.clock.now()) == NodeState::Live && known.register.address != register.address {
-                return Err(Error::user(format!(
-                    "node id '{}' is already in use by the live worker at {} (pid {}): give each worker its own node_id",
-                    register.node_id, known.register.address, known.register.pid
-                )));
-            }
-        }
+        self.check_name(&nodes, &register)?;
         tracing::info!(node = register.node_id, region = register.region, address = register.address, "worker registered");
         let node = Node {
             url,
@@ -358,6 +354,7 @@ impl Heartbeats {
             max_tasks: 0,
             memory_reserved_bytes: 0,
             spilled_bytes: 0,
+            budgets: Budgets::default(),
             clock_ahead_ms: 0,
             device: register.device.clone(),
             cached_bytes: 0,
@@ -376,6 +373,28 @@ impl Heartbeats {
             register,
         };
         nodes.insert(node.register.node_id.clone(), node);
+        Ok(())
+    }
+
+    /// Whether a worker would be taken in under its name.
+    ///
+    /// # Errors
+    /// When another live one has it.
+    pub fn may_register(&self, register: &Register) -> Result<()> {
+        self.check_name(&self.nodes.read(), register)
+    }
+
+    fn check_name(&self, nodes: &HashMap<String, Node>, register: &Register) -> Result<()> {
+        let Some(known) = nodes.get(&register.node_id) else { return Ok(()) };
+        let another_life = known.register.incarnation != register.incarnation;
+        // Two processes with one id would serve each other's placements. A restarted node takes over its id at once when it comes
+        // from the same address, because its predecessor cannot hold that port any more.
+        if another_life && known.state(self.clock.now()) == NodeState::Live && known.register.address != register.address {
+            return Err(Error::user(format!(
+                "node id '{}' is already in use by the live worker at {} (pid {}): give each worker its own node_id",
+                register.node_id, known.register.address, known.register.pid
+            )));
+        }
         Ok(())
     }
 
@@ -403,7 +422,7 @@ impl Heartbeats {
         node.policy_version = beat.policy_version;
         node.running_tasks = beat.running_tasks;
         node.max_tasks = beat.max_tasks;
-        (node.memory_reserved_bytes, node.spilled_bytes) = (beat.memory_reserved_bytes, beat.spilled_bytes);
+        (node.memory_reserved_bytes, node.spilled_bytes, node.budgets) = (beat.memory_reserved_bytes, beat.spilled_bytes, beat.budgets);
         node.clock_ahead_ms = beat.sent_at_ms.map_or(0, |sent| sent as i64 - now_ms() as i64);
         node.free_bytes = beat.free_bytes;
         if *node.missing_volumes != beat.missing_volumes {
@@ -511,7 +530,7 @@ impl Membership for Heartbeats {
             }
             let again = node.tripped.filter(|trip| now < trip.at + limits::BREAKER_FORGETS_AFTER);
             let wait = again.map_or(limits::NODE_SUSPECT_AFTER, |trip| (trip.wait * 2).min(limits::BREAKER_WAIT_MAX));
-            tracing::warn!(node = node_id, ?wait, "data path failed; the node is suspect");
+            tracing::warn!(node = node_id, wait_s = wait.as_secs(), "a call to the node failed: it gets no new tasks for a while");
             node.tripped = Some(Trip { at: now, wait });
         }
     }
@@ -635,6 +654,7 @@ impl Membership for Heartbeats {
                 max_tasks: node.max_tasks,
                 memory_reserved_bytes: node.memory_reserved_bytes,
                 spilled_bytes: node.spilled_bytes,
+                budgets: node.budgets,
                 clock_ahead_ms: node.clock_ahead_ms,
             })
             .collect();

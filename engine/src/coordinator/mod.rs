@@ -8,16 +8,20 @@ pub mod data_folder;
 pub(crate) mod drains;
 pub mod explain;
 pub mod fair_queue;
+pub mod figures;
 pub mod held_files;
 pub mod membership;
+mod node_log;
 pub mod observer;
 mod outlet;
 pub mod parts;
 pub mod planner;
 pub mod quarantine;
 pub mod query;
+pub mod refused_nodes;
 pub mod registry;
 pub mod replication;
+pub mod settings_check;
 pub(crate) mod table_places;
 pub mod table_writes;
 pub mod task_places;
@@ -29,8 +33,8 @@ use crate::catalog::Snapshot;
 use crate::catalog::store::{CatalogStore, NewFile};
 use crate::cluster_tls::{ClusterTls, incoming};
 use crate::config::CoordinatorConfig;
-use crate::control::ClientDesk;
 use crate::control::server::{ControlService, SharedDesk, SharedPolicy};
+use crate::control::{Budgets, ClientDesk};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
@@ -39,7 +43,7 @@ use crate::port::panics;
 use crate::residency::policy::Policy;
 use crate::session::Session;
 use crate::statement::substrait::SubstraitReader;
-use crate::worker::{bind, check_token};
+use crate::worker::bind;
 use admission::Admission;
 use data_folder::DataFolder;
 use membership::{Heartbeats, Membership, NodeInfo};
@@ -87,21 +91,15 @@ pub(crate) struct CoordinatorInner {
     stop: watch::Sender<bool>,
     control_address: SocketAddr,
     pub started: std::time::Instant,
+    /// Files by state as they were counted last, for metrics.
+    files_counted: Mutex<Option<figures::FilesCounted>>,
 }
 
 impl Coordinator {
     /// Opens the catalog and starts the control service.
     pub async fn open(config: CoordinatorConfig) -> Result<Self> {
-        check_token(&config.cluster_token, "coordinator")?;
-        if !["auto", "none", "lz4", "zstd"].contains(&config.query.compression.as_str()) {
-            return Err(Error::user(format!(
-                "coordinator.query.compression cannot be '{}': use auto, none, lz4 or zstd",
-                config.query.compression
-            )));
-        }
-        for storage in &config.storage {
-            // Mistakes are found at start, not by the first query.
-            crate::worker::store::open_bucket(storage)?;
+        if let Some(problem) = settings_check::problems(&config).into_iter().next() {
+            return Err(problem);
         }
         let tls = ClusterTls::of_coordinator(&config)?.inspect(|tls| tls.follow_files());
         let data_folder = DataFolder::open(&config.data_dir)?;
@@ -153,6 +151,7 @@ impl Coordinator {
             stop,
             control_address,
             started: std::time::Instant::now(),
+            files_counted: Mutex::default(),
             config,
         };
         let inner = Arc::new(inner);
@@ -220,6 +219,11 @@ impl Coordinator {
             max_tasks: 0,
             memory_reserved_bytes: self.inner.base.runtime().memory_pool.reserved() as u64,
             spilled_bytes: self.inner.base.runtime().disk_manager.used_disk_space(),
+            budgets: Budgets {
+                memory_bytes: self.inner.config.operator_bytes(),
+                spill_bytes: self.inner.config.spill_limit_bytes(),
+                ..Budgets::default()
+            },
             clock_ahead_ms: 0,
         };
         std::iter::once(own).chain(self.inner.membership.nodes()).collect()

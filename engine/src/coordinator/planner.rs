@@ -63,7 +63,7 @@ fn storeless_runtime(config: &CoordinatorConfig) -> Result<Arc<RuntimeEnv>> {
     let pool = FairPool::new(memory_bytes);
     let mut builder = RuntimeEnvBuilder::new()
         .with_memory_pool(Arc::new(TrackConsumersPool::new(pool, CONSUMERS_NAMED)))
-        .with_max_temp_directory_size(if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX })
+        .with_max_temp_directory_size(config.spill_limit_bytes())
         .with_object_store_registry(Arc::new(crate::worker::store::RestrictedStores::default()));
     if let Some(folder) = &config.spill_dir {
         builder = builder.with_temp_file_path(folder);

@@ -134,6 +134,7 @@ mod tests {
     /// A node that was heard so long ago.
     fn node(node_id: &str, life: u32, heard: Duration) -> NodeInfo {
         NodeInfo {
+            budgets: Default::default(),
             node_id: node_id.into(),
             role: "worker".into(),
             region: "local".into(),

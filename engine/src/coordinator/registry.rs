@@ -171,6 +171,16 @@ impl QueryRegistry {
             .collect()
     }
 
+    /// How many wait, and how many run.
+    pub fn open(&self) -> (usize, usize) {
+        let entries = self.entries.lock();
+        entries.iter().fold((0, 0), |(queued, running), entry| match entry.life.lock().state {
+            QueryState::Queued => (queued + 1, running),
+            QueryState::Running => (queued, running + 1),
+            _ => (queued, running),
+        })
+    }
+
     fn find(&self, query_id: Uuid) -> Option<Arc<Entry>> {
         self.entries.lock().iter().find(|entry| entry.query_id == query_id).cloned()
     }

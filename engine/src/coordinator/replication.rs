@@ -16,6 +16,7 @@ use super::CoordinatorInner;
 use super::clock::Clock;
 use super::damaged_copies::DamagedCopies;
 use super::membership::{Inventory, NodeState};
+use super::node_log::NodeLog;
 use super::{drains, unknown_files};
 use crate::catalog::store::CatalogStore;
 use crate::catalog::{CatalogFile, Snapshot, Table};
@@ -380,10 +381,12 @@ pub(crate) async fn run(coordinator: Weak<CoordinatorInner>, grace: Duration) {
     let mut damaged = DamagedCopies::default();
     let (mut garbage, mut drained) = (0, HashSet::new());
     let mut told = HashSet::new();
+    let mut nodes = NodeLog::default();
     let mut seen = HashSet::new();
     loop {
         tokio::time::sleep(limits::REPLICATION_INTERVAL).await;
         let Some(inner) = coordinator.upgrade() else { return };
+        nodes.tell(&inner.membership.nodes());
         for (node, failure) in inner.membership.failed_copies() {
             tracing::warn!(node, volume = failure.volume, checksum = failure.checksum, reason = failure.reason, "a copy could not be made");
             replicator.failed(&node, &failure.volume, &failure.checksum);

@@ -53,6 +53,14 @@ pub struct KernelRuntime {
     computations: Cache<Arc<Computation>, u64>,
     /// Chunks that were encoded or computed.
     encoded: Arc<AtomicU64>,
+    uses: Arc<CacheUses>,
+}
+
+/// How often scans found a chunk in the cache.
+#[derive(Default)]
+struct CacheUses {
+    hits: AtomicU64,
+    misses: AtomicU64,
 }
 
 /// Chunks of one row group that were loaded and may still be held by someone, be they in the cache or not.
@@ -74,7 +82,13 @@ impl KernelRuntime {
             flights: Cache::new(limits::FLIGHTS_KEPT),
             computations: Cache::new(limits::COMPUTATIONS_KEPT),
             encoded: Arc::default(),
+            uses: Arc::default(),
         }
+    }
+
+    /// Chunks that scans found in the cache so far, and those that they did not.
+    pub fn cache_uses(&self) -> (u64, u64) {
+        (self.uses.hits.load(Ordering::Relaxed), self.uses.misses.load(Ordering::Relaxed))
     }
 
     /// Chunks that were encoded or computed so far.
@@ -314,6 +328,9 @@ impl FileReader {
         let cache = self.runtime.kernels.cache();
         let keys: Vec<ChunkKey> = self.columns.iter().map(|column| self.key(row_group, column.id())).collect();
         let mut chunks: Vec<Option<Arc<Chunk>>> = keys.iter().map(|key| cache.get(key)).collect();
+        let found = chunks.iter().flatten().count();
+        self.runtime.uses.hits.fetch_add(found as u64, Ordering::Relaxed);
+        self.runtime.uses.misses.fetch_add((chunks.len() - found) as u64, Ordering::Relaxed);
         let mut bytes = Bytes { read: 0, cached: chunks.iter().flatten().map(|chunk| chunk.bytes() as u64).sum() };
         if chunks.iter().any(Option::is_none) {
             let flight = self.runtime.flight(&self.identity, row_group);

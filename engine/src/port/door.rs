@@ -86,6 +86,11 @@ impl Door {
         Self { limits, visits: Mutex::default() }
     }
 
+    /// Connections that are open.
+    pub fn open(&self) -> usize {
+        self.visits.lock().staying().count()
+    }
+
     /// A connection comes.
     ///
     /// # Errors

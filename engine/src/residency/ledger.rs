@@ -101,7 +101,12 @@ impl Ledger {
 
     /// Takes the coordinator's rules.
     pub fn learn(&self, policy: Policy) {
-        tracing::info!(node = self.node_id, version = policy.version, pins = policy.pins.len(), "rules of residency");
+        tracing::info!(
+            node = self.node_id,
+            version = policy.version,
+            pinned_tables = policy.pins.len(),
+            "the rules of residency are known"
+        );
         *self.policy.write() = Some(Arc::new(policy));
     }
 

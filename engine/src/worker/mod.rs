@@ -5,6 +5,7 @@ pub mod fault;
 pub mod files;
 pub mod inventory;
 pub mod load;
+pub mod look;
 pub mod memory;
 pub mod plan_check;
 pub mod published;
@@ -13,6 +14,7 @@ pub mod registration;
 pub mod replicas;
 pub mod scrub;
 pub mod service;
+pub mod settings_check;
 pub mod store;
 pub mod table_files;
 pub mod task_request;
@@ -21,14 +23,14 @@ pub mod volumes;
 
 use crate::cluster_tls::ClusterTls;
 use crate::config::{StorageConfig, WorkerConfig};
+use crate::control::Budgets;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
-use crate::limits;
 use crate::operators::row_group_reader::KernelRuntime;
 use crate::port::panics;
 use crate::query_memory::MemoryPlace;
 use crate::residency::ledger::Ledger;
-use bowshot_kernels::{DevicePolicy, DeviceReport, Kernels, KernelsConfig};
+use bowshot_kernels::{CostModel, DevicePolicy, DeviceReport, Kernels, KernelsConfig, Rates};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use futures::future::BoxFuture;
 use std::future::Future;
@@ -68,7 +70,9 @@ pub struct WorkerNode {
 impl WorkerNode {
     /// Checks the configuration and opens volumes, memory pool, kernels and stores. Nothing listens yet.
     pub fn open(config: WorkerConfig) -> Result<Self> {
-        check_config(&config)?;
+        if let Some(problem) = settings_check::problems(&config).into_iter().next() {
+            return Err(problem);
+        }
         let volumes = Arc::new(volumes::Volumes::open(&config.node_id, &config.volumes)?);
         // The locks are held: nobody else is writing there.
         table_files::remove_torn(&config.volumes);
@@ -83,21 +87,15 @@ impl WorkerNode {
         let memory_bytes = config.operator_bytes();
         let cache_bytes = config.column_cache_bytes();
         let memory = Arc::new(memory::NodeMemory::new(memory_bytes, cache_bytes));
-        let spill_bytes_max = if config.spill_bytes_max > 0 { config.spill_bytes_max } else { limits::SPILL_BYTES_MAX };
         let mut builder = RuntimeEnvBuilder::new()
             .with_memory_pool(memory.clone())
             .with_object_store_registry(stores.clone())
-            .with_max_temp_directory_size(spill_bytes_max);
+            .with_max_temp_directory_size(config.spill_limit_bytes());
         if let Some(folder) = &config.spill_dir {
             builder = builder.with_temp_file_path(folder);
         }
         let runtime = builder.build_arc().map_err(|error| Error::user(format!("the worker's runtime cannot be built: {error}")))?;
-        let device = match config.kernel_device.as_str() {
-            "off" => DevicePolicy::Off,
-            "hardware" => DevicePolicy::Hardware,
-            "software" => DevicePolicy::AllowSoftware,
-            other => return Err(Error::user(format!("worker.kernel_device cannot be '{other}': use off, hardware or software"))),
-        };
+        let device = device_policy(&config.kernel_device)?;
         let host_memory = memory.cache_account();
         let device_faults = fault::of_device(&config.faults)?;
         let kernels = Kernels::open(KernelsConfig {
@@ -114,7 +112,7 @@ impl WorkerNode {
         // The first queries run on what is known without it.
         let measured = kernels.clone();
         tokio::task::spawn_blocking(move || match measured.measure() {
-            Ok(model) => tracing::info!(?model, "kernels measured"),
+            Ok(model) => tell_rates(&model),
             Err(error) => tracing::warn!(%error, "kernels cannot be measured: nothing is foreseen"),
         });
         let channels = ClusterChannels::new(&config.cluster_token, &config.region, tokio::runtime::Handle::current(), tls)?;
@@ -164,6 +162,18 @@ impl WorkerNode {
         }
     }
 
+    /// What it may use, and what it did with it.
+    fn budgets(&self) -> Budgets {
+        let (cache_hits, cache_misses) = self.kernels.cache_uses();
+        Budgets {
+            memory_bytes: self.config.operator_bytes(),
+            cache_bytes: self.config.column_cache_bytes(),
+            spill_bytes: self.config.spill_limit_bytes(),
+            cache_hits,
+            cache_misses,
+        }
+    }
+
     fn add_storage(&self, storage: &[StorageConfig]) {
         for bucket in storage {
             if let Err(error) = self.stores.add_bucket(bucket) {
@@ -173,34 +183,21 @@ impl WorkerNode {
     }
 }
 
-fn check_config(config: &WorkerConfig) -> Result<()> {
-    use crate::catalog::location::valid_name;
-    if !valid_name(&config.node_id) {
-        return Err(Error::user(format!(
-            "worker.node_id '{}' is no node name: use 1 to 64 lower-case letters, digits, '-' and '_', and keep it for the node's life",
-            config.node_id
-        )));
+fn device_policy(word: &str) -> Result<DevicePolicy> {
+    match word {
+        "off" => Ok(DevicePolicy::Off),
+        "hardware" => Ok(DevicePolicy::Hardware),
+        "software" => Ok(DevicePolicy::AllowSoftware),
+        other => Err(Error::user(format!("worker.kernel_device cannot be '{other}': use off, hardware or software"))),
     }
-    check_token(&config.cluster_token, "worker")?;
-    if config.listen.ip().is_unspecified() && config.advertise.is_none() {
-        return Err(Error::user(format!(
-            "worker.listen is {}, which other nodes cannot connect to: set worker.advertise to the host:port they reach this node on",
-            config.listen
-        )));
-    }
-    for (volume, folder) in &config.volumes {
-        if !valid_name(volume) {
-            return Err(Error::user(format!("volume name '{volume}': use lower-case letters, digits, '-' and '_'")));
-        }
-        if !folder.is_dir() {
-            return Err(Error::user(format!(
-                "volume '{volume}' of node {} is the folder {}, which is not there: create it, or mend worker.volumes.{volume}",
-                config.node_id,
-                folder.display()
-            )));
-        }
-    }
-    Ok(())
+}
+
+/// Says how fast this machine runs kernels, in figures that people know.
+fn tell_rates(model: &CostModel) {
+    let told =
+        |rates: &Rates| format!("reads {:.1} GB/s, {:.1} billion steps/s", rates.read_bytes_per_second / 1e9, rates.steps_per_second / 1e9);
+    let device = model.device.as_ref().map_or_else(|| "none".to_string(), &told);
+    tracing::info!(core = told(&model.host), device, "kernels are measured");
 }
 
 /// Refuses clusters that a guess could join.
@@ -210,6 +207,9 @@ pub fn check_token(token: &str, role: &str) -> Result<()> {
             "{role}.cluster_token is {}: set the same secret of at least 16 characters on every node",
             if token.is_empty() { "not set" } else { "shorter than 16 characters" }
         )));
+    }
+    if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(Error::user(format!("{role}.cluster_token has characters that cannot travel in a header: use letters and digits")));
     }
     Ok(())
 }

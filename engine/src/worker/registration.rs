@@ -141,6 +141,7 @@ async fn beat(
             max_tasks: node.config.tasks_at_once(),
             memory_reserved_bytes: node.memory.operator_bytes(),
             spilled_bytes: node.runtime.disk_manager.used_disk_space(),
+            budgets: node.budgets(),
             leaving,
             sent_at_ms: Some(now_ms()),
             policy_version: node.ledger.policy_version(),

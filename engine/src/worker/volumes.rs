@@ -92,7 +92,7 @@ impl Volumes {
                 Err(LockRefused::File(error)) => {
                     tracing::warn!(volume = name, folder = %volume.folder.display(), %error, "the volume cannot be written, and is served as it is");
                 }
-                Err(refused) => return Err(Error::user(format!("{} {refused}, or serve another folder", volumes.named(name, volume)))),
+                Err(why) => return Err(refused(&volumes.named(name, volume), &why)),
             }
         }
         Ok(volumes)
@@ -278,6 +278,22 @@ fn make_folder(folder: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
         made => made,
     }
+}
+
+fn refused(named: &str, why: &LockRefused) -> Error {
+    Error::user(format!("{named} {why}, or serve another folder"))
+}
+
+/// Who serves a volume, if anybody does, in the words that a start would be refused with.
+pub fn in_use(node_id: &str, name: &str, folder: &Path) -> Option<String> {
+    let holder = FolderLock::holder_of(&folder.join(LOCK_FILE))?;
+    let named = format!("volume '{name}' of node {node_id} in {}", folder.display());
+    Some(refused(&named, &LockRefused::Held { holder }).message())
+}
+
+/// What a volume's folder says of itself, for people: the id in its marker, and who holds its lock.
+pub fn marks(folder: &Path) -> (io::Result<Option<String>>, Option<String>) {
+    (Volume::new(folder.to_path_buf()).marker(), FolderLock::holder_of(&folder.join(LOCK_FILE)))
 }
 
 /// Makes the folders on the way from a volume's folder to a file below it. The volume's own is never made.

@@ -2,9 +2,9 @@
 
 use crate::error::{Error, Result};
 use crate::limits;
-use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
+use argon2::{Algorithm, Argon2, Params, Version};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -29,10 +29,8 @@ impl Passwords {
     /// # Errors
     /// [`Error::Config`] that names the user.
     pub fn new(hashes: &BTreeMap<String, String>) -> Result<Self> {
-        for (user, hash) in hashes {
-            PasswordHash::new(hash).map_err(|error| {
-                Error::config(format!("auth.users.{user} is not a password hash ({error}). Make one with 'bowshot hash-password'"))
-            })?;
+        if let Some(problem) = problems(hashes).into_iter().next() {
+            return Err(problem);
         }
         Ok(Self {
             hashes: hashes.clone(),
@@ -72,6 +70,32 @@ impl Passwords {
     }
 }
 
+/// Hashes that no password would ever match. Their text is told to nobody: it may be a password in the wrong place.
+pub fn problems(hashes: &BTreeMap<String, String>) -> Vec<Error> {
+    let broken = hashes.iter().filter_map(|(user, hash)| Some((user, broken(hash)?)));
+    let told =
+        |(user, why)| Error::config(format!("auth.users.{user} is not a password hash: {why}. Make one with 'bowshot hash-password'"));
+    broken.map(told).collect()
+}
+
+/// Why nothing can be checked against a hash.
+fn broken(hash: &str) -> Option<&'static str> {
+    let Ok(parsed) = PasswordHash::new(hash) else {
+        return Some("it is not in the form $argon2id$v=19$m=…,t=…,p=…$salt$hash, or a part of it is cut off");
+    };
+    if Algorithm::try_from(parsed.algorithm.as_str()).is_err() {
+        return Some("it is of another kind than argon2id, argon2i and argon2d");
+    }
+    if parsed.salt.is_none() || parsed.hash.is_none() {
+        return Some("its end is missing: a shell takes what begins with $ out of a text in double quotes");
+    }
+    let version = parsed.version.map_or(Ok(Version::default()), Version::try_from);
+    if version.is_err() || Params::try_from(&parsed).is_err() {
+        return Some("its parameters are none of Argon2's");
+    }
+    None
+}
+
 fn verify(password: &str, hash: &str) -> bool {
     PasswordHash::new(hash).is_ok_and(|hash| Argon2::default().verify_password(password.as_bytes(), &hash).is_ok())
 }
@@ -90,6 +114,21 @@ pub fn hash_password(password: &str) -> Result<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_hash_that_nothing_matches_is_none_and_is_not_told() {
+        let whole = hash_password("secret").unwrap();
+        assert_eq!(broken(&whole), None);
+        let cut = whole.rsplit_once('$').unwrap().0;
+        let params = whole.replace("p=1", "p=0");
+        let other = whole.replace("argon2id", "scrypt");
+        for bad in ["secret", "", cut, &whole[..whole.len() - 30], &params, &other, "$2b$12$abcdefghijklmnopqrstuv"] {
+            let said = problems(&BTreeMap::from([("ana".to_string(), bad.to_string())]));
+            assert_eq!(said.len(), 1, "{bad}");
+            let said = said[0].to_string();
+            assert!(said.contains("auth.users.ana") && (bad.len() < 8 || !said.contains(bad)), "{said}");
+        }
+    }
 
     #[tokio::test]
     async fn only_a_users_own_password_is_right() {

@@ -30,6 +30,6 @@ impl BackupArguments {
 /// When there is no catalog, or the copy cannot be written.
 pub fn run(arguments: &BackupArguments, config: &Config) -> Result<()> {
     let copy = bowshot_engine::catalog::backup::back_up(&config.coordinator.data_dir, &arguments.to)?;
-    println!("{}", copy.display());
+    crate::shell::line(format_args!("{}", copy.display()))?;
     Ok(())
 }

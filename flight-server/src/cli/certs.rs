@@ -4,6 +4,7 @@
 //! with `--renew` alone.
 
 use crate::error::{Error, Result};
+use crate::shell;
 use bowshot_engine::ClusterTlsConfig;
 use bowshot_engine::cluster_tls::{COORDINATOR_NAME, ClusterTls, Owner, is_label, node_name, region_name};
 use bowshot_engine::port::followed::date;
@@ -100,27 +101,27 @@ pub fn run(arguments: &CertsArguments) -> Result<()> {
         authority.provide(&node.node_id, &names, owner, life, arguments.renew)?;
     }
 
-    println!("\n# settings of the coordinator");
-    print_settings("coordinator", &authority.files(COORDINATOR));
+    shell::line_and_go_on(format_args!("\n# settings of the coordinator"))?;
+    print_settings("coordinator", &authority.files(COORDINATOR))?;
     for node in &arguments.nodes {
-        println!("\n# settings of the worker {}, its region being '{}'", node.node_id, node.region);
-        print_settings("worker", &authority.files(&node.node_id));
+        shell::line_and_go_on(format_args!("\n# settings of the worker {}, its region being '{}'", node.node_id, node.region))?;
+        print_settings("worker", &authority.files(&node.node_id))?;
     }
-    println!(
-        "\nTake to each machine its own two files and ca.pem, and mend the paths; ca.key stays here: whoever reads it can join the cluster as
+    shell::line_and_go_on(format_args!("\nTake to each machine its own two files and ca.pem, and mend the paths; ca.key stays here: whoever reads it can join the cluster as
 any node. These certificates are for development. In production, let your own authority issue them with the same DNS names:
 <node id>.node.bowshot and <region>.region.bowshot for a worker, {COORDINATOR_NAME} for the coordinator."
-    );
+    ))?;
     Ok(())
 }
 
-fn print_settings(section: &str, files: &ClusterTlsConfig) {
-    println!("[{section}.cluster_tls]");
+fn print_settings(section: &str, files: &ClusterTlsConfig) -> Result<()> {
+    shell::line_and_go_on(format_args!("[{section}.cluster_tls]"))?;
     for (name, path) in [("certificate", &files.certificate), ("key", &files.key), ("ca", &files.ca)] {
         if let Some(path) = path {
-            println!("{name} = {:?}", path.display().to_string());
+            shell::line_and_go_on(format_args!("{name} = {:?}", path.display().to_string()))?;
         }
     }
+    Ok(())
 }
 
 /// The authority of a folder.
@@ -139,7 +140,7 @@ impl Authority {
                 // The reader's own text could quote the file.
                 let signing = KeyPair::from_pem(&pem)
                     .map_err(|_| Error::config(format!("{} holds no private key that this command made", key.display())))?;
-                println!("authority    {} (was there)", certificate.display());
+                shell::line_and_go_on(format_args!("authority    {} (was there)", certificate.display()))?;
                 (authority_params(), signing)
             }
             (false, false) => {
@@ -148,7 +149,7 @@ impl Authority {
                 let pem = params.self_signed(&signing).map_err(cannot_issue)?.pem();
                 create(&key, &signing.serialize_pem())?;
                 create(&certificate, &pem)?;
-                println!("authority    {} (new, for development)", certificate.display());
+                shell::line_and_go_on(format_args!("authority    {} (new, for development)", certificate.display()))?;
                 (params, signing)
             }
             (there, _) => {
@@ -198,7 +199,7 @@ impl Authority {
             (true, false) => "was there, stays as it is",
         };
         let until = tls.map_or_else(String::new, |tls| format!(", valid until {}", date(tls.valid_until())));
-        println!("certificate  {} ({word}{until})", certificate.display());
+        shell::line_and_go_on(format_args!("certificate  {} ({word}{until})", certificate.display()))?;
         Ok(())
     }
 }

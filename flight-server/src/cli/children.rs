@@ -92,7 +92,7 @@ impl ChildProcess {
         if tokio::time::timeout(END_GRACE, self.child.wait()).await.is_err()
             && let Err(error) = self.child.kill().await
         {
-            eprintln!("{} cannot be ended: {error}", self.name);
+            crate::shell::note(format_args!("{} cannot be ended: {error}", self.name));
         }
     }
 }

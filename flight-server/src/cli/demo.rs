@@ -108,7 +108,12 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
         port_base: arguments.port_base,
         kernel_device: arguments.kernel.device(),
     };
-    eprintln!("starting a server and {} workers, with TPC-H at scale {} below {} …", plan.workers, plan.scale, plan.data.display());
+    crate::shell::note(format_args!(
+        "starting a server and {} workers, with TPC-H at scale {} below {} …",
+        plan.workers,
+        plan.scale,
+        plan.data.display()
+    ));
     let stopped = signals::stop(false);
     tokio::pin!(stopped);
     let started = Instant::now();
@@ -130,7 +135,7 @@ pub async fn run(arguments: DemoArguments) -> Result<ExitCode> {
         },
         false => outcome,
     };
-    eprintln!("stopping …");
+    crate::shell::note(format_args!("stopping …"));
     cluster.end().await;
     outcome
 }
@@ -146,7 +151,7 @@ async fn use_cluster(
     if arguments.replicas > 1 {
         wait_for_copies(&mut client, arguments.replicas).await?;
     }
-    eprintln!("ready after {:.1} s", started.elapsed().as_secs_f64());
+    crate::shell::note(format_args!("ready after {:.1} s", started.elapsed().as_secs_f64()));
     if let Some(command) = check {
         return run_check(&command, &plan, arguments.kernel).await;
     }
@@ -183,14 +188,14 @@ async fn wait_for_copies(client: &mut Client, replicas: u16) -> Result<()> {
     loop {
         let missing = count(client, &sql).await?;
         if missing == 0 {
-            eprintln!("every file has {replicas} copies");
+            crate::shell::note(format_args!("every file has {replicas} copies"));
             return Ok(());
         }
         if Instant::now() > deadline {
             return Err(Error::config(format!("{missing} file(s) have fewer than {replicas} copies; the workers' logs tell why")));
         }
         if !std::mem::replace(&mut told, true) {
-            eprintln!("making copies of {missing} files …");
+            crate::shell::note(format_args!("making copies of {missing} files …"));
         }
         tokio::time::sleep(Duration::from_millis(300)).await;
     }

@@ -179,13 +179,13 @@ impl Cluster {
             for (worker, again_at) in self.workers.iter_mut().zip(&mut again_at) {
                 match *again_at {
                     None if worker.has_ended() => {
-                        eprintln!("{} has ended; it starts again in {} s", worker.name(), RESTART_AFTER.as_secs());
+                        crate::shell::note(format_args!("{} has ended; it starts again in {} s", worker.name(), RESTART_AFTER.as_secs()));
                         *again_at = Some(Instant::now() + RESTART_AFTER);
                     }
                     Some(at) if Instant::now() >= at => {
                         *again_at = None;
                         if let Err(error) = worker.start_again() {
-                            eprintln!("{error}");
+                            crate::shell::note(format_args!("{error}"));
                         }
                     }
                     _ => {}

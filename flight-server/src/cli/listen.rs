@@ -1,5 +1,6 @@
 //! Listening on an address, with an error that tells the way out when it is taken.
 
+use crate::checks;
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -27,10 +28,19 @@ pub const DEMO: Purpose = Purpose { name: "the demo", flag: "--port-base", setti
 /// # Errors
 /// [`Error::PortTaken`] or [`Error::Listen`].
 pub async fn bind(address: SocketAddr, purpose: Purpose) -> Result<TcpListener> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        ErrorKind::AddrInUse => Error::PortTaken { address, purpose: purpose.name, flag: purpose.flag, setting: purpose.setting },
-        _ => Error::Listen { address, purpose: purpose.name, flag: purpose.flag, setting: purpose.setting, source },
-    })
+    TcpListener::bind(address).await.map_err(|source| refused(address, purpose, source))
+}
+
+/// Why an address cannot be listened on, and the way out.
+pub fn refused(address: SocketAddr, purpose: Purpose, source: std::io::Error) -> Error {
+    let Purpose { name: purpose, flag, setting } = purpose;
+    match source.kind() {
+        ErrorKind::AddrInUse => {
+            let holder = checks::port_holder(address.port()).unwrap_or_else(|| "another process".to_string());
+            Error::PortTaken { address, holder, purpose, flag, setting }
+        }
+        _ => Error::Listen { address, purpose, flag, setting, source },
+    }
 }
 
 /// Checks that an address which somebody else will listen on is free. Between the check and the use another process may

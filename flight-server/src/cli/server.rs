@@ -4,6 +4,7 @@ use super::listen::{self, CONTROL, FLIGHT_SQL, HTTP, WORKER};
 use super::{signals, worker};
 use crate::Extensions;
 use crate::auth::Authenticator;
+use crate::checks::{Role, Subject};
 use crate::config::{AuthMode, Config, Flags};
 use crate::connection;
 use crate::error::{Error, Result};
@@ -13,12 +14,12 @@ use crate::gate::ServerGate;
 use crate::limits;
 use crate::status::{self, Readiness};
 use crate::tls::ClientTls;
+use bowshot_engine::Coordinator;
 use bowshot_engine::port::calls::Gated;
-use bowshot_engine::{Coordinator, WorkerConfig};
+use bowshot_engine::port::door::Door;
 use clap::Args;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -86,17 +87,18 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
     if arguments.with_worker {
         config.worker.get_or_insert_default();
     }
+    let subject = Subject::new(config, Role::Server);
+    subject.check_before_start()?;
+    let mut config = subject.config;
     let authenticator = Authenticator::new(&config)?;
     let tls = ClientTls::load(&config.tls)?;
-    warn_of_open_credentials(&config);
     let flight_listener = listen::bind(config.server.listen, FLIGHT_SQL).await?;
     let http_listener = listen::bind(config.server.http_listen, HTTP).await?;
     listen::check_free(config.coordinator.listen, CONTROL).await?;
-    complete_token(&mut config);
-    let worker = match config.worker.take() {
-        Some(worker) => Some(check_worker(worker, &config).await?),
-        None => None,
-    };
+    let worker = config.worker.take();
+    if let Some(worker) = &worker {
+        listen::check_free(worker.listen, WORKER).await?;
+    }
 
     let of_worker = worker.as_ref().map_or(0, |worker| worker.operator_bytes() + worker.column_cache_bytes());
     freed_memory::set_budget(config.coordinator.operator_bytes() + of_worker);
@@ -104,15 +106,18 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
         .set_quantiles(&QUANTILES)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| Error::config(format!("metrics cannot be recorded: {error}")))?;
+    status::describe();
     let (stop, stopped) = watch::channel(false);
-    let readiness = Readiness::default();
-    let http = tokio::spawn(status::serve(http_listener, readiness.clone(), metrics, told_to_stop(stopped.clone())));
+    let (readiness, door) = (Readiness::default(), connection::door());
+    let status = status::Status::new(readiness.clone(), metrics, door.clone());
+    let http = tokio::spawn(status::serve(http_listener, status.clone(), told_to_stop(stopped.clone())));
 
     authenticator.follow_keys();
     if let Some(tls) = &tls {
         tls.follow_files();
     }
     let coordinator = Coordinator::open(config.coordinator.clone()).await?;
+    status.tell_of(coordinator.clone());
     if config.auth.mode == AuthMode::Required {
         coordinator.name_administrators(config.auth.administrators.iter().cloned());
     }
@@ -128,7 +133,7 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
         async move { service.sweep().await }
     });
     announce(&config, &flight_listener, tls.is_some());
-    let flight = tokio::spawn(serve_flight(service, flight_listener, tls, told_to_stop(stopped.clone())));
+    let flight = tokio::spawn(serve_flight(service, flight_listener, tls, door, told_to_stop(stopped.clone())));
     let worker = worker.map(|worker| {
         let tls = config.tls.clone();
         tokio::spawn(async move { worker::serve(worker, &tls, told_to_stop(stopped)).await })
@@ -142,6 +147,7 @@ pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Ext
     .await;
     sweeping.abort();
     coordinator.shutdown().await;
+    tracing::info!("bowshot server has ended");
     if let Ok(Err(error)) = tokio::time::timeout(Duration::from_secs(1), http).await.unwrap_or(Ok(Ok(()))) {
         tracing::warn!(%error, "the HTTP service ended with an error");
     }
@@ -208,6 +214,7 @@ async fn serve_flight(
     service: Arc<FlightSql>,
     listener: TcpListener,
     tls: Option<Arc<ClientTls>>,
+    door: Arc<Door>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let on_close: connection::OnClose = {
@@ -218,56 +225,9 @@ async fn serve_flight(
     client_server()
         .layer(tower::layer::layer_fn(move |inner| Gated::new(inner, gate.clone())))
         .add_service(service.into_server())
-        .serve_with_incoming_shutdown(connection::incoming(listener, tls, on_close), shutdown)
+        .serve_with_incoming_shutdown(connection::incoming(listener, tls, door, on_close), shutdown)
         .await
         .map_err(|source| Error::Transport { source })
-}
-
-/// Who listens to the network would have passwords and tokens with every login; and who set some means them to be asked for.
-fn warn_of_open_credentials(config: &Config) {
-    let auth = &config.auth;
-    if auth.mode == AuthMode::Off && !(auth.users.is_empty() && auth.tokens.is_empty() && auth.jwt.is_none()) {
-        tracing::warn!(
-            "auth.mode is 'off': users, tokens and JWTs of the settings are not asked for; set auth.mode = \"required\" for that"
-        );
-    }
-    if config.auth.mode == AuthMode::Required && config.tls.certificate.is_none() && !config.server.listen.ip().is_loopback() {
-        tracing::warn!(
-            listen = %config.server.listen,
-            "passwords and tokens of clients travel unencrypted: set tls.certificate and tls.key, or see to it that something in front encrypts"
-        );
-    }
-}
-
-/// Without a token only the worker in this process can join: it gets a random one.
-fn complete_token(config: &mut Config) {
-    if config.coordinator.cluster_token.is_empty() {
-        config.coordinator.cluster_token = uuid::Uuid::new_v4().to_string();
-        if config.worker.is_none() {
-            tracing::warn!(
-                "coordinator.cluster_token is not set, so no worker can join: set it here and at the workers (BOWSHOT__COORDINATOR__CLUSTER_TOKEN, BOWSHOT__WORKER__CLUSTER_TOKEN)"
-            );
-        }
-    }
-}
-
-/// Completes the settings of a worker in this process from those of the coordinator.
-async fn check_worker(mut settings: WorkerConfig, config: &Config) -> Result<WorkerConfig> {
-    if settings.node_id.is_empty() {
-        settings.node_id = "local".to_string();
-    }
-    if settings.cluster_token.is_empty() {
-        settings.cluster_token.clone_from(&config.coordinator.cluster_token);
-    }
-    let control = config.coordinator.listen;
-    let reachable = match control.ip().is_unspecified() {
-        true => SocketAddr::from(([127, 0, 0, 1], control.port())),
-        false => control,
-    };
-    settings.coordinator = format!("http://{reachable}");
-    listen::check_free(settings.listen, WORKER).await?;
-    worker::check_volumes(&settings)?;
-    Ok(settings)
 }
 
 fn announce(config: &Config, listener: &TcpListener, encrypted: bool) {

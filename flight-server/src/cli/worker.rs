@@ -3,6 +3,7 @@
 use super::listen::{self, WORKER, WORKER_CLIENTS};
 use super::server::client_server;
 use super::signals;
+use crate::checks::{Role, Subject};
 use crate::config::{Config, Flags, TlsConfig};
 use crate::connection;
 use crate::error::{Error, Result};
@@ -10,6 +11,7 @@ use crate::flight_sql::WorkerEndpoint;
 use crate::freed_memory;
 use crate::gate::WorkerGate;
 use crate::limits;
+use crate::shell;
 use crate::tls::ClientTls;
 use bowshot_datasets::{Options, tpch};
 use bowshot_engine::port::calls::Gated;
@@ -103,10 +105,12 @@ impl WorkerArguments {
 /// # Errors
 /// When the settings cannot be used, or the worker fails.
 pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
-    let (worker, tls) = (config.worker.unwrap_or_default(), config.tls);
-    if worker.node_id.is_empty() {
-        return Err(Error::config("a worker needs a name: --node-id NAME or the setting worker.node_id"));
+    let subject = Subject::new(config, Role::Worker);
+    if let (Some(_), Some(folder)) = (&arguments.generate_tpch, subject.worker().and_then(|worker| worker.volumes.values().next())) {
+        std::fs::create_dir_all(folder).map_err(|source| Error::file("create", folder, source))?;
     }
+    subject.check_before_start()?;
+    let (worker, tls) = (subject.config.worker.unwrap_or_default(), subject.config.tls);
     listen::check_free(worker.listen, WORKER).await?;
     let stopped = signals::stop(arguments.exit_with_parent);
     tokio::pin!(stopped);
@@ -116,7 +120,14 @@ pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
             () = &mut stopped => return Ok(()),
         }
     }
-    check_volumes(&worker)?;
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = worker.node_id,
+        listen = %worker.listen,
+        coordinator = worker.coordinator,
+        volumes = worker.volumes.len(),
+        "bowshot worker starts"
+    );
     freed_memory::set_budget(worker.operator_bytes() + worker.column_cache_bytes());
     // The engine wants a future of its own; the pinned one stays with this frame.
     let (stop, told_to_stop) = tokio::sync::oneshot::channel::<()>();
@@ -131,7 +142,9 @@ pub async fn run(arguments: WorkerArguments, config: Config) -> Result<()> {
     }
     // The worker may have ended by itself meanwhile; then nobody listens, and nothing is left to do.
     let _ = stop.send(());
-    running.await
+    let ended = running.await;
+    tracing::info!("bowshot worker has ended");
+    ended
 }
 
 /// Runs a worker until `stopped`, with what it has for clients if they may call it.
@@ -143,12 +156,6 @@ pub async fn serve(worker: WorkerConfig, tls: &TlsConfig, stopped: impl Future<O
     let tls = ClientTls::load(tls)?;
     let listener = listen::bind(listen, WORKER_CLIENTS).await?;
     let url = client_url(&worker, &listener, tls.is_some())?;
-    if tls.is_none() && !listen.ip().is_loopback() {
-        tracing::warn!(
-            %listen,
-            "what clients fetch from this worker, and what they log in with, travels unencrypted: set tls.certificate and tls.key, or see to it that something in front encrypts"
-        );
-    }
     if let Some(tls) = &tls {
         tls.follow_files();
     }
@@ -158,7 +165,7 @@ pub async fn serve(worker: WorkerConfig, tls: &TlsConfig, stopped: impl Future<O
     let (worker_ended, told) = tokio::sync::oneshot::channel::<()>();
     let gated = tower::layer::layer_fn(|inner| Gated::new(inner, WorkerGate));
     let server = client_server().layer(gated).add_service(endpoint.into_server()).serve_with_incoming_shutdown(
-        connection::incoming(listener, tls, Arc::new(|_| ())),
+        connection::incoming(listener, tls, connection::door(), Arc::new(|_| ())),
         async {
             // An error means the sender is gone: stop as well.
             let _ = told.await;
@@ -190,23 +197,6 @@ fn client_url(worker: &WorkerConfig, listener: &TcpListener, encrypted: bool) ->
         )));
     }
     Ok(format!("{scheme}://{local}"))
-}
-
-/// Checks that the folder of every volume is there.
-///
-/// # Errors
-/// [`Error::Volume`] for the first that is not.
-pub fn check_volumes(worker: &WorkerConfig) -> Result<()> {
-    for (volume, path) in &worker.volumes {
-        let problem = match std::fs::metadata(path) {
-            Ok(found) if found.is_dir() => continue,
-            Ok(_) => "is not a folder".to_string(),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => "does not exist".to_string(),
-            Err(error) => format!("cannot be read: {error}"),
-        };
-        return Err(Error::Volume { node: worker.node_id.clone(), volume: volume.clone(), path: path.clone(), problem });
-    }
-    Ok(())
 }
 
 /// Generates in a process of its own: the generator keeps 300 MB of text in memory for as long as its process lives.
@@ -247,6 +237,5 @@ pub fn generate(arguments: &GenerateArguments) -> Result<()> {
     let files = tpch::write_tables(arguments.scale, arguments.part, arguments.parts, &arguments.out, &options)?;
     let rows: u64 = files.iter().map(|file| file.rows).sum();
     let kept = files.iter().filter(|file| file.kept).count();
-    println!("{} files ({kept} kept), {rows} rows", files.len());
-    Ok(())
+    shell::line(format_args!("{} files ({kept} kept), {rows} rows", files.len()))
 }

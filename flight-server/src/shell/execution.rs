@@ -136,6 +136,6 @@ impl Execution {
             Some(query_id) => self.client.summary(query_id).await,
             None => None,
         };
-        eprintln!("{}", figures::footer(rows, elapsed, summary.as_ref(), query_id));
+        crate::shell::note(format_args!("{}", figures::footer(rows, elapsed, summary.as_ref(), query_id)));
     }
 }

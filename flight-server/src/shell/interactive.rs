@@ -26,7 +26,7 @@ pub fn run(options: ConnectOptions, format: Format) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|source| Error::Output { source })?;
     let client = runtime.block_on(Client::connect(&options))?;
     let mut execution = Execution::new(client, Look::of_process(format, None, true));
-    println!("bowshot {} on {}; \\? for help", env!("CARGO_PKG_VERSION"), options.url);
+    crate::shell::line(format_args!("bowshot {} on {}; \\? for help", env!("CARGO_PKG_VERSION"), options.url))?;
     let mut editor = editor();
     loop {
         let signal = editor.read_line(&ShellPrompt).map_err(|error| Error::Output { source: std::io::Error::other(error.to_string()) })?;
@@ -51,10 +51,7 @@ async fn run_text(execution: &mut Execution, text: &str) -> bool {
             (Some("q"), _) => return false,
             (Some("d"), None) => execution.show_tables().await,
             (Some("d"), Some(table)) => execution.run(&format!("DESCRIBE {table}")).await,
-            (Some("?"), _) => {
-                println!("{HELP}");
-                Ok(())
-            }
+            (Some("?"), _) => crate::shell::line(HELP),
             _ => Err(Error::config(format!("unknown command '{text}'; \\? shows those there are"))),
         };
         report(outcome);
@@ -73,11 +70,11 @@ fn report(outcome: Result<()>) -> bool {
     match outcome {
         Ok(()) => true,
         Err(Error::Interrupted) => {
-            eprintln!("cancelled");
+            crate::shell::note(format_args!("cancelled"));
             false
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            crate::shell::note(format_args!("error: {error}"));
             false
         }
     }
@@ -92,7 +89,7 @@ fn editor() -> Reedline {
     match FileBackedHistory::with_file(limits::HISTORY_LINES_MAX, path.clone()) {
         Ok(history) => editor.with_history(Box::new(history)),
         Err(error) => {
-            eprintln!("no history is kept: {} cannot be used ({error})", path.display());
+            crate::shell::note(format_args!("no history is kept: {} cannot be used ({error})", path.display()));
             editor
         }
     }

@@ -37,6 +37,13 @@ impl Files {
             _ => Err(Error::config("tls.certificate and tls.key must be set together")),
         }
     }
+
+    /// Files that cannot be read.
+    pub fn unreadable(&self) -> Vec<Error> {
+        let mut named = vec![("certificate", &self.certificate), ("key", &self.key)];
+        named.extend(self.client_ca.as_ref().map(|path| ("client_ca", path)));
+        named.into_iter().filter_map(|(setting, path)| read(setting, path).err()).collect()
+    }
 }
 
 impl Source for Files {
