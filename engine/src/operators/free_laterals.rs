@@ -2,8 +2,9 @@
 //! those alone that refer to something, and then finds no operator for the rest.
 
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use std::sync::Arc;
 
@@ -28,11 +29,27 @@ impl OptimizerRule for FreeLaterals {
         true
     }
     fn rewrite(&self, plan: LogicalPlan, _: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        plan.transform_down_with_subqueries(|node| match node {
-            LogicalPlan::Subquery(lateral) if !refers(&lateral.subquery)? => Ok(Transformed::yes(Arc::unwrap_or_clone(lateral.subquery))),
-            other => Ok(Transformed::no(other)),
-        })
+        freed(plan)
     }
+}
+
+/// The plan without such LATERALs. The subqueries of expressions are no relations: they keep their node.
+fn freed(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    plan.transform_down(|node| {
+        let node = match node {
+            LogicalPlan::Subquery(lateral) if !refers(&lateral.subquery)? => Transformed::yes(Arc::unwrap_or_clone(lateral.subquery)),
+            other => Transformed::no(other),
+        };
+        node.transform_data(|node| {
+            node.map_subqueries(|subquery| match subquery {
+                LogicalPlan::Subquery(of) => {
+                    let plan = freed(of.subquery.as_ref().clone())?;
+                    Ok(plan.update_data(|plan| LogicalPlan::Subquery(Subquery { subquery: Arc::new(plan), ..of })))
+                }
+                other => Ok(Transformed::no(other)),
+            })
+        })
+    })
 }
 
 /// Whether the plan or a subquery in it names a column from around it.

@@ -30,3 +30,4 @@ pub mod times;
 pub mod type_names;
 mod using;
 mod wide_decimals;
+mod window_types;

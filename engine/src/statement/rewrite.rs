@@ -149,6 +149,13 @@ impl VisitorMut for Corrections<'_> {
             with.cte_tables.iter_mut().for_each(mark_added_items);
         }
         for select in selects_of(&mut query.body) {
+            // `FROM t` alone is `SELECT * FROM t`.
+            if select.projection.is_empty() && select.flavor == ast::SelectFlavor::FromFirstNoSelect {
+                select.projection.push(ast::SelectItem::Wildcard(ast::WildcardAdditionalOptions::default()));
+            }
+            if select.projection.is_empty() {
+                return ControlFlow::Break(DataFusionError::Plan("a SELECT lists no column: write SELECT 1 FROM … for rows alone".into()));
+            }
             if let Some(error) = select.projection.iter().find_map(unit_as_name) {
                 return ControlFlow::Break(error);
             }
@@ -172,6 +179,19 @@ impl VisitorMut for Corrections<'_> {
                 let once = value.clone();
                 if let ast::Expr::Cast { expr, data_type: ast::DataType::Decimal(_) | ast::DataType::Numeric(_), .. } = value {
                     **expr = once;
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut ast::Expr) -> ControlFlow<DataFusionError> {
+        // EXISTS asks for rows, whatever they are.
+        if let ast::Expr::Exists { subquery, .. } = expr {
+            for select in selects_of(&mut subquery.body).into_iter().filter(|select| select.projection.is_empty()) {
+                match expression("1") {
+                    Ok(one) => select.projection.push(ast::SelectItem::UnnamedExpr(one)),
+                    Err(error) => return ControlFlow::Break(error),
                 }
             }
         }
