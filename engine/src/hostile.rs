@@ -54,10 +54,10 @@ fn ends_of_parquet_files() {
     ];
     near_bytes(&seeds, |case| {
         let end = Bytes::copy_from_slice(case);
-        if let Ok(End::Whole(metadata)) = footer_bytes::understood(&end, end.len() as u64) {
-            if let Ok(metadata) = old_bounds::without_old_bounds(Arc::new(*metadata)) {
-                drop(file_facts(&metadata, end.len() as u64, 1));
-            }
+        if let Ok(End::Whole(metadata)) = footer_bytes::understood(&end, end.len() as u64)
+            && let Ok(metadata) = old_bounds::without_old_bounds(Arc::new(*metadata))
+        {
+            drop(file_facts(&metadata, end.len() as u64, 1));
         }
     });
 }
