@@ -8,6 +8,7 @@ use crate::control::{ColumnFacts, FileFacts, RowGroupFacts, VolumeFile};
 use crate::coordinator::planner::{BaseState, session_config};
 use crate::files::footer_bytes::{self, End};
 use crate::files::old_bounds;
+use crate::limits;
 use crate::residency::Reach;
 use crate::statement::rewrite::plan_statement;
 use crate::statement::{guard, own};
@@ -168,9 +169,14 @@ const STATEMENTS: [&str; 20] = [
     "INSERT INTO t (a, b) SELECT a * 2, upper(b) FROM u WHERE a = ?",
 ];
 
-/// Parsed, planned and made faster: whatever the text is, that gives a plan or an error.
+/// Parsed, planned and made faster: whatever the text is, that gives a plan or an error. On a stack as all threads of a process have it.
 #[test]
 fn statements() {
+    let planner = std::thread::Builder::new().stack_size(limits::THREAD_STACK_BYTES).spawn(plan_hostile_statements).unwrap();
+    planner.join().unwrap();
+}
+
+fn plan_hostile_statements() {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let state = state();
     near_texts(&STATEMENTS, |case| {
