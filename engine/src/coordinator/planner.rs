@@ -12,28 +12,18 @@ use crate::fair_pool::FairPool;
 use crate::fragment::placement::Placement;
 use crate::fragment::{leaf, route};
 use crate::limits;
-use crate::operators::as_given::as_given_functions;
-use crate::operators::bounded_functions::register_bounded_functions;
 use crate::operators::cast_bounds::without_cast_bounds;
-use crate::operators::decimal_digits::decimal_digits;
-use crate::operators::double_decimals::double_decimals;
-use crate::operators::exact_aggregates::exact_aggregates;
-use crate::operators::exact_arithmetic::{LongProducts, exact_arithmetic};
+use crate::operators::exact_arithmetic::LongProducts;
 use crate::operators::filters_by_name::physical_rules;
-use crate::operators::float_values::float_values;
 use crate::operators::free_laterals::with_free_laterals;
 use crate::operators::function_memory::FunctionMemory;
 use crate::operators::join_sides::SendSmallSides;
 use crate::operators::null_aware_limit::LimitOverNullAware;
 use crate::operators::null_equal_joins::logical_rules;
 use crate::operators::outer_constants::without_outer_constants;
+use crate::operators::own_functions::register_own_functions;
 use crate::operators::partial_keys::{FromWithoutKeys, without_partial_keys};
-use crate::operators::signed_counts::register_signed_counts;
-use crate::operators::time_bins::time_bins;
-use crate::operators::time_values::time_values;
 use crate::operators::window_keys::SortByAllWindowKeys;
-use crate::operators::window_options::register_window_options;
-use crate::operators::zoned_times::zoned_times;
 use crate::planning_scope;
 use crate::query_memory::{CONSUMERS_NAMED, MemoryPlace, QueryPool, runtime_with};
 use crate::statement::type_names::TypeNames;
@@ -96,23 +86,7 @@ impl BaseState {
             .with_physical_optimizer_rule(Arc::new(SortByAllWindowKeys))
             .with_type_planner(Arc::new(TypeNames))
             .build();
-        for aggregate in exact_aggregates() {
-            state.register_udaf(aggregate).map_err(|error| from_datafusion(&error))?;
-        }
-        for function in exact_arithmetic()
-            .chain(float_values())
-            .chain(zoned_times())
-            .chain(time_values())
-            .chain(time_bins())
-            .chain(decimal_digits())
-            .chain(as_given_functions())
-            .chain(double_decimals())
-        {
-            state.register_udf(function).map_err(|error| from_datafusion(&error))?;
-        }
-        register_signed_counts(&mut state).map_err(|error| from_datafusion(&error))?;
-        register_window_options(&mut state).map_err(|error| from_datafusion(&error))?;
-        register_bounded_functions(&mut state).map_err(|error| from_datafusion(&error))?;
+        register_own_functions(&mut state).map_err(|error| from_datafusion(&error))?;
         register_series(&mut state);
         state.register_expr_planner(Arc::new(LongProducts)).map_err(|error| from_datafusion(&error))?;
         state.register_relation_planner(Arc::new(FromWithoutKeys)).map_err(|error| from_datafusion(&error))?;

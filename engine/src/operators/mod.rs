@@ -32,6 +32,7 @@ pub mod null_aware_limit;
 pub mod null_equal_joins;
 pub mod outer_constants;
 pub mod own_accumulators;
+pub mod own_functions;
 pub mod panic_guard;
 pub mod partial_keys;
 pub mod publish;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 pub fn without_outer_constants(
     mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    // Filters that come down to a scan make constants of its columns before sorts are looked at.
     let sorts = rules.iter().position(|rule| rule.name() == "EnforceSorting").unwrap_or(rules.len());
     rules.insert(sorts, Arc::new(HideOuterConstants));
     rules.insert(0, Arc::new(HideOuterConstants));

@@ -14,20 +14,9 @@ use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::operators::as_given::as_given_functions;
-use crate::operators::bounded_functions::register_bounded_functions;
-use crate::operators::decimal_digits::decimal_digits;
-use crate::operators::double_decimals::double_decimals;
-use crate::operators::exact_aggregates::exact_aggregates;
-use crate::operators::exact_arithmetic::exact_arithmetic;
-use crate::operators::float_values::float_values;
 use crate::operators::function_memory::FunctionMemory;
-use crate::operators::signed_counts::register_signed_counts;
+use crate::operators::own_functions::register_own_functions;
 use crate::operators::subquery_value::subquery_value;
-use crate::operators::time_bins::time_bins;
-use crate::operators::time_values::time_values;
-use crate::operators::window_options::register_window_options;
-use crate::operators::zoned_times::zoned_times;
 use crate::port::flight::FlightPort;
 use crate::port::panics;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
@@ -118,23 +107,8 @@ pub fn template(runtime: Arc<RuntimeEnv>) -> Result<SessionState, DataFusionErro
     let mut config = SessionConfig::new();
     config.options_mut().execution.time_zone = Some(time_zone::DEFAULT.into());
     let mut state = SessionStateBuilder::new().with_config(config).with_default_features().with_runtime_env(runtime).build();
-    for aggregate in exact_aggregates().into_iter().chain([subquery_value()]) {
-        state.register_udaf(aggregate)?;
-    }
-    for function in exact_arithmetic()
-        .chain(float_values())
-        .chain(zoned_times())
-        .chain(time_values())
-        .chain(time_bins())
-        .chain(decimal_digits())
-        .chain(as_given_functions())
-        .chain(double_decimals())
-    {
-        state.register_udf(function)?;
-    }
-    register_signed_counts(&mut state)?;
-    register_window_options(&mut state)?;
-    register_bounded_functions(&mut state)?;
+    register_own_functions(&mut state)?;
+    state.register_udaf(subquery_value())?;
     Ok(state)
 }
 
