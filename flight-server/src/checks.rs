@@ -11,26 +11,16 @@ mod folders;
 mod machine;
 mod mounts;
 
-pub use addresses::{listens, port_holder};
+pub use addresses::listens;
 pub use folders::{Written, spill_folder};
 pub use machine::{open_files_advised, usable_memory_bytes};
 pub use mounts::mount_of;
 
-use crate::config::Config;
+use crate::config::{Config, Role};
 use crate::error::{Error, Result};
 use bowshot_engine::WorkerConfig;
-use clap::ValueEnum;
 use std::net::SocketAddr;
 use tracing::subscriber::NoSubscriber;
-
-/// What settings are used for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Role {
-    /// `bowshot server`, with a worker in its process if the settings have one.
-    Server,
-    /// `bowshot worker`.
-    Worker,
-}
 
 /// Something about the settings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,14 +6,13 @@ mod children;
 mod demo;
 mod demo_cluster;
 mod doctor;
-pub mod listen;
-mod server;
+pub mod server;
 mod settings;
 mod signals;
 mod worker;
 
 use crate::Extensions;
-use crate::checks::Role;
+use crate::config::Role;
 use crate::config::{Environment, Flags, Layers};
 use crate::error::{Error, Result};
 use crate::shell;

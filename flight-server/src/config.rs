@@ -11,9 +11,9 @@ pub use environment::Environment;
 pub use origin::Setting;
 pub use tls::{CertificateName, ClientAuth, TlsConfig};
 
-use crate::checks::Role;
 use crate::error::{Error, Result};
 use bowshot_engine::{CoordinatorConfig, WorkerConfig};
+use clap::ValueEnum;
 use figment::providers::{Format, Serialized, Toml};
 use figment::value::Dict;
 use figment::{Figment, Metadata, Profile, Provider};
@@ -99,6 +99,15 @@ impl Provider for Flags {
     fn data(&self) -> std::result::Result<figment::value::Map<Profile, Dict>, figment::Error> {
         Ok(Profile::Default.collect(self.values.clone()))
     }
+}
+
+/// What settings are used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// `bowshot server`, with a worker in its process if the settings have one.
+    Server,
+    /// `bowshot worker`.
+    Worker,
 }
 
 /// The layers of settings, not yet checked.

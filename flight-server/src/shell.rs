@@ -2,7 +2,6 @@
 
 mod client;
 mod execution;
-mod figures;
 mod interactive;
 mod output;
 mod progress;
@@ -12,7 +11,6 @@ mod table;
 
 pub use client::{Client, ConnectOptions};
 pub use execution::{Execution, Look};
-pub use figures::bytes;
 pub use queries::{QueriesArguments, run as queries};
 pub use standard_output::{StandardOutput, line, line_and_go_on, note};
 

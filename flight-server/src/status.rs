@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use bowshot_engine::Coordinator;
 use bowshot_engine::coordinator::figures::{Figure, Kind};
+use bowshot_engine::coordinator::refused_nodes::RefusedFor;
 use bowshot_engine::port::accept::{self, Accepted, Greeter};
 use bowshot_engine::port::door::{Door, DoorLimits, Visitor};
 use futures::{Stream, StreamExt};
@@ -88,8 +89,8 @@ pub fn describe() {
         metrics::describe_histogram!(name, help);
     }
     // A counter that is not there yet cannot be told from one that nobody scrapes.
-    for reason in ["token", "version", "name", "certificate"] {
-        metrics::counter!("bowshot_nodes_refused_total", "reason" => reason).increment(0);
+    for reason in RefusedFor::ALL {
+        metrics::counter!("bowshot_nodes_refused_total", "reason" => reason.word()).increment(0);
     }
     for state in ["finished", "failed", "cancelled"] {
         metrics::counter!("bowshot_queries_total", "state" => state).increment(0);

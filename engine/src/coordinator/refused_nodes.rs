@@ -22,6 +22,9 @@ pub enum RefusedFor {
 }
 
 impl RefusedFor {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Token, Self::Version, Self::Name, Self::Certificate];
+
     /// The word in metrics.
     pub fn word(self) -> &'static str {
         match self {

@@ -3,8 +3,7 @@
 use crate::catalog::location::valid_name;
 use crate::config::CoordinatorConfig;
 use crate::error::{Error, Result};
-use crate::storage_check;
-use crate::worker::settings_check::region;
+use crate::settings_check::{buckets, region};
 use crate::worker::{check_token, store};
 
 /// Every problem that can be told without opening anything. Certificates tell theirs when they are read.
@@ -18,7 +17,7 @@ pub fn problems(config: &CoordinatorConfig) -> Vec<Error> {
     ];
     let mut problems: Vec<Error> = single.into_iter().filter_map(Result::err).collect();
     // Mistakes are found at start, not by the first query.
-    problems.extend(storage_check::problems("coordinator", &config.storage, store::open_bucket));
+    problems.extend(buckets("coordinator", &config.storage, store::open_bucket));
     problems
 }
 

@@ -5,7 +5,7 @@ use crate::catalog::location::valid_name;
 use crate::cluster_tls::connect::endpoint;
 use crate::config::WorkerConfig;
 use crate::error::{Error, Result};
-use crate::storage_check;
+use crate::settings_check::{buckets, region};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use url::Url;
@@ -27,7 +27,7 @@ pub fn problems(config: &WorkerConfig) -> Vec<Error> {
     let mut problems: Vec<Error> = single.into_iter().filter_map(Result::err).collect();
     problems.extend(volumes(config));
     problems.extend(volume_regions(config));
-    problems.extend(storage_check::problems("worker", &config.storage, store::open_bucket));
+    problems.extend(buckets("worker", &config.storage, store::open_bucket));
     problems
 }
 
@@ -49,19 +49,6 @@ fn node_id(config: &WorkerConfig) -> Result<()> {
 
 /// What the coordinator is called in `system.nodes`.
 const COORDINATOR: &str = "coordinator";
-
-/// Checks the label of a region, whoever has it.
-///
-/// # Errors
-/// When it is none.
-pub fn region(setting: &str, label: &str) -> Result<()> {
-    match valid_name(label) {
-        true => Ok(()),
-        false => {
-            Err(Error::user(format!("{setting} '{label}' is no name of a region: use 1 to 64 lower-case letters, digits, '-' and '_'")))
-        }
-    }
-}
 
 fn coordinator(config: &WorkerConfig) -> Result<()> {
     let address = &config.coordinator;

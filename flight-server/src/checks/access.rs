@@ -1,8 +1,8 @@
 //! Who may call: users, tokens, administrators, and the certificate that clients see.
 
-use super::{Finding, Role, Subject, problem};
+use super::{Finding, Subject, problem};
 use crate::auth;
-use crate::config::{AuthMode, ClientAuth};
+use crate::config::{AuthMode, ClientAuth, Role};
 use crate::tls::ClientTls;
 
 /// Everything that is wrong with `[auth]`.

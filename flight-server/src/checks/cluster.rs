@@ -1,6 +1,7 @@
 //! The nodes of a cluster: what the engine says of its settings, and their certificates.
 
-use super::{Finding, Role, Subject, problem};
+use super::{Finding, Subject, problem};
+use crate::config::Role;
 use crate::tls::ClientTls;
 use bowshot_engine::ClusterTlsConfig;
 use bowshot_engine::cluster_tls::ClusterTls;

@@ -1,6 +1,7 @@
 //! Folders that a process writes: catalog, spilled data, volumes.
 
-use super::{Finding, Role, Subject, mounts, problem};
+use super::{Finding, Subject, mounts, problem};
+use crate::config::Role;
 use bowshot_engine::coordinator::data_folder;
 use bowshot_engine::worker::volumes;
 use rustix::fs::{Access, access};
@@ -106,9 +107,9 @@ fn spill(section: &str, set: Option<&PathBuf>, bytes_max: u64) -> Vec<Finding> {
     if let Some(mount) = mounts::mount_of(&folder).filter(|mount| bytes_max > mount.total_bytes && mount.total_bytes > 0) {
         found.push(Finding::Note(format!(
             "{section}.spill_bytes_max is {}, but the disk of {} has {}: a query that spills fills it before it is refused",
-            crate::shell::bytes(bytes_max),
+            crate::figures::bytes(bytes_max),
             folder.display(),
-            crate::shell::bytes(mount.total_bytes)
+            crate::figures::bytes(mount.total_bytes)
         )));
     }
     found

@@ -1,8 +1,9 @@
 //! What the machine has: memory, and files that a process may open.
 
-use super::{Finding, Role, Subject, problem};
+use super::{Finding, Subject, problem};
+use crate::config::Role;
+use crate::figures::bytes;
 use crate::limits;
-use crate::shell::bytes;
 use bowshot_engine::config::machine_memory_bytes;
 use bowshot_engine::port::door::open_files_max;
 

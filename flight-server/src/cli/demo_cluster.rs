@@ -1,8 +1,8 @@
 //! The processes of the demo: a server and workers in two pretend regions, each with a folder of its own.
 
 use super::children::ChildProcess;
-use super::listen::{self, DEMO};
 use crate::error::{Error, Result};
+use crate::listen::{self, DEMO};
 use crate::shell::{Client, ConnectOptions};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;

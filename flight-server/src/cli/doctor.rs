@@ -9,10 +9,9 @@ mod process;
 
 use super::settings;
 use crate::auth::Authenticator;
-use crate::checks::{Finding, Role, Subject};
-use crate::config::Config;
+use crate::checks::{Finding, Subject};
+use crate::config::{Config, Role};
 use crate::error::Result;
-use crate::shell;
 use crate::tls::ClientTls;
 use bowshot_engine::cluster_tls::ClusterTls;
 use bowshot_engine::config::machine_memory_bytes;
@@ -57,9 +56,9 @@ fn print_machine(config: &Config) -> Result<()> {
     say!("processor    {}, {}", counted(cores, "core"), machine::instruction_set());
     say!(
         "memory       {}: {} for queries, {} for the column cache",
-        shell::bytes(memory),
-        shell::bytes(share(worker.memory_bytes, memory / 2)),
-        shell::bytes(share(worker.cache_bytes, memory / 4))
+        crate::figures::bytes(memory),
+        crate::figures::bytes(share(worker.memory_bytes, memory / 2)),
+        crate::figures::bytes(share(worker.cache_bytes, memory / 4))
     );
     let rate = |threads| format!("{:.1} GB/s", machine::memory_read_bandwidth(threads) / 1e9);
     say!("reads        {} on one core, {} on all", rate(1), rate(cores));
@@ -70,8 +69,8 @@ fn print_machine(config: &Config) -> Result<()> {
         say!("    driver   {}", adapter.driver);
         say!(
             "    limits   {} a binding, {} of workgroup memory",
-            shell::bytes(adapter.binding_bytes_max),
-            shell::bytes(adapter.workgroup_memory_bytes.into())
+            crate::figures::bytes(adapter.binding_bytes_max),
+            crate::figures::bytes(adapter.workgroup_memory_bytes.into())
         );
         say!(
             "    has      doubles: {}, 64-bit integers: {}, timestamps: {}",

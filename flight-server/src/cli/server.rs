@@ -1,10 +1,10 @@
 //! `bowshot server`: the coordinator, the Flight SQL service, and a worker too if wanted.
 
-use super::listen::{self, CONTROL, FLIGHT_SQL, HTTP, WORKER};
 use super::{signals, worker};
 use crate::Extensions;
 use crate::auth::Authenticator;
-use crate::checks::{Role, Subject};
+use crate::checks::Subject;
+use crate::config::Role;
 use crate::config::{AuthMode, Config, Flags};
 use crate::connection;
 use crate::error::{Error, Result};
@@ -12,6 +12,7 @@ use crate::flight_sql::FlightSql;
 use crate::freed_memory;
 use crate::gate::ServerGate;
 use crate::limits;
+use crate::listen::{self, CONTROL, FLIGHT_SQL, HTTP, WORKER};
 use crate::status::{self, Readiness};
 use crate::tls::ClientTls;
 use bowshot_engine::Coordinator;

@@ -1,8 +1,8 @@
 //! `bowshot config` and `bowshot hash-password`.
 
 use crate::auth;
-use crate::checks::{Finding, Role, Subject};
-use crate::config::Layers;
+use crate::checks::{Finding, Subject};
+use crate::config::{Layers, Role};
 use crate::error::{Error, Result};
 use crate::shell::{self, StandardOutput};
 use bowshot_engine::ErrorClass;

@@ -1,9 +1,9 @@
 //! `bowshot worker`: a node that holds volumes and runs fragments.
 
-use super::listen::{self, WORKER, WORKER_CLIENTS};
 use super::server::client_server;
 use super::signals;
-use crate::checks::{Role, Subject};
+use crate::checks::Subject;
+use crate::config::Role;
 use crate::config::{Config, Flags, TlsConfig};
 use crate::connection;
 use crate::error::{Error, Result};
@@ -11,6 +11,7 @@ use crate::flight_sql::WorkerEndpoint;
 use crate::freed_memory;
 use crate::gate::WorkerGate;
 use crate::limits;
+use crate::listen::{self, WORKER, WORKER_CLIENTS};
 use crate::shell;
 use crate::tls::ClientTls;
 use bowshot_datasets::{Options, tpch};

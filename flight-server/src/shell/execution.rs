@@ -1,11 +1,12 @@
 //! One statement from start to footer.
 
+use super::Format;
 use super::client::{Client, RunningQuery};
 use super::output::Output;
 use super::progress::Progress;
 use super::table::Style;
-use super::{Format, figures};
 use crate::error::{Error, Result};
+use crate::figures;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! The progress line: nothing for half a second, then one line on standard error that is gone at the end.
 
 use super::client::Client;
-use super::figures;
+use crate::figures;
 use crate::limits;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::time::Instant;

@@ -1,10 +1,12 @@
 //! What a process with these settings would write, listen on and call.
 
-use crate::checks::{Role, Subject, Written, listens, mount_of, open_files_advised, port_holder, spill_folder, usable_memory_bytes};
+use crate::checks::{Subject, Written, listens, mount_of, open_files_advised, spill_folder, usable_memory_bytes};
 use crate::cli::block_on;
+use crate::config::Role;
 use crate::connection::connections_max;
 use crate::error::Result;
-use crate::shell::bytes;
+use crate::figures::bytes;
+use crate::listen::port_holder;
 use bowshot_engine::ErrorClass;
 use bowshot_engine::catalog::integrity;
 use bowshot_engine::config::machine_memory_bytes;

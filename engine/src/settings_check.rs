@@ -1,15 +1,16 @@
-//! What is wrong with the configured buckets, all of it.
+//! What is wrong with settings that coordinators and workers share.
 
+use crate::catalog::location::valid_name;
 use crate::config::StorageConfig;
 use crate::error::{Error, Result};
 use std::collections::HashSet;
 use url::Url;
 
-/// Every problem that can be told without a request. `open` makes a client of a bucket; `section` is that of the settings.
-pub fn problems<T>(section: &str, buckets: &[StorageConfig], open: impl Fn(&StorageConfig) -> Result<T>) -> Vec<Error> {
+/// Every problem of the configured buckets that can be told without a request. `open` makes a client of a bucket; `section` is that of the settings.
+pub fn buckets<T>(section: &str, configured: &[StorageConfig], open: impl Fn(&StorageConfig) -> Result<T>) -> Vec<Error> {
     let mut problems = vec![];
     let mut known = HashSet::new();
-    for bucket in buckets {
+    for bucket in configured {
         let url = &bucket.url;
         if !known.insert(url.trim_end_matches('/')) {
             problems.push(Error::user(format!(
@@ -19,10 +20,23 @@ pub fn problems<T>(section: &str, buckets: &[StorageConfig], open: impl Fn(&Stor
         let opened = open(bucket).map(drop);
         problems.extend(endpoint(bucket).and(opened).err());
         if let Some(label) = &bucket.residency {
-            problems.extend(crate::worker::settings_check::region(&format!("residency of storage {url}"), label).err());
+            problems.extend(region(&format!("residency of storage {url}"), label).err());
         }
     }
     problems
+}
+
+/// Checks the label of a region, whoever has it.
+///
+/// # Errors
+/// When it is none.
+pub fn region(setting: &str, label: &str) -> Result<()> {
+    match valid_name(label) {
+        true => Ok(()),
+        false => {
+            Err(Error::user(format!("{setting} '{label}' is no name of a region: use 1 to 64 lower-case letters, digits, '-' and '_'")))
+        }
+    }
 }
 
 fn endpoint(bucket: &StorageConfig) -> Result<()> {
@@ -62,8 +76,8 @@ mod tests {
 
     #[test]
     fn each_problem_names_its_bucket_and_no_secret() {
-        assert!(problems("coordinator", &[bucket("s3://a"), bucket("s3://b")], open_bucket).is_empty());
-        let buckets = [
+        assert!(buckets("coordinator", &[bucket("s3://a"), bucket("s3://b")], open_bucket).is_empty());
+        let configured = [
             bucket("s3://a"),
             bucket("s3://a/"),
             bucket("file:///etc"),
@@ -72,7 +86,7 @@ mod tests {
             StorageConfig { endpoint: Some("https://me:very%20secret@minio".into()), ..bucket("s3://user") },
             StorageConfig { residency: Some("EU".into()), ..bucket("s3://label") },
         ];
-        let said: Vec<String> = problems("coordinator", &buckets, open_bucket).iter().map(Error::message).collect();
+        let said: Vec<String> = buckets("coordinator", &configured, open_bucket).iter().map(Error::message).collect();
         for word in ["stands twice", "must be s3://<bucket>", "s3://half", "allow_http", "holds a user", "residency of storage s3://label"]
         {
             assert!(said.iter().any(|text| text.contains(word)), "{word}: {said:#?}");

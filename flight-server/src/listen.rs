@@ -1,6 +1,9 @@
 //! Listening on an address, with an error that tells the way out when it is taken.
 
-use crate::checks;
+mod port_holder;
+
+pub use port_holder::port_holder;
+
 use crate::error::{Error, Result};
 use std::io::ErrorKind;
 use std::net::SocketAddr;
@@ -36,7 +39,7 @@ pub fn refused(address: SocketAddr, purpose: Purpose, source: std::io::Error) ->
     let Purpose { name: purpose, flag, setting } = purpose;
     match source.kind() {
         ErrorKind::AddrInUse => {
-            let holder = checks::port_holder(address.port()).unwrap_or_else(|| "another process".to_string());
+            let holder = port_holder(address.port()).unwrap_or_else(|| "another process".to_string());
             Error::PortTaken { address, holder, purpose, flag, setting }
         }
         _ => Error::Listen { address, purpose, flag, setting, source },
