@@ -14,6 +14,8 @@ use crate::statement::rewrite::plan_statement;
 use crate::statement::{guard, own};
 use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use bowshot_mutations::{near_bytes, near_texts};
 use bytes::Bytes;
 use datafusion::catalog::{CatalogProvider, MemoryCatalogProvider, MemorySchemaProvider, SchemaProvider};
@@ -66,9 +68,9 @@ fn ends_of_parquet_files() {
 /// Schemas that a file's own writer put into its footer.
 #[test]
 fn schemas_in_footers() {
-    let schema = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, encode_schema(&rows().schema()).unwrap()).unwrap();
+    let schema = BASE64.decode(encode_schema(&rows().schema()).unwrap()).unwrap();
     near_bytes(&[schema], |case| {
-        let text = base64::Engine::encode(&base64::engine::general_purpose::STANDARD, case);
+        let text = BASE64.encode(case);
         let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![KeyValue::new("ARROW:schema".into(), text)])).build();
         let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(vec![], rows().schema(), options).unwrap();
@@ -107,8 +109,8 @@ fn what_the_catalog_keeps() {
     let text = encode_schema(&schema).unwrap();
     // The schema's own bytes are changed before they become text, too.
     near_texts(&[&text], |case| drop(decode_schema(case)));
-    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, &text).unwrap();
-    near_bytes(&[bytes], |case| drop(decode_schema(&base64::Engine::encode(&base64::engine::general_purpose::STANDARD, case))));
+    let bytes = BASE64.decode(&text).unwrap();
+    near_bytes(&[bytes], |case| drop(decode_schema(&BASE64.encode(case))));
     let sum = r#"{"rows":4,"bytes":100,"columns":[{"min":"OAE=","max":"OAc=","null_count":1},null]}"#;
     near_texts(&[sum], |case| drop(StatisticsSum::decode(case).map(|sum| sum.finish(&schema))));
 }

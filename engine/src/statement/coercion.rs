@@ -249,8 +249,13 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     let expr = with_bound(string_concat::as_call(&expr, schema)?.unwrap_or(expr));
     let expr = exactly(&expr, schema)?.unwrap_or(expr);
     let expr = times::as_sql_has_times(&expr, schema)?.unwrap_or(expr);
+    Ok(without_nulls(with_sql_doubles(expr, schema)?))
+}
+
+/// An expression whose doubles are SQL's, and become decimals by their digits.
+fn with_sql_doubles(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     let expr = by_digits(&expr, schema)?.unwrap_or(expr);
-    Ok(without_nulls(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr)))
+    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
 }
 
 /// A list whose constants are values: `x IN (1, NULL)` as `x IN (1) OR NULL`. DataFusion makes one list of two that AND or OR links, and takes the NULL of
@@ -398,8 +403,7 @@ fn own_cast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
         return Ok(expr);
     }
     let expr = times::by_the_clock(&expr, schema)?.unwrap_or(expr);
-    let expr = by_digits(&expr, schema)?.unwrap_or(expr);
-    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
+    with_sql_doubles(expr, schema)
 }
 
 /// The casts that give the branches of a UNION their type, by our rules.

@@ -3,7 +3,6 @@
 //! A case is one of the seeds, changed in a few places: single bits, numbers at their ends, parts left out, said twice or taken from another seed.
 //! `BOWSHOT_SEED` and `BOWSHOT_CASES` choose others and more than the short form that `./check` runs; a case that fails says how to run it alone.
 
-use std::any::Any;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
@@ -40,11 +39,6 @@ pub fn near_bytes(seeds: &[Vec<u8>], parse: impl Fn(&[u8])) {
 pub fn near_texts(seeds: &[&str], parse: impl Fn(&str)) {
     let bytes: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
     near_bytes(&bytes, |case| parse(&String::from_utf8_lossy(case)));
-}
-
-/// What a panic said.
-pub fn message(panic: &(dyn Any + Send)) -> &str {
-    panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic")
 }
 
 fn environment(name: &str, default: u64) -> u64 {
