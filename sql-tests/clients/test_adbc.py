@@ -141,6 +141,13 @@ def test_parameters_are_announced_in_order(connection):
     assert all(field.nullable for field in schema)
 
 
+def test_bounds_of_a_result_are_numbers_of_rows(connection):
+    sql = "SELECT n_nationkey FROM nation ORDER BY n_nationkey LIMIT ? OFFSET ?"
+    with connection.cursor() as cursor:
+        assert [field.type for field in cursor.adbc_prepare(sql)] == [pyarrow.int64(), pyarrow.int64()]
+    assert rows(connection, sql, (2, 3)) == [(3,), (4,)]
+
+
 def test_rows_of_parameters_each_run_the_query(connection):
     with connection.cursor() as cursor:
         cursor.execute("SELECT n_name FROM nation WHERE n_nationkey = ?", pyarrow.record_batch({"key": [0, 2, 4]}))
