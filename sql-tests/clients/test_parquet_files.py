@@ -167,6 +167,51 @@ def column(values, kind):
 
 
 INSTANT = datetime.datetime(2024, 2, 29, 5)
+
+
+def of_values(values, kind):
+    """A category: codes into a list of values of any type."""
+    known = [value for value in values if value is not None]
+    keys = pyarrow.array([None if value is None else known.index(value) for value in values], pyarrow.int8())
+    return pyarrow.DictionaryArray.from_arrays(keys, pyarrow.array(known, kind))
+
+
+# Values of categories by their type. Writers leave the type as a hint; Parquet stores the values as those of any column.
+CATEGORIES = {
+    pyarrow.int8(): [1, None, -128],
+    pyarrow.uint16(): [1, None, 65535],
+    pyarrow.int64(): [1, None, 2**60],
+    pyarrow.uint64(): [1, None, 2**60],
+    pyarrow.float32(): [0.5, None, -2.0],
+    pyarrow.float64(): [0.5, None, 1e300],
+    pyarrow.bool_(): [True, None, False],
+    pyarrow.date32(): [datetime.date(2024, 2, 29), None, datetime.date(1, 1, 1)],
+    pyarrow.date64(): [datetime.date(2024, 2, 29), None],
+    pyarrow.timestamp("ms"): [INSTANT, None],
+    pyarrow.timestamp("us", "Europe/Berlin"): [INSTANT.replace(tzinfo=datetime.timezone.utc), None],
+    pyarrow.timestamp("ns"): [INSTANT, None],
+    pyarrow.time64("us"): [datetime.time(5, 6, 7), None],
+    pyarrow.decimal128(9, 2): [decimal.Decimal("1.25"), None],
+    pyarrow.decimal128(30, 3): [decimal.Decimal("1234567890123456789012345.125"), None],
+    pyarrow.string(): ["a", None, ""],
+    pyarrow.large_string(): ["a", None, ""],
+    pyarrow.binary(): [b"a", None, b""],
+    pyarrow.binary(2): [b"ab", None],
+    pyarrow.null(): [None, None],
+}
+
+
+def test_categories_are_columns_of_their_values(nodes, cursor):
+    for number, (kind, values) in enumerate(CATEGORIES.items()):
+        name = f"category{number}"
+        category = of_values(values, kind)
+        nodes.write(name, pyarrow.table({"k": range(len(values)), "x": category}), pyarrow.table({"k": [9], "x": pyarrow.array([None], kind)}))
+        create(cursor, name)
+        for kernel in on_each_kernel(cursor):
+            for question in ["SELECT k, x FROM t", "SELECT x, count(*) FROM t GROUP BY x", "SELECT max(x) FROM t"]:
+                assert ask(cursor, question.replace("FROM t", f"FROM {name}")) == nodes.duckdb(name, question), f"{question}, {kind} on {kernel}"
+
+
 # Folders that make no table: what is wrong, the files, the column list, and what the user reads.
 REFUSED = {
     "text beside numbers": ([column([1], pyarrow.int64()), column(["a"], pyarrow.string())], "", "column x is BIGINT in .*/0.parquet on node node-1 and VARCHAR in .*/1.parquet on node node-2.*column list.*x VARCHAR"),

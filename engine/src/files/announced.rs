@@ -3,6 +3,7 @@
 //! Writers leave a hint of the type that they had in memory: large strings, categories, half floats. None of these is another SQL type.
 //! Parquet's own INT96, INTERVAL and UUID have no hint, and need none.
 
+use super::categories::with_readable_categories;
 use super::exact::UUID_BYTES;
 use super::readable::with_raw_leaves;
 use crate::error::decoded;
@@ -40,7 +41,7 @@ pub fn read_schema(metadata: &ParquetMetaData) -> Result<Schema, String> {
     // Arrow panics over types in a file's ARROW:schema that it does not know.
     let schema = decoded(|| parquet_to_arrow_schema(descriptor, file.key_value_metadata()).map_err(|error| error.to_string()));
     let schema = schema.map_err(|error| culprit(descriptor, &error))?;
-    Ok(Schema::new(schema.fields().clone()))
+    Ok(Schema::new(with_readable_categories(&schema).fields))
 }
 
 /// Which column has the type that cannot be read.

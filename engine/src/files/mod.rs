@@ -14,6 +14,7 @@
 
 pub mod announced;
 pub mod by_name;
+pub mod categories;
 pub mod chunk_names;
 pub mod common_type;
 pub mod exact;

@@ -5,6 +5,7 @@
 //! Bounds that writers give for such bytes mean nothing; those of doubles leave out NaN, ([`float_bounds`](crate::operators::float_bounds)), and those of old writers are in
 //! another order ([`old_bounds`](super::old_bounds)).
 
+use super::categories::correct_hint;
 use super::footer_check;
 use super::old_bounds::without_old_bounds;
 use crate::operators::float_bounds::{doubtless, has_floats};
@@ -31,6 +32,7 @@ pub fn readable(metadata: Arc<ParquetMetaData>, name: &str) -> Result<Arc<Parque
     let raw = with_raw_leaves(file.schema_descr())?;
     let mut notes = file.key_value_metadata().cloned().unwrap_or_default();
     notes.retain(|note| note.key != FILE_NAME_KEY);
+    correct_hint(raw.as_deref().unwrap_or(file.schema_descr()), &mut notes);
     notes.push(KeyValue::new(FILE_NAME_KEY.to_string(), name.to_string()));
     let (version, rows, writer) = (file.version(), file.num_rows(), file.created_by().map(str::to_string));
     let schema = raw.clone().unwrap_or_else(|| file.schema_descr_ptr());
