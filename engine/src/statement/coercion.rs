@@ -37,7 +37,7 @@ use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Union, Values,
-    binary_expr, cast, lit,
+    binary_expr, cast, lit, when,
 };
 use datafusion::logical_expr::{SortExpr, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -185,7 +185,7 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
         let plan = with_types(Arc::unwrap_or_clone(subquery.subquery), schema, stored)?;
         Ok(Subquery { subquery: Arc::new(plan), ..subquery })
     };
-    let expr = match expr {
+    let expr = match with_digits_of_first(expr, schema)? {
         // The column may have another type by now than when the subquery was planned.
         Expr::OuterReferenceColumn(planned, column) => match outer.qualified_field_from_column(&column) {
             Ok((_, field)) => return Ok(Expr::OuterReferenceColumn(field.clone(), column)),
@@ -313,6 +313,19 @@ fn with_known_digits(expr: Expr) -> Result<Expr> {
         *digits = Expr::Literal(value.cast_to(field.data_type())?, metadata.clone());
     }
     Ok(Expr::ScalarFunction(call))
+}
+
+/// NULLIF of two decimals, which gives the first with its own digits: the common type has more.
+fn with_digits_of_first(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let Expr::ScalarFunction(call) = &expr else { return Ok(expr) };
+    let ("nullif", [of, other]) = (call.name(), call.args.as_slice()) else { return Ok(expr) };
+    match (of.get_type(schema), other.get_type(schema)) {
+        (Ok(of_type), Ok(other_type)) if of_type.is_decimal() && other_type.is_decimal() && of_type != other_type && !of.is_volatile() => {
+            let equal = with_type(of.clone().eq(other.clone()), schema, schema, false)?;
+            when(equal, lit(ScalarValue::try_from(&of_type)?)).otherwise(of.clone())
+        }
+        _ => Ok(expr),
+    }
 }
 
 /// The column of a subquery whose values are cast.
