@@ -26,7 +26,7 @@ pub fn of_batch(batch: RecordBatch) -> FlightDataStream {
 
 /// The messages of a query's result. The query ends when the stream is dropped or the query is cancelled.
 pub fn of_query(query_id: Uuid, fetched: Fetched, results: Arc<Results>) -> FlightDataStream {
-    let Waiting { schema, batches, compression } = fetched.result;
+    let Waiting { schema, batches, compression, .. } = fetched.result;
     let state = Streaming { batches, cancelled: fetched.cancelled, query_id, results };
     let batches = futures::stream::unfold(Some(state), |state| async move {
         let mut state = state?;

@@ -6,6 +6,8 @@
 //!              +---------------------------------------------------+
 //! insert_parts -> InParts, each part claimed once --end, error or cancel--> Finished or Failed -> forgotten
 //! ```
+//!
+//! What a command answers takes no place: many clients never fetch it, and the command is done, so that no refusal is true.
 
 use crate::limits;
 use arrow::array::RecordBatch;
@@ -30,6 +32,8 @@ pub struct Waiting {
     pub batches: BatchStream,
     /// What the session asked for when the statement was started.
     pub compression: ResultCompression,
+    /// The statement is over, and only its few rows wait.
+    pub is_over: bool,
 }
 
 /// A result handed out to be streamed.
@@ -59,11 +63,16 @@ pub enum FetchError {
 struct Entry {
     user: String,
     since: Instant,
+    is_over: bool,
     cancel: watch::Sender<bool>,
     state: State,
 }
 
 impl Entry {
+    fn of(user: &str, state: State) -> Self {
+        Self { user: user.to_string(), since: Instant::now(), is_over: false, cancel: watch::Sender::new(false), state }
+    }
+
     fn is_unclaimed(&self) -> bool {
         let claimable = match &self.state {
             State::Waiting(_) => true,
@@ -129,8 +138,10 @@ struct Known {
     entries: HashMap<Uuid, Entry>,
     /// Those that ended, the longest ago first. They hold figures and no place of others.
     ended: VecDeque<Uuid>,
-    /// How many of each user did not.
+    /// How many of each user did not, apart from those of commands.
     open: HashMap<String, usize>,
+    /// Results of commands by their user, the oldest first; those that were fetched leave late.
+    of_commands: HashMap<String, VecDeque<Uuid>>,
 }
 
 impl Known {
@@ -142,8 +153,10 @@ impl Known {
         }
         entry.since = Instant::now();
         let before = std::mem::replace(&mut entry.state, state);
-        let user = entry.user.clone();
-        self.closed(&user);
+        let (user, held) = (entry.user.clone(), !entry.is_over);
+        if held {
+            self.closed(&user);
+        }
         self.ended.push_back(query_id);
         let forgotten = if self.ended.len() > limits::RESULT_SUMMARIES_MAX { self.ended.pop_front() } else { None };
         Some(Dropped { _state: before, _entry: forgotten.and_then(|oldest| self.entries.remove(&oldest)) })
@@ -153,7 +166,34 @@ impl Known {
         if self.open.get(user).is_some_and(|open| *open >= limits::RESULTS_PER_USER_MAX) {
             return Err(TooMany::OfUser);
         }
-        if self.entries.len() - self.ended.len() >= limits::RESULTS_MAX { Err(TooMany::OfAll) } else { Ok(()) }
+        if self.open.values().sum::<usize>() >= limits::RESULTS_MAX { Err(TooMany::OfAll) } else { Ok(()) }
+    }
+
+    /// Notes the result of a command, for which the oldest of the user with the most makes room.
+    fn keep_of_command(&mut self, user: &str, query_id: Uuid) -> Option<Entry> {
+        self.of_commands.entry(user.to_string()).or_default().push_back(query_id);
+        if self.kept_of_commands() <= limits::RESULTS_MAX {
+            return None;
+        }
+        self.forget_fetched_commands();
+        if self.kept_of_commands() <= limits::RESULTS_MAX {
+            return None;
+        }
+        let oldest = self.of_commands.values_mut().max_by_key(|waiting| waiting.len())?.pop_front()?;
+        self.entries.remove(&oldest)
+    }
+
+    fn kept_of_commands(&self) -> usize {
+        self.of_commands.values().map(VecDeque::len).sum()
+    }
+
+    fn forget_fetched_commands(&mut self) {
+        let entries = &self.entries;
+        let waits = |query_id: &Uuid| matches!(entries.get(query_id), Some(Entry { state: State::Waiting(_), .. }));
+        self.of_commands.retain(|_, waiting| {
+            waiting.retain(waits);
+            !waiting.is_empty()
+        });
     }
 
     fn closed(&mut self, user: &str) {
@@ -168,9 +208,10 @@ impl Known {
     fn take_expired(&mut self) -> Vec<Entry> {
         let unclaimed: Vec<Uuid> = self.entries.iter().filter(|(_, entry)| entry.is_unclaimed()).map(|(query_id, _)| *query_id).collect();
         let mut expired: Vec<Entry> = unclaimed.iter().filter_map(|query_id| self.entries.remove(query_id)).collect();
-        for entry in &expired {
+        for entry in expired.iter().filter(|entry| !entry.is_over) {
             self.closed(&entry.user);
         }
+        self.forget_fetched_commands();
         while let Some(oldest) = self.ended.front().copied() {
             if self.entries.get(&oldest).is_some_and(|entry| entry.since.elapsed() <= limits::RESULT_SUMMARY_KEPT) {
                 break;
@@ -189,12 +230,20 @@ struct Dropped {
 }
 
 impl Results {
-    /// Notes a result that waits to be fetched by `user`.
+    /// Notes a result that waits to be fetched by `user`. That of a command is always noted.
     ///
     /// # Errors
     /// Nothing is noted when too many results wait or run already, and the query ends.
     pub fn insert(&self, query_id: Uuid, user: &str, result: Waiting) -> Result<(), TooMany> {
-        self.add(query_id, user, || State::Waiting(result))
+        if !result.is_over {
+            return self.add(query_id, user, || State::Waiting(result));
+        }
+        let mut known = self.known.lock();
+        known.entries.insert(query_id, Entry { is_over: true, ..Entry::of(user, State::Waiting(result)) });
+        let oldest = known.keep_of_command(user, query_id);
+        drop(known);
+        drop(oldest);
+        Ok(())
     }
 
     /// Notes a result whose parts wait to be fetched by `user`; `rows` has no rows, but the end of its query, or what ended it.
@@ -221,7 +270,7 @@ impl Results {
             expired = known.take_expired();
             known.room_for(user)?;
         }
-        let entry = Entry { user: user.to_string(), since: Instant::now(), cancel: watch::Sender::new(false), state: state() };
+        let entry = Entry::of(user, state());
         *known.open.entry(user.to_string()).or_insert(0) += 1;
         known.entries.insert(query_id, entry);
         // Dropping a query may take a moment; nobody should wait for the lock meanwhile.
@@ -370,11 +419,14 @@ mod tests {
     use super::*;
     use arrow::datatypes::Schema;
 
+    fn result(is_over: bool) -> Waiting {
+        let batches: BatchStream = Box::pin(futures::stream::empty());
+        Waiting { schema: Arc::new(Schema::empty()), batches, compression: ResultCompression::None, is_over }
+    }
+
     fn waiting(results: &Results, user: &str) -> Uuid {
         let query_id = Uuid::now_v7();
-        let batches: BatchStream = Box::pin(futures::stream::empty());
-        let schema = std::sync::Arc::new(Schema::empty());
-        assert!(results.insert(query_id, user, Waiting { schema, batches, compression: ResultCompression::None }).is_ok());
+        assert!(results.insert(query_id, user, result(false)).is_ok());
         query_id
     }
 
@@ -422,11 +474,38 @@ mod tests {
     fn one_user_does_not_hold_all_places() {
         let results = Results::default();
         let all: Vec<Uuid> = (0..limits::RESULTS_PER_USER_MAX).map(|_| waiting(&results, "ana")).collect();
-        let batches = || -> BatchStream { Box::pin(futures::stream::empty()) };
-        let one = || Waiting { schema: Arc::new(Schema::empty()), batches: batches(), compression: ResultCompression::None };
-        assert_eq!(results.insert(Uuid::now_v7(), "ana", one()), Err(TooMany::OfUser));
-        assert!(results.insert(Uuid::now_v7(), "bob", one()).is_ok());
+        assert_eq!(results.insert(Uuid::now_v7(), "ana", result(false)), Err(TooMany::OfUser));
+        assert!(results.insert(Uuid::now_v7(), "bob", result(false)).is_ok());
+        // A command has run: to refuse its answer would be a lie about it.
+        assert!(results.insert(Uuid::now_v7(), "ana", result(true)).is_ok());
         assert!(results.cancel(all[0], "ana"));
-        assert!(results.insert(Uuid::now_v7(), "ana", one()).is_ok());
+        assert!(results.insert(Uuid::now_v7(), "ana", result(false)).is_ok());
+    }
+
+    #[test]
+    fn what_commands_answer_is_bounded_and_takes_no_place() {
+        let results = Results::default();
+        let of_command = |user: &str| {
+            let query_id = Uuid::now_v7();
+            assert!(results.insert(query_id, user, result(true)).is_ok());
+            query_id
+        };
+        let of_bob = of_command("bob");
+        let first = of_command("ana");
+        for _ in 0..limits::RESULTS_MAX {
+            of_command("ana");
+        }
+        assert_eq!(results.known.lock().entries.len(), limits::RESULTS_MAX);
+        assert!(matches!(results.fetch(first, "ana").err(), Some(FetchError::Unknown)));
+        assert!(results.fetch(of_bob, "bob").is_ok());
+        results.finish(of_bob);
+        assert!(results.known.lock().open.is_empty());
+        for _ in 0..2 * limits::RESULTS_MAX {
+            let query_id = of_command("eve");
+            assert!(results.fetch(query_id, "eve").is_ok());
+            results.finish(query_id);
+        }
+        let known = results.known.lock();
+        assert!(known.kept_of_commands() <= limits::RESULTS_MAX && known.open.is_empty());
     }
 }

@@ -27,6 +27,8 @@ pub struct Started {
     /// Where the rows wait instead, if they do; then the stream has the query's end alone.
     pub parts: Vec<ResultPart>,
     pub batches: BatchStream,
+    /// It ran to its end.
+    pub is_over: bool,
 }
 
 /// Starts a statement, once for each row of parameters; a command is over then.
@@ -100,7 +102,8 @@ impl FlightSql {
         let user = &caller.principal.user;
         let too_many = |error: TooMany| Status::resource_exhausted(error.to_string());
         let endpoints = if started.parts.is_empty() {
-            let waiting = Waiting { schema: started.schema, batches: started.batches, compression: caller.session.result_compression() };
+            let compression = caller.session.result_compression();
+            let waiting = Waiting { schema: started.schema, batches: started.batches, compression, is_over: started.is_over };
             self.results.insert(query_id, user, waiting).map_err(too_many)?;
             vec![FlightEndpoint::new().with_ticket(Ticket::new(self.ticket(Fetch::whole(query_id), user)))]
         } else {
@@ -140,6 +143,7 @@ async fn run_command(session: &Session, prepared: &Prepared, rows: Vec<Parameter
         schema: prepared.schema(),
         parts: vec![],
         batches: Box::pin(futures::stream::iter(batches.into_iter().map(Ok))),
+        is_over: true,
     })
 }
 
@@ -150,7 +154,7 @@ async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<Param
     let mut rows = rows.into_iter();
     let Some(first_row) = rows.next() else {
         let none = futures::stream::empty();
-        return Ok(Started { query_id: Uuid::now_v7(), schema: prepared.schema(), parts: vec![], batches: Box::pin(none) });
+        return Ok(Started { query_id: Uuid::now_v7(), schema: prepared.schema(), parts: vec![], batches: Box::pin(none), is_over: false });
     };
     let mut first = session.execute_for(&prepared, first_row, delivery).await.map_err(status::from_engine)?;
     let parts = first.parts().await;
@@ -162,7 +166,7 @@ async fn start_query(session: &Session, prepared: Arc<Prepared>, rows: Vec<Param
             async move { session.execute(&prepared, row).await }
         })
         .try_flatten();
-    Ok(Started { query_id, schema, parts, batches: Box::pin(first.chain(later)) })
+    Ok(Started { query_id, schema, parts, batches: Box::pin(first.chain(later)), is_over: false })
 }
 
 /// How to fetch a result. An endpoint without an address means the connection in use.
