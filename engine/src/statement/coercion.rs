@@ -6,22 +6,22 @@
 //! 1. make a decimal of a double that meets one, which has no place for NaN, infinities and most of its range: here both become doubles, in
 //!    comparisons, CASE, COALESCE and its like, columns of a UNION and of VALUES. Times of two units are compared as the finer;
 //! 2. repeat rows for a scalar subquery of many, which it spreads as a join: here that is an error;
-//! 3. wrap integers and cut quotients, and take NaNs of two signs for two values: see [`exactly`] and [`as_sql_has_doubles`];
+//! 3. wrap integers and cut quotients, and take NaNs of two signs for two values: see [`exactly`] and [`with_sql_doubles`];
 //! 4. lose options of window functions on the way to a worker: see [`with_own_options`];
 //! 5. make as much as arguments say, whatever memory there is: see [`with_bound`];
 //! 6. make one list of two lists of IN, and lose a NULL in one of them: see [`without_nulls`];
 //! 7. compare exact numbers in 38 digits, which some of their values have no place in: see [`compared_in_full`];
 //! 8. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
+use super::own_casts::{own_cast, own_casts_of_union, with_sql_doubles};
 use super::syntax::CAST_APART;
 use super::wide_decimals::{compared_in_full, wide_type};
 use super::window_types::{with_default_of_one_type, with_wide_range};
 use super::{subqueries, time_units, times};
 use crate::operators::bounded_functions::with_bound;
 use crate::operators::conditions_in_order::filtered_arguments;
-use crate::operators::double_decimals::by_digits;
 use crate::operators::exact_arithmetic::exactly;
-use crate::operators::float_values::{as_sql_has_doubles, one_nan, sorted_as_sql};
+use crate::operators::float_values::{one_nan, sorted_as_sql};
 use crate::operators::signed_counts::row_number;
 use crate::operators::string_concat;
 use crate::operators::subquery_value::subquery_value;
@@ -37,7 +37,7 @@ use datafusion::logical_expr::type_coercion::binary::type_union_coercion;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
     Cast, Distinct, Expr, ExprFunctionExt, ExprSchemable, Join, LogicalPlan, LogicalPlanBuilder, Operator, Projection, Union, Values,
-    binary_expr, cast, lit, when,
+    WriteOp, binary_expr, cast, lit, when,
 };
 use datafusion::logical_expr::{SortExpr, WindowFunctionDefinition};
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -85,9 +85,45 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         let typed = expr.transform_up(|expr| with_type(expr, &schema, outer, stored).map(Transformed::yes))?;
         Ok(typed.update_data(|expr| name.restore(expr)))
     })?;
-    let plan = TypeCoercionRewriter::new(&schema).coerce_plan(keys_in_full(plan.data))?.recompute_schema()?;
+    let plan = in_types_of_table(plan.data, stored)?;
+    let plan = TypeCoercionRewriter::new(&schema).coerce_plan(keys_in_full(plan))?.recompute_schema()?;
     let plan = in_sql_order(own_casts_of_union(plan)?)?;
     subqueries::joined(with_nan_of_aggregates(of_all_rows(by_multiplicity(plan)?)?)?)
+}
+
+/// Rows that are stored, in the types of their table. The planner casts those of other types, and some have another only now: a CASE had that of its
+/// first value.
+fn in_types_of_table(plan: LogicalPlan, stored: bool) -> Result<LogicalPlan> {
+    let typed = |expr: Expr, wanted: &DataType, schema: &DFSchema| match expr.get_type(schema)? == *wanted {
+        true => Ok(expr),
+        false => with_type(cast(expr, wanted.clone()), schema, &DFSchema::empty(), stored),
+    };
+    match plan {
+        LogicalPlan::Values(values) if stored => {
+            let none = DFSchema::empty();
+            let row = |row: Vec<Expr>| {
+                let fields = values.schema.fields().iter();
+                row.into_iter().zip(fields).map(|(expr, field)| typed(expr, field.data_type(), &none)).collect()
+            };
+            let rows = values.values.into_iter().map(row).collect::<Result<_>>()?;
+            Ok(LogicalPlan::Values(Values { schema: values.schema, values: rows }))
+        }
+        LogicalPlan::Dml(mut dml) if matches!(dml.op, WriteOp::Insert(_)) => {
+            let (is, table) = (dml.input.schema().clone(), dml.target.schema());
+            let differ = is.fields().iter().zip(table.fields()).any(|(is, wanted)| is.data_type() != wanted.data_type());
+            if !differ || is.fields().len() != table.fields().len() {
+                return Ok(LogicalPlan::Dml(dml));
+            }
+            let columns = is.columns().into_iter().zip(table.fields()).map(|(column, wanted)| {
+                let name = column.name.clone();
+                Ok(typed(Expr::Column(column), wanted.data_type(), &is)?.alias(name))
+            });
+            let columns = columns.collect::<Result<Vec<_>>>()?;
+            dml.input = Arc::new(LogicalPlan::Projection(Projection::try_new(columns, dml.input.clone())?));
+            Ok(LogicalPlan::Dml(dml))
+        }
+        other => Ok(other),
+    }
 }
 
 /// The planner casts what a recursive query adds to the types of its first SELECT, around the items as [`rewrite`](super::rewrite) marked them.
@@ -252,12 +288,6 @@ fn with_type(expr: Expr, schema: &DFSchema, outer: &DFSchema, stored: bool) -> R
     Ok(without_nulls(with_sql_doubles(expr, schema)?))
 }
 
-/// An expression whose doubles are SQL's, and become decimals by their digits.
-fn with_sql_doubles(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let expr = by_digits(&expr, schema)?.unwrap_or(expr);
-    Ok(as_sql_has_doubles(&expr, schema)?.unwrap_or(expr))
-}
-
 /// A list whose constants are values: `x IN (1, NULL)` as `x IN (1) OR NULL`. DataFusion makes one list of two that AND or OR links, and takes the NULL of
 /// one for no member of it.
 fn without_nulls(expr: Expr) -> Expr {
@@ -408,34 +438,6 @@ fn in_sql_order(plan: LogicalPlan) -> Result<LogicalPlan> {
         LogicalPlan::Join(join) => Ok(LogicalPlan::Join(Join { join_constraint: JoinConstraint::On, ..join })),
         other => Ok(other),
     }
-}
-
-/// A cast by our rules; what is no cast, as it is.
-fn own_cast(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    if !matches!(expr, Expr::Cast(_) | Expr::TryCast(_)) {
-        return Ok(expr);
-    }
-    let expr = times::by_the_clock(&expr, schema)?.unwrap_or(expr);
-    with_sql_doubles(expr, schema)
-}
-
-/// The casts that give the branches of a UNION their type, by our rules.
-fn own_casts_of_union(plan: LogicalPlan) -> Result<LogicalPlan> {
-    let LogicalPlan::Union(union) = &plan else { return Ok(plan) };
-    let own = |branch: &Arc<LogicalPlan>| -> Result<Arc<LogicalPlan>> {
-        let LogicalPlan::Projection(Projection { expr, input, .. }) = branch.as_ref() else { return Ok(branch.clone()) };
-        let exprs = expr.iter().map(|expr| match expr {
-            Expr::Alias(alias) => {
-                let own = own_cast(alias.expr.as_ref().clone(), input.schema())?;
-                Ok(own.alias_qualified(alias.relation.clone(), alias.name.clone()))
-            }
-            cast @ Expr::Cast(_) => Ok(own_cast(cast.clone(), input.schema())?.alias(cast.schema_name().to_string())),
-            other => Ok(other.clone()),
-        });
-        Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(exprs.collect::<Result<_>>()?, input.clone())?)))
-    };
-    let inputs = union.inputs.iter().map(own).collect::<Result<_>>()?;
-    Ok(LogicalPlan::Union(Union { inputs, schema: union.schema.clone() }))
 }
 
 /// Whether a plan has a row whatever there is below: an aggregate of all rows has.

@@ -13,6 +13,7 @@ pub mod insert_defaults;
 pub mod keys;
 mod named_windows;
 pub mod own;
+pub mod own_casts;
 mod patterns;
 mod references;
 pub mod repeated_names;
