@@ -115,7 +115,7 @@ def same(ours, theirs):
         return a == b or (math.isnan(a) and math.isnan(b)) or math.isclose(a, b, rel_tol=1e-9, abs_tol=1e-9)
     if isinstance(ours, str) and isinstance(theirs, str):
         return ours == theirs or ours == SPECIAL_DOUBLES.get(theirs)
-    return type(ours) is type(theirs) and (ours == theirs or is_rounded_product(ours, theirs))
+    return type(ours) is type(theirs) and (ours == theirs or is_rounded_product(ours, theirs) or is_of_double(ours, theirs))
 
 
 def is_rounded_product(ours, theirs):
@@ -124,6 +124,13 @@ def is_rounded_product(ours, theirs):
         return False
     kept, digits = ours.as_tuple().exponent, len(theirs.as_tuple().digits)
     return kept <= ROUNDED_DIGITS and digits >= 38 and ours == PRECISE.quantize(theirs, decimal.Decimal(1).scaleb(kept))
+
+
+def is_of_double(ours, theirs):
+    """Whether it is the shortest decimal that means a double, of which Postgres took 15 digits."""
+    if not isinstance(ours, decimal.Decimal) or not ours.is_finite() or not theirs.is_finite():
+        return False
+    return ours == decimal.Decimal(repr(float(ours))) and theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(ours)
 
 
 def key(row, digits=6):
