@@ -28,7 +28,7 @@ use crate::{information_schema, system};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::{DataFusionError, ScalarValue, TableReference};
+use datafusion::common::{ScalarValue, TableReference};
 use datafusion::datasource::ViewTable;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
@@ -176,8 +176,8 @@ impl Session {
         }
         let shown = show::as_query(sql, &state, |name| self.get_options().contains_key(name))?;
         let text = shown.unwrap_or_else(|| sql.to_string());
-        let (planned, state) = if depth >= limits::SQL_CHAIN_LONG || text.len() >= limits::SQL_LONG_BYTES {
-            self.planned_apart(text, state).await?
+        let (planned, state) = if is_long(&text, depth) {
+            self.apart(async move { (repeated_names::plan_statement(&state, &text).await, state) }).await?
         } else {
             (planning(repeated_names::plan_statement(&state, &text)).await, state)
         };
@@ -212,16 +212,11 @@ impl Session {
         })
     }
 
-    /// Plans a long statement where neither connections nor other statements wait for it, within the time that a query has.
-    async fn planned_apart(
-        &self,
-        sql: String,
-        state: SessionState,
-    ) -> Result<(Result<(LogicalPlan, Meant), DataFusionError>, SessionState)> {
+    /// Plans where neither connections nor other statements wait for it, within the time that a query has.
+    async fn apart<T: Send + 'static>(&self, plans: impl Future<Output = T> + Send + 'static) -> Result<T> {
         let inner = &self.inner.coordinator.inner;
-        let options = state.config().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+        let options = self.inner.config.lock().options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
         let timeout_ms = inner.timeout_ms(options.query_timeout_ms);
-        let plans = async move { (repeated_names::plan_statement(&state, &sql).await, state) };
         let cpu = inner.cpu.handle();
         let planned = planning_scope::apart(&cpu, Uuid::now_v7(), plans);
         let planned = tokio::time::timeout(Duration::from_millis(timeout_ms), planned).await;
@@ -236,16 +231,20 @@ impl Session {
         metrics::counter!("bowshot_statements_planned_total").increment(1);
         let basis = self.basis();
         let state = self.state(basis.snapshot.clone()).await?;
-        let plan = planning(substrait::plan(self.inner.coordinator.inner.substrait.get(), &state, bytes)).await?;
+        let reader = self.inner.coordinator.inner.substrait.get().cloned();
+        let sent: Arc<[u8]> = bytes.into();
+        let plans = async move {
+            let plan = substrait::plan(reader.as_ref(), &state, &sent).await?;
+            // Whoever looks at the queries sees what it does.
+            let text = plan_to_sql(&plan).map_or_else(|_| plan.display_indent().to_string(), |sql| sql.to_string());
+            Ok::<_, Error>((plan, format!("/* Substrait */ {text}"), sent, state))
+        };
+        let (plan, sql, sent, state) = self.apart(plans).await??;
         let schema = plain_schema(plan.schema().as_arrow());
         let parameters = parameters::parameter_schema(&plan)?;
         Ok(Prepared {
-            // Whoever looks at the queries sees what it does.
-            sql: format!(
-                "/* Substrait */ {}",
-                plan_to_sql(&plan).map_or_else(|_| plan.display_indent().to_string(), |sql| sql.to_string())
-            ),
-            substrait: Some(bytes.into()),
+            sql,
+            substrait: Some(sent),
             kind: StatementKind::Query,
             plan: Arc::new(plan),
             names: Meant::default(),
@@ -474,7 +473,13 @@ impl Session {
             let mut before = overlay.clone();
             before.insert(INFORMATION_SCHEMA.into(), information_schema::tables(&snapshot, &overlay).await);
             let state = self.state_over(snapshot.clone(), before);
-            let view: Arc<dyn TableProvider> = match planning(rewrite::plan_statement(&state, &sql)).await {
+            let planned = if is_long(&sql, guard::check(&sql)?) {
+                let text = sql.clone();
+                self.apart(async move { rewrite::plan_statement(&state, &text).await }).await?
+            } else {
+                planning(rewrite::plan_statement(&state, &sql)).await
+            };
+            let view: Arc<dyn TableProvider> = match planned {
                 Ok(LogicalPlan::Ddl(DdlStatement::CreateView(CreateView { input, definition, .. }))) => {
                     Arc::new(ViewTable::new(input.as_ref().clone(), definition))
                 }
@@ -504,4 +509,9 @@ impl Session {
         }
         Ok((resolved.schema.to_string(), resolved.table.to_string()))
     }
+}
+
+/// Whether planning a statement may take so long that nobody should wait beside it.
+fn is_long(sql: &str, depth: usize) -> bool {
+    depth >= limits::SQL_CHAIN_LONG || sql.len() >= limits::SQL_LONG_BYTES
 }
