@@ -149,6 +149,16 @@ pub const HANDSHAKES_MAX: usize = 256;
 /// Those of one address: what is more is closed at once, so that no machine can take them all. Nodes behind one address share it,
 /// which is enough for hundreds: a handshake takes milliseconds.
 pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 64;
+/// Fewest connections of nodes that a port takes, however few files the process may open.
+pub const NODE_CONNECTIONS_MIN: usize = 64;
+/// Most of them: one or two of each other node.
+pub const NODE_CONNECTIONS_MAX: usize = 4_096;
+/// Those that showed no token yet; one more ends the oldest.
+pub const NODE_STRANGERS_MAX: usize = 256;
+/// Time until a connection's first call with the cluster's token: nodes connect to call.
+pub const NODE_FIRST_CALL_TIMEOUT: Duration = Duration::from_secs(10);
+/// A connection of a node without a call for this long ends; the next call connects again.
+pub const NODE_CONNECTION_IDLE: Duration = Duration::from_secs(24 * 3600);
 /// Accepted connections that wait for the service to take them; it takes them at once.
 pub const CONNECTIONS_READY_MAX: usize = 64;
 /// Wait after a connection that could not be accepted.

@@ -252,6 +252,34 @@ def test_silent_connections_lock_nobody_out(running):
             each.close()
 
 
+def test_silent_connections_to_nodes_ports_cut_no_node_off(running):
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    running.rows("CREATE TABLE IF NOT EXISTS of_nodes AS SELECT value AS n FROM generate_series(1, 1000) AS t(value)")
+    silent = []
+    for _ in range(11):
+        for port in (running.control_port, running.worker_ports["node-1"]):
+            silent += connections(port, 100)
+        assert running.rows("SELECT sum(n) FROM of_nodes") == [(500_500,)]
+    for process in (running.server, running.workers["node-1"]):
+        files = len(list(pathlib.Path(f"/proc/{process.pid}/fd").iterdir()))
+        assert files < 600, (process.name, files)
+    cluster.wait_until("silent connections end", 15, lambda: ended(silent[:200]) == 200)
+    assert set(running.rows("SELECT state FROM system.nodes")) == {("live",)}
+    assert running.rows("SELECT sum(n) FROM of_nodes") == [(500_500,)]
+    for each in silent:
+        each.close()
+
+
+def test_a_large_message_of_a_node_without_the_token_is_not_taken(running):
+    for process, port in ((running.server, running.control_port), (running.workers["node-1"], running.worker_ports["node-1"])):
+        before = resident_bytes(process, high=True)
+        with pyarrow.flight.connect(f"grpc://127.0.0.1:{port}") as client:
+            for _ in range(3):
+                with pytest.raises(pyarrow.flight.FlightUnauthenticatedError, match="cluster token is missing or wrong"):
+                    list(client.do_action(pyarrow.flight.Action("bowshot.register", b"x" * (48 << 20))))
+        assert resident_bytes(process, high=True) < before + (24 << 20), process.name
+
+
 def test_a_large_message_of_a_stranger_is_not_taken(tmp_path):
     settings = '[auth]\nmode = "required"\ntokens = { ana = "a token of sixteen" }\n'
     with cluster.Cluster(tmp_path / "cluster", [], settings, token="a token of sixteen") as guarded:

@@ -4,7 +4,7 @@ use super::identity::{Identity, Peer};
 use super::{ClusterTls, reason};
 use crate::limits;
 use crate::port::accept::{self, Accepted, Greeter};
-use crate::port::door::Visitor;
+use crate::port::door::{Door, DoorLimits, Visitor, open_files_max};
 use crate::port::farewell;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -24,11 +24,27 @@ pub type NodeConnection = Accepted<Peer, ()>;
 
 /// The connections that arrive at a listener: plain, or with `tls` those whose handshake succeeded.
 pub fn incoming(listener: TcpListener, tls: Option<Arc<ClusterTls>>) -> impl Stream<Item = io::Result<NodeConnection>> + use<> {
-    accept::incoming(listener, Arc::new(Nodes(tls)))
+    accept::incoming(listener, Arc::new(Nodes { tls, door: Arc::new(Door::new(door_limits())) }))
 }
 
 /// Greets nodes.
-struct Nodes(Option<Arc<ClusterTls>>);
+struct Nodes {
+    tls: Option<Arc<ClusterTls>>,
+    door: Arc<Door>,
+}
+
+/// A share of the files that this process may open. All nodes may come from one address.
+fn door_limits() -> DoorLimits {
+    let connections = (open_files_max() / 8).clamp(limits::NODE_CONNECTIONS_MIN, limits::NODE_CONNECTIONS_MAX);
+    DoorLimits {
+        connections,
+        per_address: connections,
+        strangers: (connections / 4).min(limits::NODE_STRANGERS_MAX),
+        first_call: limits::NODE_FIRST_CALL_TIMEOUT,
+        admission: limits::NODE_FIRST_CALL_TIMEOUT,
+        idle: limits::NODE_CONNECTION_IDLE,
+    }
+}
 
 impl Greeter for Nodes {
     const HANDSHAKE_TIMEOUT: Duration = limits::HANDSHAKE_TIMEOUT;
@@ -36,17 +52,26 @@ impl Greeter for Nodes {
     type Held = ();
 
     fn tls(&self) -> Option<Arc<ServerConfig>> {
-        self.0.as_ref().map(|tls| tls.current().server.clone())
+        self.tls.as_ref().map(|tls| tls.current().server.clone())
     }
 
-    fn greet(&self, address: SocketAddr, certificate: Option<&CertificateDer<'_>>, _: Option<&Visitor>) -> Result<(Peer, ()), String> {
+    fn door(&self) -> Option<&Arc<Door>> {
+        Some(&self.door)
+    }
+
+    fn greet(
+        &self,
+        address: SocketAddr,
+        certificate: Option<&CertificateDer<'_>>,
+        visitor: Option<&Visitor>,
+    ) -> Result<(Peer, ()), String> {
         let identity = match certificate {
             Some(leaf) => Some(Arc::new(Identity::of(leaf).map_err(|error| format!("its certificate cannot be read: {error}"))?)),
             // The verifier refuses these before: a second lock on the same door.
-            None if self.0.is_some() => return Err("it showed no certificate".into()),
+            None if self.tls.is_some() => return Err("it showed no certificate".into()),
             None => None,
         };
-        Ok((Peer { address, identity }, ()))
+        Ok((Peer { address, identity, visit: visitor.map(|visitor| visitor.visit().clone()) }, ()))
     }
 
     async fn refuse_plain(&self, stream: TcpStream) -> String {

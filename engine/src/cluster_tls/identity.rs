@@ -6,6 +6,7 @@
 use crate::control::Register;
 use crate::error::{Error, Result};
 use crate::fragment::transport::node_of;
+use crate::port::door::Visit;
 use rustls::pki_types::{CertificateDer, ServerName};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,6 +150,8 @@ pub struct Peer {
     pub address: SocketAddr,
     /// What its certificate says; nothing on ports without TLS.
     pub identity: Option<Arc<Identity>>,
+    /// The connection as the door sees it.
+    pub visit: Option<Arc<Visit>>,
 }
 
 impl Peer {
@@ -258,7 +261,7 @@ mod tests {
     use super::*;
 
     fn peer(identity: Identity) -> Peer {
-        Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), identity: Some(Arc::new(identity)) }
+        Peer { address: SocketAddr::from(([127, 0, 0, 1], 1)), identity: Some(Arc::new(identity)), visit: None }
     }
 
     #[test]

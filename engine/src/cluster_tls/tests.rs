@@ -124,7 +124,7 @@ async fn serve(tls: Arc<ClusterTls>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let service = ControlService::new(Arc::new(Heartbeats::default()), TOKEN.into(), vec![], Arc::default(), Arc::default());
-    tokio::spawn(Server::builder().add_service(service.into_server()).serve_with_incoming(incoming(listener, Some(tls))));
+    tokio::spawn(Server::builder().add_service(Arc::new(service).into_server()).serve_with_incoming(incoming(listener, Some(tls))));
     address.to_string()
 }
 
@@ -245,7 +245,7 @@ async fn strangers_are_told_why_they_are_refused() {
     let plain = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let plain_at = plain.local_addr().unwrap().to_string();
     let service = ControlService::new(Arc::new(Heartbeats::default()), TOKEN.into(), vec![], Arc::default(), Arc::default());
-    tokio::spawn(Server::builder().add_service(service.into_server()).serve_with_incoming(incoming(plain, None)));
+    tokio::spawn(Server::builder().add_service(Arc::new(service).into_server()).serve_with_incoming(incoming(plain, None)));
     assert_refused(try_register(&plain_at, Some(tls), &node).await, &["not TLS"]);
 }
 

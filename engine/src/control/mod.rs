@@ -5,6 +5,7 @@
 //! worker behind address translation needs no second open port for it.
 
 pub mod client;
+pub mod gate;
 pub mod packed;
 pub mod server;
 

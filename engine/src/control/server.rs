@@ -1,5 +1,6 @@
 //! Coordinator side of the control channel.
 
+use super::gate::NodeGate;
 use super::{
     CLIENT_LOGIN, CLIENT_QUERY, CLIENT_TICKET, ClientCall, ClientDesk, ClientTicket, ExpectedVolume, HEARTBEAT, Heartbeat, LOOK, Looked,
     PROTOCOL_VERSION, PROTOCOL_VERSION_MIN, REGISTER, Register, Registered, TOKEN_HEADER, now_ms, secrets_equal,
@@ -59,8 +60,24 @@ impl ControlService {
     }
 
     /// The gRPC server, with its message limit.
-    pub fn into_server(self) -> FlightServiceServer<FlightPort> {
-        FlightPort::server(Arc::new(self), limits::CONTROL_MESSAGE_BYTES_MAX)
+    pub fn into_server(self: Arc<Self>) -> FlightServiceServer<FlightPort> {
+        FlightPort::server(self, limits::CONTROL_MESSAGE_BYTES_MAX)
+    }
+
+    /// What stands before it.
+    pub fn gate(self: &Arc<Self>) -> NodeGate {
+        let service = self.clone();
+        // Nobody has read what the caller calls itself.
+        let refusal = Arc::new(move |peer: Option<&Peer>| service.wrong_token(peer, None));
+        NodeGate::new(&self.token, limits::CONTROL_MESSAGE_BYTES_MAX, refusal)
+    }
+
+    fn wrong_token(&self, peer: Option<&Peer>, said_name: Option<&str>) -> Status {
+        let status = Status::unauthenticated("the cluster token is missing or wrong: give every node the coordinator's cluster_token");
+        if let Some(peer) = peer {
+            self.refused.note(RefusedFor::Token, peer.address, said_name, status.message());
+        }
+        status
     }
 
     fn authenticate(&self, request: &Request<Action>) -> Result<(), Status> {
@@ -68,11 +85,7 @@ impl ControlService {
         if secrets_equal(given, self.token.as_bytes()) {
             return Ok(());
         }
-        let status = Status::unauthenticated("the cluster token is missing or wrong: give every node the coordinator's cluster_token");
-        if let Ok(peer) = Peer::of(request.extensions()) {
-            self.refused.note(RefusedFor::Token, peer.address, said_name(&request.get_ref().body).as_deref(), status.message());
-        }
-        Err(status)
+        Err(self.wrong_token(Peer::of(request.extensions()).ok(), said_name(&request.get_ref().body).as_deref()))
     }
 
     /// Whether a node may join as what it says.

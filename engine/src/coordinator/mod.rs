@@ -39,6 +39,7 @@ use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
 use crate::fragment::transport::ClusterChannels;
 use crate::limits;
+use crate::port::calls::Gated;
 use crate::port::panics;
 use crate::residency::policy::Policy;
 use crate::session::Session;
@@ -118,13 +119,18 @@ impl Coordinator {
         let control = ControlService::new(membership.clone(), token, storage, policy.clone(), desk.clone())
             .with_volumes(VolumeIds::new(store.clone(), snapshot.clone()));
         let (stop, mut stopped) = watch::channel(false);
-        let server = tonic::transport::Server::builder().add_service(control.into_server()).serve_with_incoming_shutdown(
-            incoming(listener, tls.clone()),
-            async move {
+        let control = Arc::new(control);
+        let gate = control.gate();
+        let server = tonic::transport::Server::builder()
+            .http2_keepalive_interval(Some(limits::KEEPALIVE_INTERVAL))
+            .http2_keepalive_timeout(Some(limits::KEEPALIVE_TIMEOUT))
+            .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+            .layer(tower::layer::layer_fn(move |inner| Gated::new(inner, gate.clone())))
+            .add_service(control.into_server())
+            .serve_with_incoming_shutdown(incoming(listener, tls.clone()), async move {
                 // A closed channel means that the coordinator is gone.
                 let _ = stopped.wait_for(|stop| *stop).await;
-            },
-        );
+            });
         tokio::spawn(async move {
             if let Err(error) = server.await {
                 tracing::error!(%error, "the control service ended");

@@ -8,8 +8,9 @@ use super::load::{Load, TaskBody};
 use super::time_zone::{self, TimeZone};
 use super::{WorkerNode, plan_check, queries, task_request};
 use crate::cluster_tls::identity::CheckedCalls;
-use crate::cluster_tls::incoming;
+use crate::cluster_tls::{Peer, incoming};
 use crate::config::BowshotOptions;
+use crate::control::gate::NodeGate;
 use crate::control::{TOKEN_HEADER, secrets_equal};
 use crate::cpu_runtime::CpuRuntime;
 use crate::error::{Error, Result};
@@ -17,6 +18,7 @@ use crate::limits;
 use crate::operators::function_memory::FunctionMemory;
 use crate::operators::own_functions::register_own_functions;
 use crate::operators::subquery_value::subquery_value;
+use crate::port::calls::Gated;
 use crate::port::flight::FlightPort;
 use crate::port::panics;
 use crate::residency::ledger::{Ledger, ReadingTask, TaskId, caller_region};
@@ -40,6 +42,8 @@ use tokio::sync::watch;
 use tonic::transport::Server;
 use uuid::Uuid;
 
+const TOKEN_WRONG: &str = "the cluster token is missing or wrong: only nodes of the cluster may send plans to a worker";
+
 /// Serves fragments until `stopped` turns true.
 pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: watch::Receiver<bool>) -> Result<()> {
     let threads = if node.config.cpu_threads > 0 { node.config.cpu_threads } else { default_threads() };
@@ -55,14 +59,10 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
     let token: Arc<str> = node.config.cluster_token.as_str().into();
     let check_token = move |request: tonic::Request<()>| {
         let given = request.metadata().get(TOKEN_HEADER).map(|value| value.as_bytes()).unwrap_or_default();
-        if secrets_equal(given, token.as_bytes()) {
-            Ok(request)
-        } else {
-            Err(tonic::Status::unauthenticated(
-                "the cluster token is missing or wrong: only nodes of the cluster may send plans to a worker",
-            ))
-        }
+        if secrets_equal(given, token.as_bytes()) { Ok(request) } else { Err(tonic::Status::unauthenticated(TOKEN_WRONG)) }
     };
+    let refusal = Arc::new(|_: Option<&Peer>| tonic::Status::unauthenticated(TOKEN_WRONG));
+    let gate = NodeGate::new(&node.config.cluster_token, limits::DATA_MESSAGE_BYTES_MAX, refusal);
     let files = FlightPort::server(Arc::new(FileService::new(node.clone())), limits::DATA_MESSAGE_BYTES_MAX);
     let files = tonic::service::interceptor::InterceptedService::new(files, check_token.clone());
     let service = tonic::service::interceptor::InterceptedService::new(worker.into_worker_server(), check_token);
@@ -72,6 +72,7 @@ pub async fn serve(node: Arc<WorkerNode>, listener: TcpListener, mut stopped: wa
         .initial_stream_window_size(limits::STREAM_WINDOW_BYTES)
         .initial_connection_window_size(limits::CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(limits::STREAMS_PER_CONNECTION_MAX)
+        .layer(tower::layer::layer_fn(move |inner| Gated::new(inner, gate.clone())))
         .layer(tower::layer::layer_fn(CheckedCalls::new))
         .layer(layer)
         .add_service(service)
