@@ -17,7 +17,7 @@ use parking_lot::RwLock;
 
 use crate::chunk::Chunk;
 use crate::error::Decline;
-use crate::limits::{PINNED_SHARE, SMALL_SHARE, USES_MAX};
+use crate::limits::{LENT_STEP_BYTES, PINNED_SHARE, SMALL_SHARE, USES_MAX};
 
 /// Which column of which row group of which version of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -180,6 +180,11 @@ impl ChunkCache {
         freed
     }
 
+    /// Memory for a chunk that is being made; none yet.
+    pub fn lend(&self) -> Lent<'_> {
+        Lent { cache: self, bytes: 0 }
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.state.read().bytes
@@ -264,6 +269,36 @@ impl ChunkCache {
         self.account.shrink(entry.bytes);
         state.sweep();
         entry.bytes
+    }
+}
+
+/// Memory from the cache's account, given back when this is dropped.
+pub struct Lent<'a> {
+    cache: &'a ChunkCache,
+    bytes: u64,
+}
+
+impl Lent<'_> {
+    /// Takes what is missing to `bytes`; chunks that are not pinned make room.
+    ///
+    /// # Errors
+    /// Declines where that is not enough.
+    pub fn grow_to(&mut self, bytes: u64) -> Result<(), Decline> {
+        let Some(more) = bytes.checked_sub(self.bytes).filter(|more| *more > 0) else { return Ok(()) };
+        let more = more.max(LENT_STEP_BYTES);
+        while !self.cache.account.try_grow(more) {
+            if self.cache.shrink(more) == 0 {
+                return Err(Decline::new(format!("the node has no memory for the {bytes} bytes of a column that is encoded")));
+            }
+        }
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for Lent<'_> {
+    fn drop(&mut self) {
+        self.cache.account.shrink(self.bytes);
     }
 }
 

@@ -39,7 +39,7 @@ mod simd;
 mod state;
 mod total_order;
 
-pub use cache::{CachedChunk, ChunkCache, ChunkColumn, ChunkKey, MemoryAccount, Unaccounted};
+pub use cache::{CachedChunk, ChunkCache, ChunkColumn, ChunkKey, Lent, MemoryAccount, Unaccounted};
 pub use chunk::{Chunk, ChunkEncoder, LaneWidth};
 pub use cost::{CostModel, Estimate, Rates, Work};
 pub use device::{AdapterReport, DeviceFaults, DevicePolicy, DeviceReport, adapters};

@@ -16,6 +16,9 @@ pub const DICTIONARY_VALUES_MAX: usize = 1_000_000;
 /// Distinct strings of one chunk up to which codes are numbered in the strings' order, which makes a range of strings a range of codes.
 pub const SORTED_DICTIONARY_VALUES_MAX: usize = 65_536;
 
+/// Least memory that is taken at once for a chunk that is being made: asking locks the node's account.
+pub const LENT_STEP_BYTES: u64 = 1 << 20;
+
 /// Bytes of all distinct strings of one chunk or one state: Arrow's `StringArray` has 31-bit offsets.
 pub const DICTIONARY_BYTES_MAX: usize = i32::MAX as usize;
 

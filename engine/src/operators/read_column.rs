@@ -4,13 +4,14 @@ use super::row_group_reader::DECODE_BATCH_ROWS;
 use super::translate::{ColumnSource, column_type};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use bowshot_kernels::{Chunk, ChunkEncoder, ColumnType, Decline, KernelError};
+use bowshot_kernels::{Chunk, ChunkCache, ChunkEncoder, ColumnType, Decline, KernelError};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DataFusionError, Result, internal_err};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Why a row group did not become chunks.
@@ -108,26 +109,30 @@ impl ReadColumn {
 
 impl ComputedColumn {
     /// The column's chunk over chunks of its inputs.
-    pub(super) fn compute(&self, inputs: &[Arc<Chunk>], row_count: usize) -> Result<Chunk, ReadError> {
+    pub(super) fn compute(&self, inputs: &[Arc<Chunk>], row_count: usize, cache: &ChunkCache) -> Result<Chunk, ReadError> {
         if let [input] = inputs
             && let Some(domain) = input.domain()?
         {
-            let lanes = domain.len();
+            let parts = batches_of(domain.len()).map(|lanes| Ok((vec![domain.slice(lanes.start, lanes.len())], lanes.len())));
             // Where it fails, it may be on a value that no row has: then the rows decide.
-            if let Ok(image) = self.encode(std::iter::once(Ok((vec![domain], lanes)))) {
+            if let Ok(image) = self.encode(parts, cache) {
                 return Ok(input.mapped(&image)?);
             }
         }
-        self.encode((0..row_count).step_by(DECODE_BATCH_ROWS).map(|start| {
-            let rows = start..row_count.min(start + DECODE_BATCH_ROWS);
+        let batches = batches_of(row_count).map(|rows| {
             let arrays = inputs.iter().map(|input| input.to_array(rows.clone())).collect::<Result<_, _>>()?;
             Ok((arrays, rows.len()))
-        }))
+        });
+        self.encode(batches, cache)
     }
 
-    /// The answers for batches of inputs.
-    fn encode(&self, batches: impl Iterator<Item = Result<(Vec<ArrayRef>, usize), KernelError>>) -> Result<Chunk, ReadError> {
-        let mut encoder = ChunkEncoder::new(self.kind);
+    /// The answers for batches of inputs, in memory that the cache lends.
+    fn encode(
+        &self,
+        batches: impl Iterator<Item = Result<(Vec<ArrayRef>, usize), KernelError>>,
+        cache: &ChunkCache,
+    ) -> Result<Chunk, ReadError> {
+        let (mut encoder, mut memory) = (ChunkEncoder::new(self.kind), cache.lend());
         for batch in batches {
             let (arrays, rows) = batch?;
             let arrays = arrays.iter().zip(self.schema.fields()).map(|(array, field)| arrow::compute::cast(array, field.data_type()));
@@ -135,7 +140,13 @@ impl ComputedColumn {
             // A row that no filter lets through may fail here: DataFusion's own plan then decides.
             let answers = self.expr.evaluate(&batch).and_then(|answers| answers.into_array(rows));
             encoder.push(&answers.map_err(|error| ReadError::Declined(Decline::new(format!("{}: {error}", self.expr))))?)?;
+            memory.grow_to(encoder.memory_bytes()).map_err(ReadError::Declined)?;
         }
         Ok(encoder.finish()?)
     }
+}
+
+/// Ranges of so many rows, each for one batch.
+fn batches_of(count: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(DECODE_BATCH_ROWS).map(move |start| start..count.min(start + DECODE_BATCH_ROWS))
 }

@@ -436,8 +436,8 @@ impl FileReader {
                 FileColumn::Stored(stored) => input(stored)?,
                 FileColumn::Computed { column: computed, inputs, .. } => {
                     let inputs = inputs.iter().map(input).collect::<Result<Vec<_>>>()?;
-                    let computed = computed.clone();
-                    let chunk = tokio::task::spawn_blocking(move || computed.compute(&inputs, row_count)).await;
+                    let (computed, kernels) = (computed.clone(), self.runtime.kernels.clone());
+                    let chunk = tokio::task::spawn_blocking(move || computed.compute(&inputs, row_count, kernels.cache())).await;
                     keep(column.id(), chunk.map_err(panicked)??)
                 }
             });
@@ -467,10 +467,12 @@ impl FileReader {
             .with_batch_size(DECODE_BATCH_ROWS)
             .build()?;
         let mut encoders: Vec<ChunkEncoder> = stored.iter().map(|column| ChunkEncoder::new(column.kind)).collect();
+        let mut memory = self.runtime.kernels.cache().lend();
         while let Some(batch) = batches.try_next().await? {
             for ((array, column), encoder) in batch.columns().iter().zip(stored).zip(&mut encoders) {
                 encoder.push(column.of_table(array, meta.location.as_ref())?.as_ref())?;
             }
+            memory.grow_to(encoders.iter().map(ChunkEncoder::memory_bytes).sum()).map_err(ReadError::Declined)?;
         }
         chunks.extend(encoders.into_iter().map(|encoder| encoder.finish()).collect::<Result<Vec<_>, _>>()?);
         Ok(chunks)

@@ -147,6 +147,12 @@ impl ChunkEncoder {
         Ok(())
     }
 
+    /// Bytes that it holds, and takes to order its strings.
+    pub fn memory_bytes(&self) -> u64 {
+        let arrays: usize = self.arrays.iter().map(|array| array.get_buffer_memory_size()).sum();
+        (arrays + self.codes.capacity() * size_of::<u32>() + 2 * self.strings.memory_bytes()) as u64
+    }
+
     /// Narrows what was pushed.
     ///
     /// # Errors
