@@ -1,6 +1,7 @@
 //! `floor`, `ceil` and `trunc` of decimals, without the digits that they take away: `floor(2.50)` is 2, `trunc(25.55, 1)` is 25.5, as in Postgres.
 //! DataFusion's leave zeros in their place, which text shows and which later products and quotients count.
 
+use arrow::array::new_empty_array;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions::math;
@@ -99,6 +100,10 @@ impl ScalarUDFImpl for FewerDigits {
         let Some(of) = args.args.first().map(ColumnarValue::data_type).filter(|of| digits_of(of).is_some() && *of != result) else {
             return self.builtin.invoke_with_args(args);
         };
+        if args.number_rows == 0 {
+            // DataFusion's look for the value of a scalar in an array of as many rows.
+            return Ok(ColumnarValue::Array(new_empty_array(&result)));
+        }
         let within = match digits_of(&of) {
             // 0.5 becomes 1, for which its own type has no digit.
             Some((digits, scale)) if i16::from(digits) == i16::from(scale) => DataType::Decimal256(digits + 1, scale),

@@ -95,16 +95,30 @@ impl VisitorMut for CastsApart<'_> {
             && let ast::FunctionArguments::List(list) = &mut call.args
         {
             for argument in &mut list.args {
-                let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(cast)) = argument else { continue };
-                let Expr::Cast { data_type, .. } = &*cast else { continue };
+                let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(of)) = argument else { continue };
+                let types = types_of_casts(of);
                 // Two casts of one column have names of their own too.
-                if let Ok(apart) = cast_apart(cast.clone(), &data_type.to_string()) {
-                    *cast = apart;
+                if !types.is_empty()
+                    && let Ok(apart) = cast_apart(of.clone(), &types)
+                {
+                    *of = apart;
                 }
             }
         }
         ControlFlow::Continue(())
     }
+}
+
+/// The types of all casts in an expression, of which the planner's names say nothing.
+fn types_of_casts(expr: &Expr) -> String {
+    let mut types = vec![];
+    let _ = ast::visit_expressions(expr, |part| {
+        if let Expr::Cast { data_type, .. } = part {
+            types.push(data_type.to_string());
+        }
+        ControlFlow::<()>::Continue(())
+    });
+    types.join(" ")
 }
 
 /// Whether the planner leaves out of an expression's name what it asks.
