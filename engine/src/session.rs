@@ -220,7 +220,7 @@ impl Session {
         let cpu = inner.cpu.handle();
         let planned = planning_scope::apart(&cpu, Uuid::now_v7(), plans);
         let planned = tokio::time::timeout(Duration::from_millis(timeout_ms), planned).await;
-        planned.unwrap_or_else(|_| Err(query::too_late(timeout_ms)))
+        planned.unwrap_or_else(|_| Err(query::too_late(timeout_ms, Duration::ZERO)))
     }
 
     /// Plans a query from a serialized Substrait plan.

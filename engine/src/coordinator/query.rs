@@ -296,12 +296,19 @@ async fn drive(
             wait *= 2;
         }
     };
-    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late(timeout_ms)))
+    tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late(timeout_ms, handle.waited())))
 }
 
-/// A query that did not end in its time.
-pub(crate) fn too_late(timeout_ms: u64) -> Error {
-    let text = format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less");
+/// A query that did not end in its time, which it spent in part with waiting.
+pub(crate) fn too_late(timeout_ms: u64, waited: Duration) -> Error {
+    let waited_ms = waited.as_millis();
+    let text = if waited_ms > u128::from(timeout_ms / 2) {
+        format!(
+            "the query did not end within {timeout_ms} ms, of which it waited {waited_ms} for places that other queries hold: system.queries shows them, end some, or raise the time with SET bowshot.query_timeout_ms"
+        )
+    } else {
+        format!("the query did not end within {timeout_ms} ms: raise it with SET bowshot.query_timeout_ms, or ask for less")
+    };
     Error::new(ErrorClass::Deadline, text)
 }
 

@@ -227,6 +227,11 @@ impl QueryHandle {
         life.waited.since = waits.then(Instant::now);
     }
 
+    /// How long it waited for places so far.
+    pub fn waited(&self) -> Duration {
+        self.entry.life.lock().waited.so_far()
+    }
+
     /// The observer of the current try.
     pub fn observe(&self, observer: Arc<QueryObserver>) {
         let mut life = self.entry.life.lock();
