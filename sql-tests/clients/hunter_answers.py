@@ -127,10 +127,13 @@ def is_rounded_product(ours, theirs):
 
 
 def is_of_double(ours, theirs):
-    """Whether it is the shortest decimal that means a double, of which Postgres took 15 digits."""
+    """Whether it is the shortest decimal that means a double, of which Postgres took 15 digits, and DuckDB a product with a power of ten."""
     if not isinstance(ours, decimal.Decimal) or not ours.is_finite() or not theirs.is_finite():
         return False
-    return ours == decimal.Decimal(repr(float(ours))) and theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(ours)
+    double, scale = float(ours), max(0, -theirs.as_tuple().exponent)
+    if ours != decimal.Decimal(repr(double)):
+        return False
+    return theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(ours) or theirs == PRECISE.scaleb(int(double * 10.0**scale), -scale)
 
 
 def key(row, digits=6):
