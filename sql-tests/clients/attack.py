@@ -3,6 +3,7 @@
     python sql-tests/clients/attack.py                 all of it, about half an hour on two cores
     python sql-tests/clients/attack.py --share 0.05    a twentieth of each attack
     python sql-tests/clients/attack.py messages files  these attacks alone; --seed 7 for others of their kind
+    python sql-tests/clients/attack.py --untimed       on a machine that does other work: how long others waited is printed, and no promise
 
 Statements are deep, large, endless and misspelt; messages have bytes changed; files are torn and lie; connections say nothing; readers stop reading.
 Each prints a line, and the summary says what was promised: no process ends, nobody else waits, memory stays within its settings, tables are as
@@ -233,10 +234,12 @@ class Attacker:
     def connections(self, attack):
         """Connections that say nothing, or half a word."""
         silent = []
+        others = [self.running.http_port, self.running.control_port, *self.running.worker_ports.values()]
         for number in range(self.many(2000)):
+            port = others[number // 3 % len(others)] if number % 3 == 0 else self.running.port
             with contextlib.suppress(OSError):
-                door = socket.create_connection(("127.0.0.1", self.running.http_port if number % 10 == 0 else self.running.port), timeout=5)
-                if number % 3 == 0:
+                door = socket.create_connection(("127.0.0.1", port), timeout=5)
+                if number % 4 == 0:
                     door.sendall(b"PRI * HTTP/2.0\r\n\r\nSM")
                 silent.append(door)
             if number % 100 == 0 and self.running.rows("SELECT 2") == [(2,)]:
@@ -271,6 +274,7 @@ def main(arguments):
     parser.add_argument("attacks", nargs="*", choices=[[], *ATTACKS], help="these alone")
     parser.add_argument("--share", type=float, default=1.0, help="part of each attack")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--untimed", action="store_true", help="without the promise about others' time")
     chosen = parser.parse_args(arguments)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
@@ -307,19 +311,19 @@ def attacked(running, folder, chosen):
     for each in (witness, memory):
         each.over.set()
         each.join(60)
-    broken += judged(running, before, processes, pids, witness, memory)
+    broken += judged(running, before, processes, pids, witness, memory, chosen.untimed)
     print("\n".join(f"BROKEN {promise}" for promise in broken) or "no promise was broken")
     return 1 if broken else 0
 
 
-def judged(running, before, processes, pids, witness, memory):
+def judged(running, before, processes, pids, witness, memory, untimed):
     """The promises that do not hold."""
     broken = [f"{process.name} ended: {process.log_text()[-500:]}" for process, pid in zip(processes, pids, strict=True) if process.pid != pid or not process.running()]
     after = running.rows(KEPT)
     if after != before:
         broken.append(f"the table was {before} and is {after}")
     print(f"SELECT 1 of another user, {len(witness.took)} times: median {witness.at(0.5) * 1000:.0f} ms, p99 {witness.at(0.99) * 1000:.0f} ms, longest {witness.at(1) * 1000:.0f} ms, {len(witness.errors)} errors")
-    if witness.at(0.99) > WITNESS_P99_SECONDS:
+    if witness.at(0.99) > WITNESS_P99_SECONDS and not untimed:
         broken.append(f"another user's p99 is {witness.at(0.99) * 1000:.0f} ms")
     broken += [f"another user: {text}" for text in witness.errors[:5]]
     for name, grown in memory.most.items():
