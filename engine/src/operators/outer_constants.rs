@@ -16,12 +16,16 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, replace_
 use std::collections::HashSet;
 use std::sync::Arc;
 
+/// DataFusion's rule that deals rows by key and sorts them.
+const SORTS: &str = "EnsureRequirements";
+
 /// DataFusion's physical rules, which know no constant of an outer join's result that is one of a side alone.
 pub fn without_outer_constants(
     mut rules: Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>>,
 ) -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     // Filters that come down to a scan make constants of its columns before sorts are looked at.
-    let sorts = rules.iter().position(|rule| rule.name() == "EnforceSorting").unwrap_or(rules.len());
+    // Below a projection that comes later, a join no longer finds its sides dealt by key.
+    let sorts = rules.iter().position(|rule| rule.name() == SORTS).unwrap_or(0);
     rules.insert(sorts, Arc::new(HideOuterConstants));
     rules.insert(0, Arc::new(HideOuterConstants));
     rules
@@ -86,4 +90,19 @@ fn hiding(side: &Arc<dyn ExecutionPlan>, config: &Arc<ConfigOptions>) -> Result<
         Ok((given, field.name().clone()))
     });
     Ok(Some(Arc::new(ProjectionExec::try_new(exprs.collect::<Result<Vec<_>>>()?, side.clone())?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+    #[test]
+    fn constants_are_hidden_before_rows_are_dealt() {
+        let rules = without_outer_constants(PhysicalOptimizer::new().rules);
+        let names: Vec<&str> = rules.iter().map(|rule| rule.name()).collect();
+        let sorts = names.iter().position(|name| *name == SORTS).unwrap();
+        assert_eq!((names[0], names[sorts - 1]), ("HideOuterConstants", "HideOuterConstants"));
+        assert!(!names[sorts..].contains(&"HideOuterConstants"));
+    }
 }
