@@ -383,11 +383,19 @@ fn external(text: &str) -> Error {
         return Error::new(class, text[at..].to_string());
     }
     let text = match text {
+        // The decoder's, through one or two layers of its callers.
+        damaged if damaged.starts_with(PARQUET_PREFIX) => {
+            let what = damaged.trim_start_matches(PARQUET_PREFIX).trim_start_matches("Parquet error: ");
+            format!("a Parquet file could not be read: {what}")
+        }
         "Divide by zero error" => "division by zero".to_string(),
         other => in_sql(other).unwrap_or_else(|| other.to_string()),
     };
     Error::new(class, text)
 }
+
+/// How arrow begins what the decoder of Parquet says.
+const PARQUET_PREFIX: &str = "Parquet argument error: ";
 
 /// Whether the operating system refused a file, and not a reader what is in it.
 fn is_refusal_of_disk(error: &std::io::Error) -> bool {

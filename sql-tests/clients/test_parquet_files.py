@@ -256,6 +256,26 @@ def test_files_that_are_not_parquet_are_refused_by_name(nodes, cursor):
         cursor.execute("REFRESH TABLE torn")
 
 
+def test_a_page_that_changed_on_disk_is_refused(nodes, cursor):
+    """Spark and pyarrow store a checksum of each page, where they are asked to."""
+    table = pyarrow.table({"k": range(100), "x": pyarrow.array([7_000_000_007] * 100, pyarrow.int64())})
+    for name, kept in (("unsummed", False), ("summed", True)):
+        nodes.write(name, table, write_page_checksum=kept, compression="none", use_dictionary=False)
+        path = nodes.path(name, 0)
+        content = bytearray(path.read_bytes())
+        # One of the values in the page, not the bounds in the footer.
+        content[content.index((7_000_000_007).to_bytes(8, "little") * 3) + 8] ^= 1
+        path.write_bytes(content)
+        create(cursor, name)
+    for _ in on_each_kernel(cursor):
+        # Nothing in the file tells.
+        assert ask(cursor, "SELECT sum(x) FROM unsummed") == [(700_000_000_699,)]
+        for question in ("SELECT sum(x) FROM summed", "SELECT * FROM summed", "SELECT max(x) FROM summed WHERE k < 50"):
+            with pytest.raises(Error, match="a Parquet file could not be read: .*checksum"):
+                ask(cursor, question)
+        assert ask(cursor, "SELECT count(*), max(k) FROM summed") == [(100, 99)]
+
+
 # Values without an equal in the table's type: the files, the column list, the file and what it says of the value.
 LOST = {
     "a double of an integer": ([column([2**53 + 1], pyarrow.int64()), column([0.5], pyarrow.float64())], "", "0.parquet: the value 9007199254740993 .BIGINT. has no equal in DOUBLE"),

@@ -31,6 +31,7 @@ use object_store::ObjectStore;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -468,7 +469,8 @@ impl FileReader {
             .build()?;
         let mut encoders: Vec<ChunkEncoder> = stored.iter().map(|column| ChunkEncoder::new(column.kind)).collect();
         let mut memory = self.runtime.kernels.cache().lend();
-        while let Some(batch) = batches.try_next().await? {
+        let of_file = |error| ParquetError::General(format!("{}: {error}", meta.location));
+        while let Some(batch) = batches.try_next().await.map_err(of_file)? {
             for ((array, column), encoder) in batch.columns().iter().zip(stored).zip(&mut encoders) {
                 encoder.push(column.of_table(array, meta.location.as_ref())?.as_ref())?;
             }
