@@ -133,7 +133,7 @@ def is_of_double(ours, theirs):
     double, scale = float(ours), max(0, -theirs.as_tuple().exponent)
     if ours != decimal.Decimal(repr(double)):
         return False
-    return theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(ours) or theirs == PRECISE.scaleb(int(double * 10.0**scale), -scale)
+    return theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(decimal.Decimal(double)) or theirs == PRECISE.scaleb(int(double * 10.0**scale), -scale)
 
 
 def key(row, digits=6):
