@@ -22,7 +22,7 @@ END_SECONDS = 10
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bounds")
-    memory = {"BOWSHOT__WORKER__MEMORY_BYTES": str(MEMORY_BYTES)}
+    memory = {"BOWSHOT__WORKER__MEMORY_BYTES": str(MEMORY_BYTES), "BOWSHOT__WORKER__CACHE_BYTES": str(32 << 20)}
     node = cluster.Node("node-1", {"data": folder / "data"}, environment=memory)
     with cluster.Cluster(folder / "cluster", [node], f"[coordinator]\nmemory_bytes = {MEMORY_BYTES}\n") as started:
         started.rows("CREATE TABLE numbers AS SELECT value AS n, value % 10 AS k FROM generate_series(1, 300000)")
@@ -88,6 +88,8 @@ def test_what_is_too_much_is_refused_before_it_is_made(running, name):
         ("SELECT count(*) FROM (SELECT repeat('x', 20000000) AS x FROM numbers LIMIT 20) WHERE length(x) = 20000000", 20),
         ("SELECT count(*) FROM (SELECT n FROM numbers LIMIT 20) WHERE array_has(range(1, 1000001), n)", 20),
         ("SELECT length(string_agg(x, ',')) FROM (SELECT repeat('x', 1000) AS x FROM numbers LIMIT 50000)", 50049999),
+        # Computed for a kernel, each text another.
+        ("SELECT length(max(repeat(CAST(n AS VARCHAR), 300))) FROM numbers", 1500),
     ],
 )
 def test_what_is_large_is_made_within_memory(running, sql, expected):
