@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::array::Int64Array;
+use arrow::array::{Int64Array, StringArray};
 use bowshot_kernels::*;
 
 const INT: ColumnType = ColumnType::Int { bits: 64, signed: true };
@@ -151,4 +151,31 @@ fn memory_is_accounted_and_given_back() {
     assert_eq!(cache.entries().len(), 1, "all but what is pinned");
     assert!(freed > 3 << 16);
     assert_eq!(purse.0.load(Ordering::Relaxed) + cache.bytes(), 5 * 66_000);
+}
+
+#[test]
+fn what_is_encoded_takes_the_place_of_chunks_but_not_of_pins() {
+    const ALL: u64 = 4 << 20;
+    let purse = Arc::new(Purse(AtomicU64::new(ALL)));
+    let host_memory = purse.clone();
+    let kernels = Kernels::open(KernelsConfig { host_memory, device: DevicePolicy::Off, ..KernelsConfig::default() });
+    let cache = kernels.cache();
+    for row_group in 0..50 {
+        touch(cache, key("a@1", row_group));
+    }
+    let pinned = cache.insert(key("a@1", 99), bulky());
+    cache.pin(key("a@1", 99), &pinned).unwrap();
+    let mut encoder = ChunkEncoder::new(ColumnType::Utf8);
+    let mut lent = cache.lend();
+    lent.grow_to(encoder.memory_bytes()).unwrap();
+    let texts = StringArray::from_iter_values((0..1000).map(|row| format!("{row:>1000}")));
+    encoder.push(&texts).unwrap();
+    // The texts, and room to put them in order.
+    assert!((2_000_000..5_000_000).contains(&encoder.memory_bytes()), "{}", encoder.memory_bytes());
+    lent.grow_to(2 << 20).unwrap();
+    assert!(cache.get(&key("a@1", 99)).is_some() && cache.entries().len() < 40);
+    let declined = lent.grow_to(ALL).unwrap_err().to_string();
+    assert!(declined.contains("no memory for the 4194304 bytes"), "{declined}");
+    drop(lent);
+    assert_eq!(purse.0.load(Ordering::Relaxed) + cache.bytes(), ALL);
 }
