@@ -26,6 +26,8 @@ pub const PLAN_LONG_NODES: usize = 24;
 pub const SQL_LINKS_MAX: usize = 1_000;
 /// Most UNION, EXCEPT and INTERSECT in one statement: each is planned within the next.
 pub const SQL_SET_OPERATIONS_MAX: usize = 500;
+/// Most grouping sets of one GROUP BY, which a CUBE of eight columns has: every set makes groups of every row.
+pub const GROUPING_SETS_MAX: usize = 256;
 /// Most WITH queries in one statement: the planner copies those known for each query.
 pub const SQL_WITH_QUERIES_MAX: usize = 500;
 /// Most relations that a statement names, with those of its WITH queries wherever they are named.

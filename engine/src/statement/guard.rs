@@ -8,6 +8,7 @@ use super::syntax::folded;
 use crate::error::{Error, Result, from_datafusion};
 use crate::limits;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::logical_expr::expr::GroupingSet;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::sqlparser::ast::{self, Visit};
 use datafusion::sql::sqlparser::dialect::GenericDialect;
@@ -244,12 +245,34 @@ fn walk(plan: &LogicalPlan, depth: usize, nodes: &mut usize) -> datafusion::comm
                     Expr::InSubquery(list) => &list.subquery,
                     Expr::Exists(exists) => &exists.subquery,
                     Expr::SetComparison(set) => &set.subquery,
+                    Expr::GroupingSet(sets) => {
+                        check_grouping_sets(sets)?;
+                        return Ok(TreeNodeRecursion::Continue);
+                    }
                     _ => return Ok(TreeNodeRecursion::Continue),
                 };
                 walk(&subquery.subquery, depth + 1, nodes)?;
                 Ok(TreeNodeRecursion::Continue)
             })
         })?;
+    }
+    Ok(())
+}
+
+/// Refuses so many grouping sets that the groups of one batch of rows do not fit: each set makes groups of every row.
+fn check_grouping_sets(sets: &GroupingSet) -> Result<()> {
+    let count = match sets {
+        GroupingSet::GroupingSets(sets) => sets.len(),
+        GroupingSet::Rollup(columns) => columns.len() + 1,
+        GroupingSet::Cube(columns) => {
+            u32::try_from(columns.len()).ok().and_then(|columns| 1_usize.checked_shl(columns)).unwrap_or(usize::MAX)
+        }
+    };
+    if count > limits::GROUPING_SETS_MAX {
+        let limit = limits::GROUPING_SETS_MAX;
+        return Err(Error::user(format!(
+            "the statement has {count} grouping sets in one GROUP BY, more than {limit}: leave columns out of CUBE, or put queries together with UNION ALL"
+        )));
     }
     Ok(())
 }
