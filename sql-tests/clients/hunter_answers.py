@@ -12,6 +12,8 @@ UNIT_NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 # Beyond so many rows no pairing is looked for where the sorted rows differ.
 # The fewest digits after the point of a product that has no room for all of them.
 ROUNDED_DIGITS = -12
+# The most digits that a double's shortest decimal has.
+DOUBLE_DIGITS = 17
 # DuckDB's text of a double, and ours, which is Postgres'.
 SPECIAL_DOUBLES = {"nan": "NaN"}
 PRECISE = decimal.Context(prec=100, rounding=decimal.ROUND_HALF_UP)
@@ -133,7 +135,9 @@ def is_of_double(ours, theirs):
     double, scale = float(ours), max(0, -theirs.as_tuple().exponent)
     if ours != decimal.Decimal(repr(double)):
         return False
-    return theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(decimal.Decimal(double)) or theirs == PRECISE.scaleb(int(double * 10.0**scale), -scale)
+    if len(PRECISE.normalize(theirs).as_tuple().digits) > DOUBLE_DIGITS:
+        return theirs == PRECISE.scaleb(int(double * 10.0**scale), -scale)
+    return theirs == decimal.Context(prec=15, rounding=decimal.ROUND_HALF_EVEN).plus(decimal.Decimal(double))
 
 
 def key(row, digits=6):

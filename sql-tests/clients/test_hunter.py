@@ -7,7 +7,7 @@ import hunter
 import hunter_judge
 import hunter_shrink
 import pytest
-from hunter_answers import equal, postgres_cell
+from hunter_answers import equal, postgres_cell, same
 
 STATEMENTS = 60
 
@@ -75,3 +75,21 @@ def test_orders_that_decide_an_answer_stay():
     sql = "SELECT x FROM t ORDER BY x, y LIMIT 3"
     small = hunter_shrink.shorter(sql, lambda text: "FROM t" in text and "LIMIT" in text, hunter.time.monotonic() + 5)
     assert "ORDER BY x, y" in small, small
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "equal"),
+    [
+        # Decimals of doubles: Postgres takes 15 digits, DuckDB what is left of a product.
+        ("-96692.2881183753600000", "-96692.2881183754000000", True),
+        ("329.644045895561500", "329.644045895561000", True),
+        ("-157531.85017188318000000000000000", "-157531.85017188319771326559551488", True),
+        ("2.5", "2", False),
+        ("1.005", "1.00", False),
+        ("1.00499", "1.005", False),
+        ("-21582057.7841", "-21582057", False),
+        ("0.12345678901234568", "0.1234567890123456789012", False),
+    ],
+)
+def test_decimals_of_doubles_may_have_other_digits_and_no_other_value(ours, theirs, equal):
+    assert same(decimal.Decimal(ours), decimal.Decimal(theirs)) == equal
