@@ -27,6 +27,7 @@ pub struct ChunkEncoder {
     null_count: usize,
     /// Integer arrays as they came: references, not copies.
     arrays: Vec<ArrayRef>,
+    array_bytes: usize,
     /// Each pushed array's rows and nulls.
     nulls: Vec<(usize, Option<NullBuffer>)>,
     strings: StringTable,
@@ -114,6 +115,7 @@ impl ChunkEncoder {
             row_count: 0,
             null_count: 0,
             arrays: Vec::new(),
+            array_bytes: 0,
             nulls: Vec::new(),
             strings: StringTable::new(DICTIONARY_VALUES_MAX),
             codes: Vec::new(),
@@ -134,10 +136,12 @@ impl ChunkEncoder {
         let nulls = if self.column_type == ColumnType::Utf8 {
             self.push_strings(array)?
         } else {
-            self.arrays.push(match array.as_primitive_opt::<Float64Type>() {
+            let kept: ArrayRef = match array.as_primitive_opt::<Float64Type>() {
                 Some(doubles) => Arc::new(doubles.unary::<_, Int64Type>(|value| TotalOrder::of(value).place())),
                 None => array.slice(0, array.len()),
-            });
+            };
+            self.array_bytes += kept.get_buffer_memory_size();
+            self.arrays.push(kept);
             array.logical_nulls()
         };
         let nulls = nulls.filter(|nulls| nulls.null_count() > 0);
@@ -149,8 +153,7 @@ impl ChunkEncoder {
 
     /// Bytes that it holds, and takes to order its strings.
     pub fn memory_bytes(&self) -> u64 {
-        let arrays: usize = self.arrays.iter().map(|array| array.get_buffer_memory_size()).sum();
-        (arrays + self.codes.capacity() * size_of::<u32>() + 2 * self.strings.memory_bytes()) as u64
+        (self.array_bytes + self.codes.capacity() * size_of::<u32>() + 2 * self.strings.memory_bytes()) as u64
     }
 
     /// Narrows what was pushed.
