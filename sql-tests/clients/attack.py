@@ -1,6 +1,6 @@
 """Attacks a cluster of real processes in every way that a client, a file or a connection has, while somebody else goes on working.
 
-    python sql-tests/clients/attack.py                 all of it, about half an hour on two cores
+    python sql-tests/clients/attack.py                 all of it, about a quarter of an hour on two cores
     python sql-tests/clients/attack.py --share 0.05    a twentieth of each attack
     python sql-tests/clients/attack.py messages files  these attacks alone; --seed 7 for others of their kind
     python sql-tests/clients/attack.py --untimed       on a machine that does other work: how long others waited is printed, and no promise
