@@ -21,6 +21,7 @@ use datafusion::datasource::listing::{FileRange, PartitionedFile};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfig};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::placeholder_row::PlaceholderRowExec;
 use datafusion::physical_plan::work_table::WorkTableExec;
@@ -105,8 +106,9 @@ fn scale_up_stored(
 fn gathered(leaf: Arc<dyn ExecutionPlan>, slots: usize, event: &ScaleUpLeafNodeEvent) -> Result<Arc<dyn ExecutionPlan>> {
     let partitions = event.plan.output_partitioning().partition_count();
     let gathered: Arc<dyn ExecutionPlan> = Arc::new(NetworkCoalesceExec::try_new(leaf, slots, event.task_count)?);
-    // The plan above was made for this many partitions: where that is one, it reads no other.
-    Ok(if partitions == 1 { Arc::new(CoalescePartitionsExec::new(gathered)) } else { gathered })
+    // The plan above was made for this many partitions: where that is one, it reads no other. In any case a node stands between: the library hands a
+    // limit of whatever is right above a boundary on to what is below, of joins, filters and sorts too.
+    Ok(if partitions == 1 { Arc::new(CoalescePartitionsExec::new(gathered)) } else { Arc::new(CooperativeExec::new(gathered)) })
 }
 
 /// Deals whole row groups to partitions in file order, so that a chunk is read and cached by one partition of one node. Those without rows are

@@ -506,7 +506,7 @@ fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let numbered = |side: &LogicalPlan| -> Result<(LogicalPlan, Vec<Column>)> {
-        let keys: Vec<Expr> = side.schema().columns().into_iter().map(Expr::Column).collect();
+        let keys = side.schema().columns().into_iter().map(|key| sorted_as_sql(Expr::Column(key), side.schema())).collect::<Result<_>>()?;
         let number = row_number().partition_by(keys).build()?.alias(REPETITION);
         let numbered = LogicalPlanBuilder::from(side.clone()).window(vec![number])?.build()?;
         let columns = numbered.schema().columns();
