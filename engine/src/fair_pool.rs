@@ -28,6 +28,9 @@ const RESERVE_PART: usize = 5;
 /// The most that is held at any moment, in sizes of the pool.
 const EXCESS_TIMES: usize = 2;
 
+/// In the name of an operator that aggregates, before its partition.
+const AGGREGATES: &str = "AggregateStream[";
+
 /// The pool.
 #[derive(Debug)]
 pub struct FairPool {
@@ -40,20 +43,41 @@ pub struct FairPool {
 struct State {
     /// Bytes of consumers that cannot spill.
     fixed: usize,
-    /// Bytes of each consumer that can, by its id.
-    spillable: HashMap<usize, usize>,
-    /// Sum of those.
+    /// What each other consumer holds, by its id.
+    holders: HashMap<usize, Held>,
+    /// Bytes of consumers that can spill.
     spillable_bytes: usize,
 }
 
+/// What a consumer holds.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    /// Those, and what is set aside for it.
+    charged: usize,
+    spills: bool,
+}
+
+/// What a consumer of `bytes` costs. One that aggregates ends by making a batch of its groups, which it does not account for: half as much again is
+/// set aside for that.
+fn charge(consumer: &MemoryConsumer, bytes: usize) -> usize {
+    if consumer.name().contains(AGGREGATES) { bytes.saturating_add(bytes / 2) } else { bytes }
+}
+
 impl State {
-    fn grow(&mut self, consumer: &MemoryConsumer, bytes: usize) {
-        if consumer.can_spill() {
-            *self.spillable.entry(consumer.id()).or_default() += bytes;
-            self.spillable_bytes += bytes;
-        } else {
-            self.fixed += bytes;
+    fn change(&mut self, consumer: &MemoryConsumer, change: impl Fn(usize) -> usize) {
+        let weighed = consumer.can_spill() || consumer.name().contains(AGGREGATES);
+        let total = if consumer.can_spill() { &mut self.spillable_bytes } else { &mut self.fixed };
+        if !weighed {
+            *total = change(*total);
+            return;
         }
+        let held = self.holders.entry(consumer.id()).or_default();
+        held.spills = consumer.can_spill();
+        held.bytes = change(held.bytes);
+        let charged = charge(consumer, held.bytes);
+        *total = (*total + charged).saturating_sub(held.charged);
+        held.charged = charged;
     }
 }
 
@@ -66,7 +90,7 @@ impl FairPool {
 
     /// The most that a reservation of a consumer which can spill may have now.
     fn share(&self, state: &State, consumer: &MemoryConsumer) -> usize {
-        let others = state.spillable.iter().filter(|(id, held)| **id != consumer.id() && **held > self.small).count();
+        let others = state.holders.iter().filter(|(id, held)| **id != consumer.id() && held.spills && held.charged > self.small).count();
         let left = self.limit.saturating_sub(state.fixed).min(self.limit - self.limit / RESERVE_PART);
         (left / (others + 1)).max(self.small)
     }
@@ -80,37 +104,31 @@ impl MemoryPool for FairPool {
     fn unregister(&self, consumer: &MemoryConsumer) {
         // Its reservations have ended before it.
         let mut state = self.state.lock();
-        if let Some(held) = state.spillable.remove(&consumer.id()) {
-            state.spillable_bytes -= held;
+        if state.holders.contains_key(&consumer.id()) {
+            state.change(consumer, |_| 0);
+            state.holders.remove(&consumer.id());
         }
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.state.lock().grow(reservation.consumer(), additional);
+        self.state.lock().change(reservation.consumer(), |held| held + additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        let mut state = self.state.lock();
-        let consumer = reservation.consumer();
-        if consumer.can_spill() {
-            if let Some(held) = state.spillable.get_mut(&consumer.id()) {
-                *held -= shrink;
-                state.spillable_bytes -= shrink;
-            }
-        } else {
-            state.fixed -= shrink;
-        }
+        self.state.lock().change(reservation.consumer(), |held| held.saturating_sub(shrink));
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let mut state = self.state.lock();
         let consumer = reservation.consumer();
-        let free = self.limit.saturating_sub(state.fixed + state.spillable_bytes);
+        let held = state.fixed + state.spillable_bytes;
+        let free = self.limit.saturating_sub(held);
+        let then = charge(consumer, reservation.size() + additional);
+        let more = then - charge(consumer, reservation.size());
         let allowed = if consumer.can_spill() {
-            let (then, in_all) = (reservation.size() + additional, state.fixed + state.spillable_bytes + additional);
-            then <= self.small || (then <= self.share(&state, consumer) && in_all <= self.limit.saturating_mul(EXCESS_TIMES))
+            then <= self.small || (then <= self.share(&state, consumer) && held + more <= self.limit.saturating_mul(EXCESS_TIMES))
         } else {
-            additional <= free
+            more <= free
         };
         if !allowed {
             let share = if consumer.can_spill() { self.share(&state, consumer) } else { self.limit };
@@ -124,7 +142,7 @@ impl MemoryPool for FairPool {
                 human_readable_size(share),
             )));
         }
-        state.grow(consumer, additional);
+        state.change(consumer, |held| held + additional);
         Ok(())
     }
 
@@ -205,6 +223,23 @@ mod tests {
         assert!((100 * MIB..=200 * MIB + first_bytes).contains(&pool.reserved()), "{}", pool.reserved());
         drop(holders);
         assert_eq!(pool.reserved(), 0);
+    }
+
+    #[test]
+    fn who_aggregates_has_room_for_its_output() {
+        let pool = pool(90);
+        for can_spill in [true, false] {
+            let groups = MemoryConsumer::new("FinalHashAggregateStream[3]").with_can_spill(can_spill).register(&pool);
+            groups.try_grow(30 * MIB).unwrap();
+            assert_eq!(pool.reserved(), 45 * MIB);
+            assert!(groups.try_grow(31 * MIB).is_err());
+            groups.try_grow(10 * MIB).unwrap();
+            groups.shrink(39 * MIB);
+            groups.grow(1);
+            assert_eq!(pool.reserved(), (MIB + 1) * 3 / 2);
+            drop(groups);
+            assert_eq!(pool.reserved(), 0);
+        }
     }
 
     #[test]
