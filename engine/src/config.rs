@@ -323,6 +323,8 @@ datafusion::common::extensions_options! {
         pub ignore_quarantine: bool, default = false
         /// What scans do with the column cache: CACHE TABLE and UNCACHE TABLE set it for themselves.
         pub cache_action: CacheAction, default = CacheAction::None
+        /// Rows of a batch on every node, where the planner wants fewer than usual; 0 where it does not.
+        pub batch_rows: usize, default = 0
     }
 }
 

@@ -59,6 +59,10 @@ pub const KEYED_STEP_LONG: Duration = Duration::from_millis(50);
 pub const CONSTANT_COLUMNS_BYTES: usize = 16 << 20;
 /// Rows of a batch, unless `datafusion.execution.batch_size` says otherwise.
 pub const BATCH_ROWS_USUAL: usize = 8_192;
+/// Values of a batch: with more than 128 columns it has fewer rows. Operators and queues hold batches by number, and account for few of them.
+pub const BATCH_VALUES_MAX: usize = 1 << 20;
+/// Rows of a batch, however many columns it has.
+pub const BATCH_ROWS_MIN: usize = 64;
 /// Rows of the first part of a batch that a join compares with the rows of its other side: with millions of them it takes a moment.
 pub const JOIN_PART_ROWS: usize = 64;
 /// A step of a task that takes longer is made smaller next time.

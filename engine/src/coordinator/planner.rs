@@ -31,10 +31,11 @@ use crate::worker::queries::query_header;
 use crate::worker::time_zone::{self, TimeZone};
 use datafusion::common::DataFusionError;
 use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{FunctionRegistry, SessionState, SessionStateBuilder};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use datafusion::prelude::SessionConfig;
 use datafusion_distributed::{
     CompressionType, DesiredTaskCountEvent, DistributedExt, RouteTasksEvent, ScaleUpLeafNodeEvent, SessionStateBuilderExt, WorkerResolver,
@@ -264,6 +265,23 @@ pub(crate) fn physical_state(
     build().map_err(|error| from_datafusion(&error))
 }
 
+/// Makes batches of a wide plan shorter, on this node and on workers.
+pub(crate) fn suit_batches(state: &mut SessionState, plan: &LogicalPlan) -> Result<(), DataFusionError> {
+    let mut columns = 1;
+    plan.apply_with_subqueries(|node| {
+        columns = columns.max(node.schema().fields().len());
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    let rows = (limits::BATCH_VALUES_MAX / columns).max(limits::BATCH_ROWS_MIN);
+    if rows < state.config().batch_size() {
+        *state.config_mut() = state.config().clone().with_batch_size(rows);
+        if let Some(own) = state.config_mut().options_mut().extensions.get_mut::<BowshotOptions>() {
+            own.batch_rows = rows;
+        }
+    }
+    Ok(())
+}
+
 /// Whether tasks of fragments are counted while the query runs. Where rows may go is checked on the whole plan before, so that a query over
 /// pinned tables keeps to the plan that was checked.
 pub(crate) fn adapts(options: &BowshotOptions, placement: &Placement) -> bool {
@@ -279,5 +297,24 @@ fn compression(name: &str, placement: &Placement) -> Option<CompressionType> {
         "lz4" => Some(CompressionType::LZ4_FRAME),
         "zstd" => Some(CompressionType::ZSTD),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn wide_plans_have_short_batches() {
+        let context = SessionContext::new_with_config(SessionConfig::new().with_option_extension(BowshotOptions::default()));
+        for (columns, rows) in [(1, 8192), (128, 8192), (1000, 1048)] {
+            let list: Vec<String> = (0..columns).map(|at| format!("{at} AS c{at}")).collect();
+            let mut state = context.state();
+            let plan = state.create_logical_plan(&format!("SELECT c0 FROM (SELECT {}) wide", list.join(", "))).await.unwrap();
+            suit_batches(&mut state, &plan).unwrap();
+            let told = state.config().options().extensions.get::<BowshotOptions>().unwrap().batch_rows;
+            assert_eq!((state.config().batch_size(), told), (rows, if rows < 8192 { rows } else { 0 }), "{columns} columns");
+        }
     }
 }

@@ -573,9 +573,10 @@ async fn plan_within_borders(
 ) -> Result<(Arc<dyn ExecutionPlan>, SessionState), DataFusionError> {
     let mut refused: Option<DataFusionError> = None;
     for shape in SHAPES.into_iter().filter(|shape| !dealt || shape.joins == Joins::ShuffleBoth) {
-        let state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
+        let mut state = planner::physical_state(inner, &query.state, placement.clone(), observer.clone(), shape)?;
         let planned = async {
             let logical = in_order(state.optimize(&query.plan)?)?;
+            planner::suit_batches(&mut state, &logical)?;
             state.query_planner().create_physical_plan(&logical, &state).await
         };
         let plan = match planning(planned).await {

@@ -28,7 +28,7 @@ const RANGES: [(&str, RangeInclusive<usize>); 2] =
     [("datafusion.execution.batch_size", 16..=1 << 20), ("datafusion.optimizer.max_passes", 1..=16)];
 
 /// Set for single statements alone.
-const CACHE_ACTION: &str = "bowshot.cache_action";
+const OF_STATEMENTS: [&str; 2] = ["bowshot.cache_action", "bowshot.batch_rows"];
 
 impl Session {
     /// Changes a setting, as `SET name = value` does. `catalog` and `schema` are names of their own.
@@ -53,7 +53,7 @@ impl Session {
         if !SETTABLE.iter().any(|prefix| name.starts_with(prefix))
             || name == "datafusion.optimizer.enable_round_robin_repartition"
             || name == "datafusion.optimizer.repartition_file_scans"
-            || name == CACHE_ACTION
+            || OF_STATEMENTS.contains(&name.as_str())
         {
             return Err(Error::user(format!("'{name}' is not a setting of a session; system.settings lists those that are")));
         }
@@ -109,7 +109,7 @@ fn settable_values(config: &SessionConfig) -> BTreeMap<String, String> {
         own.into_iter().map(|entry| (format!("{}.{}", BowshotOptions::PREFIX, entry.key.trim_start_matches("bowshot.")), entry.value));
     let others = options.entries().into_iter().map(|entry| (entry.key, entry.value));
     own.chain(others)
-        .filter(|(name, _)| SETTABLE.iter().any(|prefix| name.starts_with(prefix)) && name != CACHE_ACTION)
+        .filter(|(name, _)| SETTABLE.iter().any(|prefix| name.starts_with(prefix)) && !OF_STATEMENTS.contains(&name.as_str()))
         .map(|(name, value)| (name, value.unwrap_or_default()))
         .collect()
 }

@@ -131,10 +131,13 @@ fn session(template: &SessionState, node: Arc<WorkerNode>, mut context: WorkerQu
     if let Some(reading) = reading {
         config = config.with_extension(reading);
     }
+    let options = config.options().extensions.get::<BowshotOptions>().cloned().unwrap_or_default();
+    if options.batch_rows > 0 {
+        config = config.with_batch_size(options.batch_rows);
+    }
     let mut state = match query {
         Some(query_id) => {
-            let session_bytes = config.options().extensions.get::<BowshotOptions>().map_or(0, |options| options.memory_limit_bytes);
-            let scope = of_worker.queries.scope(query_id, template, session_bytes);
+            let scope = of_worker.queries.scope(query_id, template, options.memory_limit_bytes);
             let state = scope.session(template);
             // The task keeps what it shares with the others of its query.
             config = scope.suited(config).with_extension(scope);
