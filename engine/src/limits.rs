@@ -90,6 +90,8 @@ pub const REGISTER_RETRY_FIRST: Duration = Duration::from_millis(200);
 pub const REGISTER_RETRY_MAX: Duration = Duration::from_secs(1);
 /// For this long after its start a coordinator lets queries wait for nodes that hold their files: these are about to come back.
 pub const START_PATIENCE: Duration = Duration::from_secs(8);
+/// How long a query waits for suspect nodes that alone hold its files: a call that failed keeps a node out for [`NODE_SUSPECT_AFTER`].
+pub const SUSPECT_PATIENCE: Duration = Duration::from_millis(4_000);
 /// Wait between two looks for them.
 pub const START_LOOK_INTERVAL: Duration = Duration::from_millis(100);
 /// A control call (register, heartbeat) that takes longer has failed.

@@ -141,6 +141,7 @@ fn dispatch(arguments: Arguments, extensions: Extensions) -> Result<ExitCode> {
 pub fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .event_interval(bowshot_engine::limits::TURNS_BEFORE_EVENTS)
         .thread_stack_size(bowshot_engine::limits::THREAD_STACK_BYTES)
         .build()
         .map_err(|source| Error::file("start threads for", std::path::Path::new("the runtime"), source))?;

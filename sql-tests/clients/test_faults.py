@@ -256,6 +256,29 @@ def test_a_restarted_coordinator_knows_its_tables_and_workers_come_back(tmp_path
         assert {node: worker.pid for node, worker in running.workers.items()} == pids
 
 
+def test_a_sole_copy_that_comes_back_is_waited_for(tmp_path, expected):
+    with numbers(tmp_path, faults=slow("node-1", "node-2", "node-3")) as running:
+        outcome = Outcome(running, SHAPES["aggregate"], kernel="off")
+        time.sleep(1.5)
+        assert outcome.thread.is_alive(), outcome.error
+        running.workers["node-2"].kill()
+        running.restart_worker("node-2")
+        outcome.wait(ERROR_SECONDS + STOPPED_SECONDS)
+        assert outcome.error is None and outcome.rows == expected["aggregate"], outcome.error
+        decided = running.rows("SELECT retries, decisions FROM system.queries WHERE sql LIKE '%FROM numbers%' AND state = 'finished' AND retries > 0")
+        assert len(decided) == 1 and "nobody else has its files, and it answers again" in decided[0][1], decided
+
+
+def test_a_slow_disk_does_not_make_a_node_look_dead(tmp_path, expected):
+    with numbers(tmp_path, faults={"node-2": ["slow-listing"]}) as running:
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            state, age = running.rows("SELECT state, last_heartbeat_ms FROM system.nodes WHERE node_id = 'node-2'")[0]
+            assert state == "live", (state, age)
+            time.sleep(0.2)
+        assert running.rows(SHAPES["aggregate"]) == expected["aggregate"]
+
+
 def test_a_statement_that_costs_two_workers_is_quarantined(tmp_path, expected):
     slow = {f"node-{number}": ["slow-scan"] for number in range(1, FILES + 1)}
     with numbers(tmp_path, copies=FILES, faults=slow) as running:

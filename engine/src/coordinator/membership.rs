@@ -89,6 +89,8 @@ impl std::fmt::Display for NodeState {
 pub struct Inventory {
     /// Life of the node.
     pub state: NodeState,
+    /// Whether it is suspect because nothing was heard of it, and not because of calls that failed.
+    pub silent: bool,
     /// Region label.
     pub region: String,
     /// URL of its worker service.
@@ -284,11 +286,14 @@ struct Trip {
 }
 
 impl Node {
+    fn is_silent(&self, now: Instant) -> bool {
+        now.duration_since(self.heard) > limits::NODE_SUSPECT_AFTER
+    }
+
     fn state(&self, now: Instant) -> NodeState {
-        let silent = now.duration_since(self.heard);
-        if silent > limits::NODE_DEAD_AFTER {
+        if now.duration_since(self.heard) > limits::NODE_DEAD_AFTER {
             NodeState::Dead
-        } else if silent > limits::NODE_SUSPECT_AFTER || self.tripped.is_some_and(|trip| now < trip.at + trip.wait) {
+        } else if self.is_silent(now) || self.tripped.is_some_and(|trip| now < trip.at + trip.wait) {
             NodeState::Suspect
         } else if self.leaving {
             NodeState::Leaving
@@ -548,6 +553,7 @@ impl Membership for Heartbeats {
         let nodes = self.nodes.read();
         let inventory = |node: &Node| Inventory {
             state: node.state(now),
+            silent: node.is_silent(now),
             region: node.register.region.clone(),
             url: node.url.clone(),
             volumes: node.volumes.clone(),

@@ -10,6 +10,7 @@
 
 use super::CoordinatorInner;
 use super::admission::Lane;
+use super::membership::NodeState;
 use super::observer::{QueryObserver, QuerySummary};
 use super::outlet::{HeldRows, Outlet, Sender, client_gone};
 use super::parts::{self, Delivery, PartsOfPlan, ResultPart};
@@ -247,7 +248,8 @@ async fn drive(
         handle.waits(false);
         let mut attempt = Attempt::first();
         let mut wait = limits::QUERY_RETRY_WAIT;
-        let mut stale = None;
+        // What was wrong with the copies that were tried says more than that there is no other.
+        let (mut lost, mut stale) = (None, None);
         loop {
             let failed = match run_once(inner, query, handle, lane, &schema, client.as_mut(), &mut attempt).await {
                 Ok(run) => {
@@ -265,6 +267,7 @@ async fn drive(
                     {
                         return Err(Error::new(quarantined.class(), format!("{error}; {quarantined}")));
                     }
+                    lost = Some(error.clone());
                     node
                 }
                 // The node is well, but what it said of its files a moment ago is no longer so: another copy may do.
@@ -278,8 +281,10 @@ async fn drive(
                     tokio::time::sleep(limits::MEMORY_RETRY_WAIT).await;
                     continue;
                 }
-                // Without another copy, what is wrong with the one says more than that there is none.
-                (None, None) if error.class() == ErrorClass::Retry => return Err(stale.unwrap_or(error)),
+                (None, None) if error.class() == ErrorClass::Retry => {
+                    let alone = |lost| Error::retry(format!("{lost}; no other node can take over: {error}"));
+                    return Err(stale.or_else(|| lost.map(alone)).unwrap_or(error));
+                }
                 (None, None) => return Err(error),
             };
             if attempt.released {
@@ -373,7 +378,7 @@ async fn run_once(
     mut client: Option<&mut Client<'_>>,
     attempt: &mut Attempt,
 ) -> Result<FinishedRun, DataFusionError> {
-    let placement = Arc::new(place_at_start(inner, query, &attempt.avoid).await?);
+    let placement = Arc::new(place_patiently(inner, query, attempt).await?);
     let regions: HashMap<String, String> = placement.nodes.iter().map(|node| (node.node_id.clone(), node.region.clone())).collect();
     let (region, started) = (inner.config.region.clone(), attempt.started);
     let observer = Arc::new(QueryObserver::new(handle.query_id(), regions, region, started, attempt.retry));
@@ -601,21 +606,31 @@ async fn plan_within_borders(
     Err(refused.unwrap_or_else(|| Error::bug("no plan was tried").into()))
 }
 
-/// Like [`place`], but a coordinator that has just started waits for nodes that are about to come back.
-async fn place_at_start(inner: &CoordinatorInner, query: &PlannedQuery, avoid: &HashSet<String>) -> Result<Placement, DataFusionError> {
-    loop {
-        let placed = place(inner, query, avoid);
-        match &placed {
-            Err(error)
-                if avoid.is_empty()
-                    && from_datafusion(error).class() == ErrorClass::Retry
-                    && inner.started.elapsed() < limits::START_PATIENCE =>
-            {
-                tokio::time::sleep(limits::START_LOOK_INTERVAL).await;
+/// Like [`place`], but waits for nodes that may be about to come back: all of them after the coordinator's own start, later those that are suspect or
+/// have just started. Where nobody else has the files of a node that was lost, and it answers again, it gets the query again.
+async fn place_patiently(inner: &CoordinatorInner, query: &PlannedQuery, attempt: &mut Attempt) -> Result<Placement, DataFusionError> {
+    let began = Instant::now();
+    let failed = match place(inner, query, &attempt.avoid) {
+        Err(error) if from_datafusion(&error).class() == ErrorClass::Retry => error,
+        placed => return placed,
+    };
+    let may_come_back = || {
+        let starts = attempt.avoid.is_empty() && inner.started.elapsed() < limits::START_PATIENCE;
+        let uncertain = |state| matches!(state, NodeState::Suspect | NodeState::Joining);
+        let expected = || inner.membership.inventories().values().any(|node| uncertain(node.state));
+        starts || began.elapsed() < limits::SUSPECT_PATIENCE && expected()
+    };
+    while may_come_back() {
+        tokio::time::sleep(limits::START_LOOK_INTERVAL).await;
+        if let Ok(placed) = place(inner, query, &HashSet::new()) {
+            if !attempt.avoid.is_empty() {
+                attempt.given_up.push("nobody else has its files, and it answers again".to_string());
+                attempt.avoid.clear();
             }
-            _ => return placed,
+            return Ok(placed);
         }
     }
+    Err(failed)
 }
 
 /// Chooses nodes and copies for the tables that a query reads, without the nodes in `avoid`.

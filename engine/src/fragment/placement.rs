@@ -65,6 +65,7 @@ struct View<'a> {
     by_id: HashMap<String, usize>,
     inventories: BTreeMap<String, Inventory>,
     draining: &'a BTreeSet<String>,
+    avoid: &'a HashSet<String>,
 }
 
 impl Placement {
@@ -78,7 +79,7 @@ impl Placement {
             return Err(no_workers());
         }
         let by_id = live.iter().enumerate().map(|(at, node)| (node.node_id.clone(), at)).collect();
-        let view = View { by_id, live, inventories: membership.inventories(), draining: &snapshot.draining };
+        let view = View { by_id, live, inventories: membership.inventories(), draining: &snapshot.draining, avoid };
         let mut read_bytes: Vec<u64> = view.live.iter().map(|node| node.busy_bytes()).collect();
         // Rows of pinned tables may meet those of others only where all of them may be: the others are read there too, if they can be.
         let home = tables.iter().fold(Reach::anywhere(), |all, table| all.and(&Reach::within(&table.regions)));
@@ -173,9 +174,10 @@ impl View<'_> {
             }
             let Some(&node) = self.by_id.get(&**node_id) else {
                 reasons.push(match inventory.state {
-                    NodeState::Live => format!("node {node_id} failed during this query"),
+                    _ if self.avoid.contains(&**node_id) => format!("node {node_id} failed during this query"),
                     NodeState::Joining => format!("node {node_id} has just started and is about to report its files"),
                     NodeState::Leaving => format!("node {node_id} is shutting down"),
+                    NodeState::Suspect if !inventory.silent => format!("calls to node {node_id} failed a moment ago"),
                     _ => format!("node {node_id} is silent"),
                 });
                 continue;

@@ -3,6 +3,7 @@
 //! - `panic-in-scan`: every scan panics on its second batch.
 //! - `panic-in-head`: the fragment's head operator panics on its first batch.
 //! - `slow-scan`: every batch of a scan takes 200 ms.
+//! - `slow-listing`: a listing of the volumes takes six seconds, as on a disk that does not answer.
 //! - `device-allocation-N`, `device-shader-N`, `device-loss-N`: the device's Nth buffer finds no memory, its Nth shader does not compile, or
 //!   it is lost in its Nth dispatch.
 
@@ -21,6 +22,15 @@ use std::time::Duration;
 
 /// Starts the names of faults of the device.
 const ON_DEVICE: &str = "device-";
+
+const SLOW_LISTING: &str = "slow-listing";
+
+/// Holds up a listing of the volumes, if that is one of the named faults. Blocking.
+pub fn hold_up_listing(names: &[String]) {
+    if names.iter().any(|name| name == SLOW_LISTING) {
+        std::thread::sleep(Duration::from_secs(6));
+    }
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -47,7 +57,7 @@ pub fn of_device(names: &[String]) -> Result<DeviceFaults, Error> {
 
 /// Wraps the nodes that the named faults are about.
 pub fn inject(faults: &[String], mut plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    for name in faults.iter().filter(|name| !name.starts_with(ON_DEVICE)) {
+    for name in faults.iter().filter(|name| !name.starts_with(ON_DEVICE) && *name != SLOW_LISTING) {
         let wrap = |node: Arc<dyn ExecutionPlan>, fault: Fault| InPlaceExec::over(node, Arc::new(fault));
         let on_scans = |plan: Arc<dyn ExecutionPlan>, fault| {
             let wrapped = plan.transform_up(|node| {

@@ -1,13 +1,15 @@
 //! Keeps a worker known to its coordinator: registers, waits where there is none yet, sends heartbeats with inventory changes.
 
 use super::WorkerNode;
+use super::fault;
 use super::inventory::Inventory;
 use super::table_files;
 use crate::control::client::ControlClient;
 use crate::control::packed::PackedInventory;
-use crate::control::{Heartbeat, PROTOCOL_VERSION, PROTOCOL_VERSION_PACKED, Register, now_ms};
+use crate::control::{Heartbeat, Orders, PROTOCOL_VERSION, PROTOCOL_VERSION_PACKED, Register, now_ms};
 use crate::error::{Error, ErrorClass, Result};
 use crate::limits;
+use crate::residency::policy::Policy;
 use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -80,6 +82,47 @@ async fn register_and_beat(node: Arc<WorkerNode>, local: SocketAddr) -> Result<(
     }
 }
 
+/// What the last listing found, as a heartbeat tells it.
+#[derive(Clone, Default)]
+struct Said {
+    inventory_epoch: u64,
+    listed_at_ms: u64,
+    listed_after_ms: Option<u64>,
+    free_bytes: BTreeMap<String, u64>,
+    missing_volumes: BTreeMap<String, String>,
+}
+
+/// A sign of life over what was `said` before: nothing new of files and columns.
+fn sign_of_life(node: &WorkerNode, incarnation: &str, said: &Said) -> Heartbeat {
+    Heartbeat {
+        node_id: node.config.node_id.clone(),
+        incarnation: incarnation.to_string(),
+        inventory_epoch: said.inventory_epoch,
+        packed_inventory: None,
+        inventory: None,
+        cached_bytes: node.kernels.kernels.cache().bytes(),
+        cached_columns: None,
+        device: node.device_text(),
+        listed_at_ms: said.listed_at_ms,
+        listed_after_ms: said.listed_after_ms,
+        unreadable: vec![],
+        replicas: vec![],
+        failed_copies: vec![],
+        hashed: vec![],
+        damaged: vec![],
+        free_bytes: said.free_bytes.clone(),
+        missing_volumes: said.missing_volumes.clone(),
+        running_tasks: node.load.running_tasks(),
+        max_tasks: node.config.tasks_at_once(),
+        memory_reserved_bytes: node.memory.operator_bytes(),
+        spilled_bytes: node.runtime.disk_manager.used_disk_space(),
+        budgets: node.budgets(),
+        leaving: node.load.is_leaving(),
+        sent_at_ms: Some(now_ms()),
+        policy_version: node.ledger.policy_version(),
+    }
+}
+
 /// Sends heartbeats, with packed inventories if the coordinator `packs`, until it is lost or asks for a new registration. Returns the inventory for the next round.
 async fn beat(
     node: &Arc<WorkerNode>,
@@ -91,6 +134,7 @@ async fn beat(
 ) -> Result<Inventory> {
     let mut acknowledged = 0;
     let mut told_columns = None;
+    let mut said = Said::default();
     let mut missing_before = BTreeMap::new();
     // The coordinator's clock as it was said last, and when that was.
     let mut clock: Option<(u64, Instant)> = None;
@@ -98,8 +142,9 @@ async fn beat(
         let listed_after_ms = clock.map(|(said, since)| said + since.elapsed().as_millis() as u64);
         let asked = wanted.clone();
         let (kernels, replicas, volumes) = (node.kernels.clone(), node.replicas.clone(), node.config.volumes.clone());
-        let (checked, scrubber) = (node.volumes.clone(), node.scrubber.clone());
-        let listing = tokio::task::spawn_blocking(move || {
+        let (checked, scrubber, faults) = (node.volumes.clone(), node.scrubber.clone(), node.config.faults.clone());
+        let mut listing = tokio::task::spawn_blocking(move || {
+            fault::hold_up_listing(&faults);
             // One that vanished or came back beside the listing is taken for missing: its files are listed the next time.
             let mut missing = checked.missing();
             inventory.refresh(&asked, replicas.list());
@@ -109,43 +154,47 @@ async fn beat(
             let packed = (changed && packs).then(|| PackedInventory::pack(inventory.files())).transpose();
             (inventory, packed, kernels.cached_columns(), free_bytes(&volumes), missing, checked.have_changed(), damaged)
         });
+        // A disk that keeps a listing waiting must not make the node look dead.
+        let mut lost = false;
+        let listed = loop {
+            tokio::select! {
+                listed = &mut listing => break listed,
+                () = tokio::time::sleep(limits::HEARTBEAT_INTERVAL), if !lost => {
+                    match client.heartbeat(&sign_of_life(node, incarnation, &said)).await {
+                        Ok(answer) if !answer.register_again => follow(node, answer.orders, answer.policy),
+                        _ => lost = true,
+                    }
+                }
+            }
+        };
         let (listed, packed_inventory, cached_columns, free_bytes, missing_volumes, volumes_changed, damaged) =
-            listing.await.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
+            listed.map_err(|error| Error::bug(format!("listing volumes and cache failed: {error}")))?;
         inventory = listed;
         tell_of_volumes(&mut missing_before, &missing_volumes);
-        if volumes_changed {
+        if volumes_changed || lost {
             // A folder that nobody knows yet: the coordinator says whether it can be the volume.
             return Ok(inventory);
         }
-        let leaving = node.load.is_leaving();
         let changed = acknowledged != inventory.epoch();
-        let heartbeat = Heartbeat {
-            node_id: node.config.node_id.clone(),
-            incarnation: incarnation.to_string(),
+        said = Said {
             inventory_epoch: inventory.epoch(),
-            packed_inventory: packed_inventory?,
-            inventory: (changed && !packs).then(|| inventory.files().to_vec()),
-            cached_bytes: node.kernels.kernels.cache().bytes(),
-            cached_columns: (told_columns.as_ref() != Some(&cached_columns)).then(|| cached_columns.clone()),
-            device: node.device_text(),
             listed_at_ms: inventory.listed_at_ms(),
             listed_after_ms,
+            free_bytes,
+            missing_volumes,
+        };
+        let heartbeat = Heartbeat {
+            packed_inventory: packed_inventory?,
+            inventory: (changed && !packs).then(|| inventory.files().to_vec()),
+            cached_columns: (told_columns.as_ref() != Some(&cached_columns)).then(|| cached_columns.clone()),
             unreadable: if changed { inventory.unreadable().to_vec() } else { vec![] },
             replicas: if changed { inventory.replicas().to_vec() } else { vec![] },
             failed_copies: node.replicas.failures(),
             hashed: node.scrubber.hashed(),
             damaged,
-            free_bytes,
-            missing_volumes,
-            running_tasks: node.load.running_tasks(),
-            max_tasks: node.config.tasks_at_once(),
-            memory_reserved_bytes: node.memory.operator_bytes(),
-            spilled_bytes: node.runtime.disk_manager.used_disk_space(),
-            budgets: node.budgets(),
-            leaving,
-            sent_at_ms: Some(now_ms()),
-            policy_version: node.ledger.policy_version(),
+            ..sign_of_life(node, incarnation, &said)
         };
+        let leaving = heartbeat.leaving;
         match client.heartbeat(&heartbeat).await {
             Ok(answer) if answer.register_again => {
                 node.scrubber.not_told(heartbeat.hashed);
@@ -156,19 +205,7 @@ async fn beat(
                 clock = answer.clock_ms.map(|said| (said, Instant::now()));
                 told_columns = Some(cached_columns);
                 *wanted = answer.wanted_checksums.into_iter().collect();
-                if !answer.orders.delete.is_empty() {
-                    let (node, orders) = (node.clone(), answer.orders.clone());
-                    tokio::task::spawn_blocking(move || table_files::delete(&node, &orders));
-                }
-                node.scrubber.ask(answer.orders.scrub);
-                if !answer.orders.set_aside.is_empty() {
-                    let (node, orders) = (node.clone(), answer.orders.set_aside.clone());
-                    tokio::task::spawn_blocking(move || node.scrubber.set_aside(&orders));
-                }
-                node.replicas.follow(answer.orders);
-                if let Some(policy) = answer.policy {
-                    node.ledger.learn(policy);
-                }
+                follow(node, answer.orders, answer.policy);
                 if leaving {
                     node.load.told_coordinator();
                 }
@@ -185,6 +222,23 @@ async fn beat(
             // That is news which does not wait.
             () = node.load.asked_to_leave(), if !leaving => {}
         }
+    }
+}
+
+/// Does what the coordinator orders, beside the heartbeats.
+fn follow(node: &Arc<WorkerNode>, orders: Orders, policy: Option<Policy>) {
+    if !orders.delete.is_empty() {
+        let (node, orders) = (node.clone(), orders.clone());
+        tokio::task::spawn_blocking(move || table_files::delete(&node, &orders));
+    }
+    node.scrubber.ask(orders.scrub);
+    if !orders.set_aside.is_empty() {
+        let (node, orders) = (node.clone(), orders.set_aside.clone());
+        tokio::task::spawn_blocking(move || node.scrubber.set_aside(&orders));
+    }
+    node.replicas.follow(orders);
+    if let Some(policy) = policy {
+        node.ledger.learn(policy);
     }
 }
 
