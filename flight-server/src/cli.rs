@@ -105,7 +105,7 @@ fn dispatch(arguments: Arguments, extensions: Extensions) -> Result<ExitCode> {
     let layers = |flags: Flags| Layers::read(file.as_deref(), Environment::of_process(), flags);
     match arguments.command {
         Command::Server(server) => {
-            let config = layers(server.flags())?.config()?;
+            let config = layers(server.flags()?)?.config()?;
             logging();
             block_on(server::run(server, config, extensions))?;
         }

@@ -60,6 +60,9 @@ pub struct ServerArguments {
     /// Address of that worker.
     #[arg(long, value_name = "HOST:PORT")]
     worker_listen: Option<String>,
+    /// A named folder of Parquet files for that worker, which is hosted then; may be given several times.
+    #[arg(long = "volume", value_name = "NAME=PATH")]
+    volumes: Vec<String>,
     /// End when standard input ends: for a server started by another process.
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -67,7 +70,10 @@ pub struct ServerArguments {
 
 impl ServerArguments {
     /// The flags as settings.
-    pub fn flags(&self) -> Flags {
+    ///
+    /// # Errors
+    /// When a volume is not `NAME=PATH`.
+    pub fn flags(&self) -> Result<Flags> {
         let mut flags = Flags::default();
         flags.set("server.listen", self.listen.as_deref());
         flags.set("server.http_listen", self.http_listen.as_deref());
@@ -76,7 +82,8 @@ impl ServerArguments {
         flags.set("coordinator.region", self.region.as_deref());
         flags.set("coordinator.default_schema", self.default_schema.as_deref());
         flags.set("worker.listen", self.worker_listen.as_deref());
-        flags
+        flags.set("worker.volumes", super::worker::volumes(&self.volumes)?);
+        Ok(flags)
     }
 }
 
@@ -85,7 +92,7 @@ impl ServerArguments {
 /// # Errors
 /// When a setting cannot be used, an address is taken, or a part of the server fails.
 pub async fn run(arguments: ServerArguments, mut config: Config, extensions: Extensions) -> Result<()> {
-    if arguments.with_worker {
+    if arguments.with_worker || !arguments.volumes.is_empty() {
         config.worker.get_or_insert_default();
     }
     let subject = Subject::new(config, Role::Server);

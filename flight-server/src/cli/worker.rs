@@ -89,16 +89,22 @@ impl WorkerArguments {
         flags.set("worker.flight_advertise", self.flight_advertise.as_deref());
         flags.set("worker.coordinator", self.coordinator.as_deref());
         flags.set("worker.kernel_device", self.kernel_device.as_deref());
-        if !self.volumes.is_empty() {
-            let mut volumes = Dict::new();
-            for volume in &self.volumes {
-                let (name, path) = volume.split_once('=').ok_or_else(|| Error::config(format!("--volume '{volume}' must be NAME=PATH")))?;
-                volumes.insert(name.to_string(), Value::from(path));
-            }
-            flags.set("worker.volumes", Some(volumes));
-        }
+        flags.set("worker.volumes", volumes(&self.volumes)?);
         Ok(flags)
     }
+}
+
+/// What `--volume` names, as a setting; nothing where it is not given.
+///
+/// # Errors
+/// When one is not `NAME=PATH`.
+pub(super) fn volumes(given: &[String]) -> Result<Option<Dict>> {
+    let mut volumes = Dict::new();
+    for volume in given {
+        let (name, path) = volume.split_once('=').ok_or_else(|| Error::config(format!("--volume '{volume}' must be NAME=PATH")))?;
+        volumes.insert(name.to_string(), Value::from(path));
+    }
+    Ok((!volumes.is_empty()).then_some(volumes))
 }
 
 /// Runs the worker until it is told to stop.
