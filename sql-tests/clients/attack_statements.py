@@ -7,7 +7,8 @@ from test_bounds import TOO_MUCH
 
 # How deep: about what is allowed, and far beyond.
 DEPTHS = (40, 240, 900, 3000, 20000)
-TOKENS = re.compile(r"'(?:[^']|'')*'|\w+|[^\w\s]")
+# Numbers and operators of several signs are one token: taken apart and put together again, a statement means the same.
+TOKENS = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|\d+\.\d+|\w+|[<>=!|:]+|[^\w\s]""")
 ODD = (
     "NULL", "9223372036854775807", "-9223372036854775808", "1e308", "'\0'", "'😀'", "(", ")", "DISTINCT", "OVER ()", "FILTER (WHERE true)", "*", "::int[]",
     "AS", "99999999999999999999999999999999999999", "INTERVAL '178000000 years'", "LATERAL", "WITHIN GROUP (ORDER BY 1)", "[1:2]", "->", "?", "$1", ";", "--", "/*",
