@@ -1,4 +1,4 @@
-"""The table of clients in README: what ./check runs, in which version. `version_matrix.py --write` writes it."""
+"""The table of clients in docs/clients.md: what ./check runs, in which version. `version_matrix.py --write` writes it."""
 
 import importlib.metadata
 import pathlib
@@ -7,7 +7,7 @@ import sys
 import cluster
 import test_jdbc
 
-README = cluster.REPOSITORY / "README.md"
+PAGE = cluster.REPOSITORY / "docs" / "clients.md"
 BEGIN, END = "<!-- clients: written by sql-tests/clients/version_matrix.py -->\n", "<!-- end of clients -->"
 # Name for people, package, and the tests that run it.
 PACKAGES = [
@@ -36,13 +36,13 @@ def table():
 
 
 def parts():
-    """README before, between and after the marks."""
-    before, rest = README.read_text().split(BEGIN)
+    """The page before, between and after the marks."""
+    before, rest = PAGE.read_text().split(BEGIN)
     return (before, *rest.split(END))
 
 
 if __name__ == "__main__":
     written, (before, _, after) = table(), parts()
     if "--write" in sys.argv:
-        README.write_text(before + BEGIN + written + END + after)
+        PAGE.write_text(before + BEGIN + written + END + after)
     print(written, end="")

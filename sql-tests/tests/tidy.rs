@@ -7,6 +7,8 @@ const LINES_MAX: usize = 700;
 /// Names that say nothing about what is inside.
 const EMPTY_NAMES: [&str; 8] = ["utils", "util", "helper", "helpers", "common", "misc", "manager", "managers"];
 const SOURCE_ENDINGS: [&str; 6] = ["rs", "py", "wgsl", "js", "css", "sh"];
+/// Lines of README.md.
+const README_LINES_MAX: usize = 120;
 /// Folders that are not ours or not source.
 const SKIPPED: [&str; 7] = ["target", "node_modules", "__pycache__", "shared", "results", ".pytest_cache", "bundle"];
 
@@ -165,6 +167,36 @@ fn the_readme_says_how_to_start_and_how_to_check() {
     let readme = read(&repository().join("README.md"));
     let missing = ["./demo", "./check"].into_iter().filter(|command| !readme.contains(command));
     assert_none(missing.map(|command| format!("README.md does not mention {command}")).collect());
+}
+
+#[test]
+fn the_readme_is_read_in_one_sitting() {
+    let lines = read(&repository().join("README.md")).lines().count();
+    assert!(lines <= README_LINES_MAX, "README.md has {lines} lines, more than {README_LINES_MAX}: details belong below docs/");
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    let broken = files(&["md"]).into_iter().flat_map(|page| {
+        let text = read(&page);
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).map(str::to_string).collect::<Vec<_>>();
+        let ours = targets.into_iter().filter(|target| !target.contains("://") && !target.contains(char::is_whitespace));
+        ours.filter_map(|target| {
+            let (path, place) = target.split_once('#').unwrap_or((&target, ""));
+            let to = if path.is_empty() { page.clone() } else { page.parent()?.join(path) };
+            let found = to.exists() && (place.is_empty() || read(&to).lines().any(|line| anchor(line).as_deref() == Some(place)));
+            (!found).then(|| format!("{}: nothing is at {target}", shown(&page)))
+        })
+        .collect::<Vec<_>>()
+    });
+    assert_none(broken.collect());
+}
+
+/// The name that a heading of Markdown is linked by.
+fn anchor(line: &str) -> Option<String> {
+    let heading = line.strip_prefix('#')?.trim_start_matches('#').strip_prefix(' ')?;
+    let kept = heading.chars().filter(|sign| sign.is_alphanumeric() || matches!(sign, ' ' | '-' | '_'));
+    Some(kept.map(|sign| if sign == ' ' { '-' } else { sign.to_ascii_lowercase() }).collect())
 }
 
 /// Batches and plans cross crate borders: two versions of a library would be two types.
