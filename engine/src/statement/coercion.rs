@@ -14,6 +14,7 @@
 //! 8. refuse subqueries within expressions, or take NULLs in them for false: see [`subqueries`]. Nor would it count the rows of EXCEPT ALL.
 
 use super::own_casts::{own_cast, own_casts_of_union, with_sql_doubles};
+use super::references::change_inputs;
 use super::syntax::CAST_APART;
 use super::wide_decimals::{compared_in_full, wide_type};
 use super::window_types::{with_default_of_one_type, with_wide_range};
@@ -56,7 +57,7 @@ fn with_types(plan: LogicalPlan, outer: &DFSchema, stored: bool) -> Result<Logic
         LogicalPlan::RecursiveQuery(query) => Some(query.static_term.schema().clone()),
         _ => None,
     };
-    let plan = plan.map_children(|input| with_types(input, outer, stored).map(Transformed::yes))?.data;
+    let plan = change_inputs(plan, outer, &|input, outer| with_types(input, outer, stored))?;
     if let (LogicalPlan::RecursiveQuery(query), Some(announced)) = (&plan, announced) {
         no_loss_by_recursion(query)?;
         // The rows that it reads of itself have been announced in these types.

@@ -1,11 +1,38 @@
 //! How subqueries refer to the row outside.
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, Result};
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, Result};
 use datafusion::logical_expr::expr::{Exists, InSubquery, SetComparison};
 use datafusion::logical_expr::logical_plan::Subquery;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, Sort};
+use std::sync::Arc;
+
+/// The plan with its inputs changed within `outer`. What is LATERAL sees the columns of the other side too, as that side is then.
+pub(super) fn change_inputs(
+    plan: LogicalPlan,
+    outer: &DFSchema,
+    change: &dyn Fn(LogicalPlan, &DFSchema) -> Result<LogicalPlan>,
+) -> Result<LogicalPlan> {
+    match plan {
+        LogicalPlan::Join(mut join) if is_lateral(&join.right) => {
+            let left = change(Arc::unwrap_or_clone(join.left), outer)?;
+            let mut around = left.schema().as_ref().clone();
+            around.merge(outer);
+            let right = change(Arc::unwrap_or_clone(join.right), &around)?;
+            (join.left, join.right) = (Arc::new(left), Arc::new(right));
+            Ok(LogicalPlan::Join(join))
+        }
+        plan => Ok(plan.map_children(|input| change(input, outer).map(Transformed::yes))?.data),
+    }
+}
+
+fn is_lateral(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::SubqueryAlias(alias) => is_lateral(&alias.input),
+        plan => matches!(plan, LogicalPlan::Subquery(_)),
+    }
+}
 
 /// Whether each reference to the row is one side of an `=` in a condition of the subquery's own WHERE, as DataFusion wants it. It loses such a condition
 /// under the name of a derived table.
