@@ -507,9 +507,10 @@ fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
         return Ok(plan);
     }
     let numbered = |side: &LogicalPlan| -> Result<(LogicalPlan, Vec<Column>)> {
-        let keys = side.schema().columns().into_iter().map(|key| sorted_as_sql(Expr::Column(key), side.schema())).collect::<Result<_>>()?;
-        let number = row_number().partition_by(keys).build()?.alias(REPETITION);
-        let numbered = LogicalPlanBuilder::from(side.clone()).window(vec![number])?.build()?;
+        let value = |key: Column| Ok(sorted_as_sql(Expr::Column(key.clone()), side.schema())?.alias_qualified(key.relation, key.name));
+        let side = LogicalPlanBuilder::from(side.clone()).project(side.schema().columns().into_iter().map(value).collect::<Result<Vec<_>>>()?)?;
+        let keys: Vec<Expr> = side.schema().columns().into_iter().map(Expr::Column).collect();
+        let numbered = side.window(vec![row_number().partition_by(keys).build()?.alias(REPETITION)])?.build()?;
         let columns = numbered.schema().columns();
         Ok((numbered, columns))
     };
