@@ -508,11 +508,11 @@ fn by_multiplicity(plan: LogicalPlan) -> Result<LogicalPlan> {
     }
     let numbered = |side: &LogicalPlan| -> Result<(LogicalPlan, Vec<Column>)> {
         let value = |key: Column| Ok(sorted_as_sql(Expr::Column(key.clone()), side.schema())?.alias_qualified(key.relation, key.name));
-        let side = LogicalPlanBuilder::from(side.clone()).project(side.schema().columns().into_iter().map(value).collect::<Result<Vec<_>>>()?)?;
-        let keys: Vec<Expr> = side.schema().columns().into_iter().map(Expr::Column).collect();
-        let numbered = side.window(vec![row_number().partition_by(keys).build()?.alias(REPETITION)])?.build()?;
-        let columns = numbered.schema().columns();
-        Ok((numbered, columns))
+        let values: Vec<Expr> = side.schema().columns().into_iter().map(value).collect::<Result<_>>()?;
+        let keys = side.schema().columns().into_iter().map(Expr::Column).collect();
+        let number = row_number().partition_by(keys).build()?.alias(REPETITION);
+        let numbered = LogicalPlanBuilder::from(side.clone()).project(values)?.window(vec![number])?.build()?;
+        Ok((numbered.clone(), numbered.schema().columns()))
     };
     let ((left, left_keys), (right, right_keys)) = (numbered(&join.left)?, numbered(&join.right)?);
     let joined =
