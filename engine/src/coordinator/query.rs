@@ -248,7 +248,7 @@ async fn drive(
         handle.waits(false);
         let mut attempt = Attempt::first();
         let mut wait = limits::QUERY_RETRY_WAIT;
-        // What was wrong with the copies that were tried says more than that there is no other.
+        // The faults of the copies that were tried say more than that there is no other.
         let (mut lost, mut stale) = (None, None);
         loop {
             let failed = match run_once(inner, query, handle, lane, &schema, client.as_mut(), &mut attempt).await {

@@ -1,7 +1,7 @@
 //! Sorts below windows by all partition keys, constant ones and those that equal others too.
 //!
 //! Where a filter holds a partition key at one value, or two keys are one column, DataFusion leaves the key out of the sort below the window: the
-//! rows are in order without it. It also passes over a constant that stands before a key. Whoever runs the window above a boundary knows of no
+//! rows are in order without it. It also passes over a constant that stands before a key. A node that runs the window above a boundary knows of no
 //! constants, finds the key missing in the order of the rows, and refuses the plan.
 //!
 //! ```text
@@ -75,7 +75,7 @@ fn unsorted_keys(node: &Arc<dyn ExecutionPlan>) -> Option<WindowOver<'_>> {
     if keys.is_empty() {
         return None;
     }
-    // What cannot be built without that knowledge is sorted in any case.
+    // A plan that cannot be built without that knowledge is sorted in any case.
     let known = above_boundaries(input).ok();
     let order = known.iter().filter_map(|input| input.output_ordering()).flat_map(|order| order.iter().take(keys.len()));
     let sorted_by = order.filter(|sort| keys.contains(&&sort.expr)).count();

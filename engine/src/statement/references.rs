@@ -8,7 +8,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Distinct, Expr, LogicalPlan, Operator, Sort};
 use std::sync::Arc;
 
-/// The plan with its inputs changed within `outer`. What is LATERAL sees the columns of the other side too, as that side is then.
+/// The plan with its inputs changed within `outer`. A LATERAL subquery sees the columns of the other side too, as that side is then.
 pub(super) fn change_inputs(
     plan: LogicalPlan,
     outer: &DFSchema,
